@@ -1,0 +1,53 @@
+from setuptools import setup
+
+HTPASSWD = [
+    "libpass>=1.9",  # reads every scheme of Apache's password files; the maintained fork of passlib
+    "bcrypt>=4",  # which it leaves bcrypt to
+]
+TRANSLITERATE = ["anyascii>=0.3"]  # the tables of transliteration
+
+setup(
+    name="smsgw",
+    version="1.0.0",
+    description="HTTP gateway in front of SMS Server Tools 3, with plugins for who may send what",
+    long_description=open("README.md", encoding="utf-8").read(),
+    long_description_content_type="text/markdown",
+    python_requires=">=3.11",
+    packages=["smsgw", "smsgw.spool", "smsgw.views", "smsgw_plugins"],
+    package_dir={"smsgw_plugins": "plugins"},
+    package_data={"smsgw": ["py.typed"]},
+    install_requires=[
+        "colander>=2",  # schemas of bodies and settings
+        "cornice>=6.1",  # services, one a path
+        "phonenumbers>=9",  # numbers as they are written within a country
+        "plaster_pastedeploy>=1",  # pserve and PasteDeploy ini files
+        "pluggy>=1.5",  # the hooks
+        "pyramid>=2.1",
+        "python-ulid>=3",  # message ids that sort by time
+        "setuptools<82",  # Pyramid and Cornice import pkg_resources, which newer ones lack
+        "waitress>=3",  # the server of both ini files
+    ],
+    extras_require={
+        "htpasswd": HTPASSWD,
+        "transliterate": TRANSLITERATE,
+        "test": [
+            *HTPASSWD,
+            *TRANSLITERATE,
+            "gunicorn>=22",  # several processes on one spool
+            "hypothesis>=6",
+            "pytest>=8",
+            "webtest>=3",
+        ],
+    },
+    entry_points={
+        "paste.app_factory": ["main = smsgw:main"],
+        "smsgw.plugins": [
+            "allow = smsgw_plugins.allow:Allow",
+            "htpasswd = smsgw_plugins.htpasswd:Htpasswd",
+            "signature = smsgw_plugins.signature:Signature",
+            "simulator = smsgw_plugins.simulator:Simulator",
+            "transliterate = smsgw_plugins.transliterate:Transliterate",
+            "whitelist = smsgw_plugins.whitelist:Whitelist",
+        ],
+    },
+)

@@ -1,0 +1,88 @@
+"""Exceptions → replies: every one in JSON, each with one sentence, none with what is nobody's business."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+from pyramid.config import Configurator
+from pyramid.exceptions import URLDecodeError
+from pyramid.httpexceptions import (
+    HTTPException,
+    HTTPForbidden,
+    HTTPInternalServerError,
+    HTTPMethodNotAllowed,
+    HTTPNotFound,
+    HTTPServiceUnavailable,
+    HTTPUnauthorized,
+)
+from pyramid.request import Request
+from pyramid.response import Response
+
+from smsgw.gateway import Refused, Reply
+from smsgw.model import TooMany
+from smsgw.spool.writer import SpoolUnavailable
+from smsgw.views.body import response
+
+RETRY_AFTER = 30  # seconds, where nobody knows better
+
+log = logging.getLogger(__name__)
+
+
+def error_reply(status: int, detail: str, errors: dict[str, str] | None = None) -> Reply:
+    """A reply that says what is wrong, and with which fields or recipients."""
+    return Reply(status, json.dumps({"error": detail} | ({"errors": errors} if errors else {})))
+
+
+def refused(error: Refused, request: Request) -> Response:
+    return response(error_reply(error.status, error.detail, error.errors))
+
+
+def too_many(error: TooMany, request: Request) -> Response:
+    return response(error_reply(429, error.detail), retry_after=str(error.retry_after))
+
+
+def spool_unavailable(error: SpoolUnavailable, request: Request) -> Response:
+    log.error("%s (%r)", error, error.__cause__)
+    return response(error_reply(503, str(error)), retry_after=str(RETRY_AFTER))
+
+
+def undecodable_path(error: URLDecodeError, request: Request) -> Response:
+    return http_error(HTTPNotFound(), request)
+
+
+def http_error(error: HTTPException, request: Request) -> Response:
+    """Pyramid's, Cornice's and plugins' own; whoever has not said who they are learns nothing but that."""
+    if isinstance(error, HTTPForbidden | HTTPNotFound | HTTPMethodNotAllowed):
+        try:
+            known = request.identity is not None
+        except HTTPException as instead:
+            return http_error(instead, request)
+        if not known:
+            error = HTTPUnauthorized("Authentication is needed", headers=[("WWW-Authenticate", 'Basic realm="smsgw"')])
+    if isinstance(error, HTTPNotFound):
+        error = HTTPNotFound("Not found")
+    found = response(error_reply(error.code, error.detail or error.title))
+    for name in ("WWW-Authenticate", "Retry-After", "Allow"):
+        if name in error.headers:
+            found.headers[name] = error.headers[name]
+    if isinstance(error, HTTPServiceUnavailable):
+        found.headers.setdefault("Retry-After", str(RETRY_AFTER))
+    return found
+
+
+def unexpected(error: Exception, request: Request) -> Response:
+    log.error("%s %s failed", request.method, request.environ.get("PATH_INFO", "")[:200], exc_info=error)
+    return response(error_reply(HTTPInternalServerError.code, "The gateway failed; its log says why"))
+
+
+def includeme(config: Configurator) -> None:
+    for view, context in (
+        (refused, Refused),
+        (too_many, TooMany),
+        (spool_unavailable, SpoolUnavailable),
+        (undecodable_path, URLDecodeError),
+        (http_error, HTTPException),
+        (unexpected, Exception),
+    ):
+        config.add_exception_view(view, context=context)

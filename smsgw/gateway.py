@@ -1,0 +1,338 @@
+"""What the gateway does, whichever API asks: send (permits → transform → deliver), read, list, cancel, delete.
+
+Called by the views with an identity and plain values; answers with types and refuses with exceptions. Knows no HTTP.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import pluggy
+from pyramid.config import Configurator
+from pyramid.security import Denied
+from ulid import ULID
+
+from smsgw.hookspecs import hookimpl
+from smsgw.model import Content, Identity, Message, Receipt, StoredMessage, Submission
+from smsgw.numbers import NumberPlan
+from smsgw.security import decide
+from smsgw.settings import Settings, is_header_value
+from smsgw.spool.folders import Folders, Page
+from smsgw.spool.layout import Layout
+from smsgw.spool.receipts import InUse, Receipts, digest
+from smsgw.spool.writer import SpoolUnavailable, Writer
+from smsgw.text import Encoding, measure
+
+MAX_VALIDITY = 63 * 7 * 24 * 60  # minutes: the longest relative validity period (TS 23.040, 9.2.3.12.1)
+
+log = logging.getLogger(__name__)
+
+
+class Refused(Exception):
+    """A request that is not done: one sentence, and a reason for each field or recipient at fault."""
+
+    status: ClassVar[int]
+
+    def __init__(self, detail: str, errors: Mapping[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.errors = dict(errors or {})
+
+
+class Invalid(Refused):
+    """The request makes no sense."""
+
+    status = 400
+
+
+class Forbidden(Refused):
+    """A policy says no."""
+
+    status = 403
+
+
+class NotFound(Refused):
+    """There is no such message, or it is not this user's business whether there is."""
+
+    status = 404
+
+    def __init__(self) -> None:
+        super().__init__("Not found")
+
+
+class KeyInUse(Refused):
+    """The first request under this ``Idempotency-Key`` is still under way."""
+
+    status = 409
+
+
+class KeyReused(Refused):
+    """Another request was sent under this ``Idempotency-Key``."""
+
+    status = 422
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a client asks to have sent: ``numbers`` as written, ``validity`` in minutes."""
+
+    numbers: Sequence[str]
+    text: str
+    queue: str | None = None
+    flash: bool = False
+    high_priority: bool = False
+    validity: int | None = None
+    report: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Once:
+    """Under which key a request is done once: digests over user and key, and over all of the request."""
+
+    key: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What is sent: the message of each accepted number as written, the reason for each refused one, the content."""
+
+    accepted: Mapping[str, Message]
+    refused: Mapping[str, str]
+    content: Content
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A reply as it goes out: HTTP status and JSON."""
+
+    status: int
+    body: str
+
+
+class Dialect(Protocol):
+    """How one API words what came of an order."""
+
+    def accepted(self, outcome: Outcome) -> Reply: ...
+
+    def refused(self, refusal: Refused) -> Reply: ...
+
+
+class SpoolDelivery:
+    """The core's own ``deliver``: into smsd's spool."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+
+    @hookimpl
+    def deliver(self, submission: Submission) -> Sequence[Message]:
+        self._writer.put(submission.messages, submission.receipt)
+        return submission.messages
+
+
+class Gateway:
+    """The corridor of one application; shared by all threads."""
+
+    def __init__(
+        self,
+        hook: pluggy.HookRelay,
+        settings: Settings,
+        layout: Layout,
+        folders: Folders,
+        receipts: Receipts,
+    ) -> None:
+        self._hook = hook
+        self._settings = settings
+        self._layout = layout
+        self._folders = folders
+        self._receipts = receipts
+        self._plan = NumberPlan(settings.region)
+
+    def send(self, identity: Identity, order: Order, dialect: Dialect, once: Once | None = None) -> Reply:
+        """Send it, and say so in that dialect; a repeated request gets the reply of the first.
+
+        :raises Refused: nothing is sent.
+        :raises TooMany: a limit would be exceeded; nothing is sent.
+        :raises SpoolUnavailable: nothing is sent.
+        """
+        if once is None:
+            outcome = self._prepare(identity, order)
+            reply = dialect.accepted(outcome)
+            self._deliver(identity, outcome)
+            return reply
+        try:
+            with self._receipts.hold(once.key):
+                return self._send_once(identity, order, dialect, once)
+        except InUse:
+            raise KeyInUse("The first request with this Idempotency-Key is still under way") from None
+
+    def read(self, identity: Identity, kind: str, id: str) -> StoredMessage:
+        """:raises NotFound: there is none of that kind that this user may read."""
+        message = self._folders.find(kind, id)
+        if message is None or not self._may(identity, "read", message):
+            raise NotFound
+        return message
+
+    def list(self, identity: Identity, kind: str, limit: int, offset: int) -> Page:
+        """A page of the user's messages, or of everybody's for who may read all.
+
+        :raises NotFound: there is no such kind.
+        :raises Forbidden: the user may not list.
+        """
+        if kind not in self._layout.folders:
+            raise NotFound
+        if not self._may(identity, "list", None):
+            raise Forbidden("You may not list messages")
+        owner = None if self._may(identity, "read-all", None) else identity.userid
+        return self._folders.list(kind, owner, limit, offset)
+
+    def delete(self, identity: Identity, kind: str, id: str) -> None:
+        """Delete a message, or cancel it where it still waits in ``outgoing``.
+
+        :raises NotFound: there is none that the user may read, or smsd has taken it meanwhile.
+        :raises Forbidden: the user may read it, but not do that.
+        """
+        message = self.read(identity, kind, id)
+        if kind == "checked":
+            raise Forbidden("smsd has this message, and it cannot be taken back")
+        if not self._may(identity, "cancel" if kind == "outgoing" else "delete", message):
+            raise Forbidden("You may not delete this message")
+        if not (self._folders.cancel(id) if kind == "outgoing" else self._folders.remove(kind, id)):
+            raise NotFound
+
+    def _may(self, identity: Identity, permission: str, context: object) -> bool:
+        return bool(decide(self._hook, identity, permission, context))
+
+    def _send_once(self, identity: Identity, order: Order, dialect: Dialect, once: Once) -> Reply:
+        known = self._receipts.find(once.key)
+        if known is not None:
+            if known.fingerprint != once.fingerprint:
+                raise KeyReused("This Idempotency-Key was used for another request")
+            return Reply(known.status, known.body)
+        try:
+            outcome = self._prepare(identity, order)
+        except Refused as refusal:
+            reply = dialect.refused(refusal)
+            self._receipts.keep(Receipt(once.key, once.fingerprint, reply.status, reply.body))
+            return reply
+        reply = dialect.accepted(outcome)
+        receipt = Receipt(once.key, once.fingerprint, reply.status, reply.body)
+        self._deliver(identity, outcome, receipt)
+        if self._receipts.find(once.key) is None:  # a plugin carried the messages elsewhere
+            self._receipts.keep(receipt)
+        return reply
+
+    def _deliver(self, identity: Identity, outcome: Outcome, receipt: Receipt | None = None) -> None:
+        messages = tuple({message.id: message for message in outcome.accepted.values()}.values())
+        if self._hook.deliver(submission=Submission(identity, messages, receipt)) is None:
+            raise SpoolUnavailable("nothing delivers messages")
+
+    def _prepare(self, identity: Identity, order: Order) -> Outcome:
+        """All of a send but the delivery: the first thing wrong in the order of the API's promises is raised."""
+        self._check(order)
+        written, refused = self._normalise(order.numbers)
+        if not written:
+            raise Invalid("There is no valid number to send to", refused)
+        accepted, forbidden = self._permitted(identity, order, written)
+        text = self._transform(order.text, identity)
+        content = self._content(identity, order, text)
+        refused |= forbidden
+        if not accepted:
+            raise Forbidden("You may not send to any of these numbers", refused)
+        messages = {id: Message(id, to, content) for to, id in accepted.items()}
+        ids = {number: accepted[to] for number, to in written.items() if to in accepted}
+        return Outcome({number: messages[id] for number, id in ids.items()}, refused, content)
+
+    def _check(self, order: Order) -> None:
+        if len(order.numbers) > self._settings.max_recipients:
+            raise _invalid("mobiles", f"has more than {self._settings.max_recipients} numbers")
+        if order.validity is not None and not 1 <= order.validity <= MAX_VALIDITY:
+            raise _invalid("validity", f"should be 1 to {MAX_VALIDITY} minutes")
+        if order.queue is None:
+            return
+        if not is_header_value(order.queue):
+            raise _invalid("queue", "should be at most 99 characters, none of them a control character")
+        queues = self._layout.queues
+        if queues is not None and order.queue not in queues:
+            raise _invalid("queue", f"is none of smsd's: {', '.join(queues) or 'it has none'}")
+
+    def _normalise(self, numbers: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
+        """The normalised number of each that is one, and a reason for each other."""
+        normalised, refused = {}, {}
+        for number in numbers:
+            try:
+                normalised[number] = self._plan.normalise(number)
+            except ValueError as error:
+                refused[number] = str(error)
+        return normalised, refused
+
+    def _permitted(
+        self, identity: Identity, order: Order, written: Mapping[str, str]
+    ) -> tuple[dict[str, str], dict[str, str]]:
+        """A message id for each normalised number that may be sent to, and a reason for each number that may not."""
+        content = self._draft(identity, order, order.text, measure(order.text))
+        accepted: dict[str, str] = {}
+        refused: dict[str, Denied] = {}
+        for to in dict.fromkeys(written.values()):
+            id = f"{self._settings.prefix}{ULID()}"
+            answer = decide(self._hook, identity, "send", Message(id, to, content))
+            if answer:
+                accepted[to] = id
+            else:
+                refused[to] = answer
+        return accepted, {number: "forbidden" for number, to in written.items() if to in refused}
+
+    def _transform(self, text: str, identity: Identity) -> str:
+        arguments = {"text": text, "identity": identity}
+        for implementation in reversed(self._hook.transform.get_hookimpls()):
+            arguments["text"] = implementation.function(*(arguments[name] for name in implementation.argnames))
+            if not isinstance(arguments["text"], str):
+                raise TypeError(f"the plugin {implementation.plugin_name!r} made no text of a text")
+            if not arguments["text"]:
+                raise _invalid("text", "is empty as it would go out")
+        return str(arguments["text"])
+
+    def _content(self, identity: Identity, order: Order, text: str) -> Content:
+        encoding = measure(text)
+        if encoding.parts > self._settings.max_parts:
+            raise _invalid("text", f"has {encoding.parts} parts as it would go out, over {self._settings.max_parts}")
+        return self._draft(identity, order, text, encoding)
+
+    def _draft(self, identity: Identity, order: Order, text: str, encoding: Encoding) -> Content:
+        return Content(
+            sender=identity.userid,
+            text=text,
+            alphabet=encoding.alphabet,
+            parts=encoding.parts,
+            queue=order.queue or self._settings.default_queue,
+            flash=order.flash,
+            high_priority=order.high_priority,
+            validity=order.validity,
+            report=order.report,
+        )
+
+
+def once(identity: Identity, key: str, *request: str | bytes) -> Once:
+    """Under which key that request of that user is done once.
+
+    :raises Invalid: it is no key.
+    """
+    if not (8 <= len(key) <= 128 and key.isascii() and all("!" <= character <= "~" for character in key)):
+        raise _invalid("Idempotency-Key", "should be 8 to 128 visible ASCII characters")
+    return Once(digest(identity.userid, key), digest(*request))
+
+
+def _invalid(field: str, reason: str) -> Invalid:
+    return Invalid(f"{field} {reason}", {field: reason})
+
+
+def includeme(config: Configurator) -> None:
+    """From here on, ``registry.gateway`` does what the views ask."""
+    registry = config.registry
+    registry.plugins.register(SpoolDelivery(registry.writer), "smsgw")
+    registry.gateway = Gateway(
+        registry.plugins.hook, registry.smsgw, registry.layout, registry.folders, registry.receipts
+    )

@@ -1,0 +1,131 @@
+"""Guessing passwords, slowed down: wrong ones are counted for a minute, over all processes on one spool.
+
+Used by the security policy. A count is a small file of times in smsgw's own folder; where that cannot be written to, this
+process counts for itself, so that a full disk opens nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+import struct
+import threading
+import time
+from pathlib import Path
+
+from smsgw.spool.receipts import digest
+
+WINDOW = 60.0  # seconds
+REMEMBERED = 10000  # counters that one process keeps for itself
+
+_TIME = struct.Struct("d")  # CLOCK_MONOTONIC, which all processes of a machine share
+
+
+class Guesses:
+    """Wrong passwords, for a user from an address and for an address.
+
+    :param folder: where they are counted.
+    :param per_user: how many a minute are let through for one user from one address; 0: any number.
+    :param per_address: how many for one address.
+    """
+
+    def __init__(self, folder: Path, per_user: int, per_address: int) -> None:
+        self._folder = folder
+        self._per_user = per_user
+        self._per_address = per_address
+        self._own: dict[str, list[float]] = {}
+        self._lock = threading.Lock()
+
+    def wait(self, userid: str, address: str) -> int:
+        """Seconds until another password may be tried, 0 for now."""
+        waits = [self._wait(name, limit) for name, limit in self._counters(userid, address)]
+        return max(waits, default=0)
+
+    def wrong(self, userid: str, address: str) -> None:
+        """A wrong password was tried."""
+        now = _TIME.pack(time.monotonic())
+        for name, _ in self._counters(userid, address):
+            try:
+                fd = os.open(self._folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            except OSError:
+                self._remember(name)
+                continue
+            try:
+                if os.write(fd, now) != len(now):
+                    self._remember(name)
+            except OSError:
+                self._remember(name)
+            finally:
+                os.close(fd)
+
+    def right(self, userid: str, address: str) -> None:
+        """The right password was shown: that user has not guessed from there."""
+        if not self._per_user:
+            return
+        name = _user_counter(userid, address)
+        self._own.pop(name, None)
+        with contextlib.suppress(OSError):
+            os.unlink(self._folder / name)
+
+    def expire(self) -> None:
+        """Forget the counters that no longer count."""
+        with os.scandir(self._folder) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):
+                    if entry.stat(follow_symlinks=False).st_mtime < time.time() - 2 * WINDOW:
+                        os.unlink(entry.path)
+
+    def _counters(self, userid: str, address: str) -> list[tuple[str, int]]:
+        found = []
+        if self._per_user and userid:
+            found.append((_user_counter(userid, address), self._per_user))
+        if self._per_address:
+            found.append((digest("address", _network(address)), self._per_address))
+        return found
+
+    def _wait(self, name: str, limit: int) -> int:
+        now = time.monotonic()
+        times = [then for then in self._times(name, limit) if now - WINDOW < then <= now]
+        if len(times) < limit:
+            return 0
+        return max(1, int(sorted(times)[-limit] + WINDOW - now + 0.999))
+
+    def _times(self, name: str, limit: int) -> list[float]:
+        times = list(self._own.get(name, ()))
+        try:
+            fd = os.open(self._folder / name, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return times
+        try:
+            size = os.fstat(fd).st_size // _TIME.size * _TIME.size
+            content = os.pread(fd, limit * _TIME.size, max(0, size - limit * _TIME.size))
+        except OSError:
+            return times
+        finally:
+            os.close(fd)
+        whole = len(content) // _TIME.size * _TIME.size
+        return times + [then for (then,) in _TIME.iter_unpack(content[:whole])]
+
+    def _remember(self, name: str) -> None:
+        with self._lock:
+            if name not in self._own and len(self._own) >= REMEMBERED:
+                del self._own[next(iter(self._own))]
+            now = time.monotonic()
+            self._own[name] = [then for then in self._own.get(name, ()) if now - then < WINDOW] + [now]
+
+
+def _user_counter(userid: str, address: str) -> str:
+    return digest("user", userid, _network(address))
+
+
+def _network(address: str) -> str:
+    """What counts as one address: of IPv6 the /64, since whoever has one address there has them all."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv6Address):
+        mapped = parsed.ipv4_mapped
+        return str(mapped) if mapped else str(ipaddress.ip_network((parsed, 64), strict=False))
+    return str(parsed)

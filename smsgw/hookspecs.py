@@ -1,0 +1,82 @@
+"""The hooks: what a plugin may decide. One corridor, each door a hook; ``docs/plugins.md`` tells the same at length.
+
+Public. A plugin is a class whose methods are marked ``@hookimpl``; each takes any of the arguments named here, by name.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import pluggy
+from pyramid.request import Request
+from pyramid.security import Allowed, Denied
+
+from smsgw.model import Credentials, Event, Identity, Message, Submission
+
+PROJECT = "smsgw"
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec(firstresult=True)
+def find_credentials(request: Request) -> Credentials | None:
+    """What the client shows to say who it is; ``None``: nothing that this plugin knows.
+
+    The first answer counts. Where no plugin has one, the core reads the ``Authorization`` header
+    (Basic, RFC 7617; Bearer, RFC 6750).
+    """
+
+
+@hookspec(firstresult=True)
+def authenticate(credentials: Credentials) -> Identity | Denied | None:
+    """Who that is. ``Denied`` ends the chain and the request (401); ``None``: not mine, ask the next.
+
+    The first answer counts, in the order of ``smsgw.plugins``. A plugin whose backend is out of service raises
+    ``pyramid.httpexceptions.HTTPServiceUnavailable``: the request ends with 503, and no other backend is asked.
+    """
+
+
+@hookspec
+def permits(identity: Identity, permission: str, context: object) -> Allowed | Denied | None:
+    """Whether that user may do that; ``None``: no opinion.
+
+    Any ``Denied`` wins, no ``Allowed`` at all means denied, and a plugin that raises refuses. Permissions: ``send``
+    (context: the ``Message`` with the text as the client wrote it, one call a recipient); ``read``, ``delete`` and
+    ``cancel`` (context: the ``StoredMessage``); ``list`` and ``read-all`` (context: ``None``, one call a request).
+    """
+
+
+@hookspec
+def transform(text: str, identity: Identity) -> str:
+    """The text as it shall go out, not empty. Folded in the order of ``smsgw.plugins``.
+
+    Called once for each different text of a request. A plugin that raises stops the request, and nothing is sent.
+    """
+
+
+@hookspec(firstresult=True)
+def deliver(submission: Submission) -> Sequence[Message] | None:
+    """Take the submission out, whole, and return its messages; the core's own implementation writes the spool.
+
+    A plugin may wrap it (``@hookimpl(wrapper=True)``) and refuse by raising ``smsgw.model.TooMany``, or implement it
+    and carry the submission elsewhere; ``None``: not mine.
+    """
+
+
+@hookspec
+def notify(events: Sequence[Event]) -> None:
+    """What became of messages: in order for each message, to each plugin at least once.
+
+    Called in the process that owns the spool, each plugin on its own; one that raises is told the same events again
+    later, and holds up nobody else.
+    """
+
+
+@hookspec
+def background(stop: threading.Event) -> None:
+    """Work beside the requests, in a thread of its own, in the one process that owns the spool.
+
+    Returns soon after ``stop`` is set; it is called again when the process comes to own the spool again.
+    """

@@ -1,0 +1,156 @@
+"""What passes through the gateway: who asks, what goes out, what lies in the spool, what became of it.
+
+Public: plugins are written against these types. Everything here is immutable and imports nothing of smsgw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a client showed to say who it is. The secret is in no repr.
+
+    ``scheme`` is ``"Basic"``, ``"Bearer"`` or a plugin's own word; ``userid`` is empty where the scheme names no
+    user; ``address`` is the client's IP address (behind a trusted proxy, the one that the proxy saw).
+    """
+
+    scheme: str
+    userid: str
+    secret: str = field(repr=False)
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who is asking: the userid in the backend's own spelling, and the groups that the backend puts it in."""
+
+    userid: str
+    groups: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """All of a message but whom it is for: several recipients share one.
+
+    ``sender`` is a userid; ``alphabet`` is ``"GSM"`` or ``"UCS2"``, ``parts`` the number of PDUs for each phone;
+    ``validity`` is in minutes; ``report`` asks for a delivery report (``None``: as the modem is configured).
+    """
+
+    sender: str
+    text: str
+    alphabet: str
+    parts: int
+    queue: str | None = None
+    flash: bool = False
+    high_priority: bool = False
+    validity: int | None = None
+    report: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message on its way out: ``id`` names its file in the spool for ever, ``to`` is a normalised number.
+
+    A normalised number is digits alone: no ``+``, and no ``s`` for a short number (see ``smsgw.numbers``).
+    """
+
+    id: str
+    to: str
+    content: Content
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """The messages of one request, delivered as a whole or refused as a whole."""
+
+    identity: Identity
+    messages: tuple[Message, ...]
+    receipt: Receipt | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What is kept under an ``Idempotency-Key``, so that the request's repetition gets the same reply.
+
+    ``key`` is a digest over user and key, ``fingerprint`` one over the request, ``status`` and ``body`` the reply.
+    """
+
+    key: str
+    fingerprint: str
+    status: int
+    body: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMessage:
+    """One file of the spool, as read.
+
+    ``kind`` is ``outgoing``, ``checked``, ``sent``, ``failed``, ``incoming`` or ``report``; ``headers`` are the
+    file's own, ``text`` its decoded body; ``owner`` is the userid it belongs to, ``None`` for nobody.
+    """
+
+    kind: str
+    id: str
+    headers: Mapping[str, str]
+    text: str
+    owner: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that became of a message, at a time (UTC). Told at least once, in order for each message."""
+
+    message: StoredMessage
+    at: datetime
+
+
+class Accepted(Event):
+    """It is in the spool, and the client has been told so or will be."""
+
+
+class Sent(Event):
+    """The network took it."""
+
+
+class Failed(Event):
+    """smsd gave up; ``message.headers["Fail_reason"]`` says why, where the modem did."""
+
+
+class Delivered(Event):
+    """A status report says that the phone has it."""
+
+
+class Undelivered(Event):
+    """A status report says that the phone will not get it."""
+
+
+class Cancelled(Event):
+    """It was taken back before smsd had it, and will never be sent."""
+
+
+class Received(Event):
+    """A message came in from outside."""
+
+
+class TooMany(Exception):
+    """A limit would be exceeded; nothing of the submission is sent. Raised by plugins that wrap ``deliver``.
+
+    :param retry_after: seconds until the same submission could be taken.
+    :param detail: one sentence for the client: which limit, and when it opens again.
+    """
+
+    def __init__(self, retry_after: int, detail: str) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+        self.detail = detail
+
+
+class ConfigurationError(Exception):
+    """A setting, a plugin or their combination is wrong. The message is one sentence that says what to do.
+
+    Raised at start-up only, by the core or by a plugin's ``__init__`` or ``includeme``; the gateway then does not start.
+    """

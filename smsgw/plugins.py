@@ -1,0 +1,104 @@
+"""The plugins of one application: found by name, configured, put in the order of the ini file, and checked.
+
+Used by the application factory, once. Whatever is wrong is a ``ConfigurationError``, and the gateway does not start.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import pluggy
+from pyramid.config import Configurator
+
+from smsgw import hookspecs
+from smsgw.model import ConfigurationError
+from smsgw.settings import nearest, plugin_settings, read
+
+GROUP = "smsgw.plugins"
+
+
+def load(names: tuple[str, ...], raw: Mapping[str, Any]) -> pluggy.PluginManager:
+    """A plugin manager with those plugins, called in that order.
+
+    :param raw: the application's settings; each plugin is given its own, ``smsgw.<name>.*``.
+    """
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigurationError(f"smsgw.plugins names {name!r} twice; once is enough")
+    plugins = [(name, _create(name, plugin_settings(raw, name))) for name in names]
+    for name, plugin in reversed(plugins):  # pluggy calls the last registered first
+        _register(manager, name, plugin)
+    return manager
+
+
+def _create(name: str, raw: Mapping[str, Any]) -> Any:
+    plugin_class = _find(name)
+    schema = getattr(plugin_class, "Settings", None)
+    if schema is None and raw:
+        raise ConfigurationError(f"the plugin {name!r} has no settings; take smsgw.{name}.{next(iter(raw))} out")
+    values = read(schema(), raw, f"smsgw.{name}.") if schema else {}
+    try:
+        return plugin_class(**values)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"the plugin {name!r}: {error}") from error
+
+
+def _find(name: str) -> type:
+    offers = entry_points(group=GROUP)
+    found = [offer for offer in offers if offer.name == name]
+    if not found:
+        raise ConfigurationError(
+            f"smsgw.plugins names {name!r}, and no installed distribution has such a plugin"
+            f"{nearest(name, offers.names)}"
+        )
+    if len(found) > 1:
+        who = " and ".join(sorted(_distribution(offer) for offer in found))
+        raise ConfigurationError(f"the plugin {name!r} is offered by {who}; uninstall all but one")
+    try:
+        plugin_class = found[0].load()
+    except ModuleNotFoundError as error:
+        extra = f"; pip install 'smsgw[{name}]'" if _distribution(found[0]) == "smsgw" else ""
+        raise ConfigurationError(f"the plugin {name!r} needs the module {error.name!r}{extra}") from error
+    except (ImportError, AttributeError) as error:
+        raise ConfigurationError(f"the plugin {name!r} cannot be loaded: {error}") from error
+    if not inspect.isclass(plugin_class):
+        raise ConfigurationError(f"the plugin {name!r} should be a class, and {found[0].value} is none")
+    return plugin_class
+
+
+def _distribution(offer: EntryPoint) -> str:
+    return offer.dist.name if offer.dist else "an unknown distribution"
+
+
+def _register(manager: pluggy.PluginManager, name: str, plugin: Any) -> None:
+    hooks = [hook for hook in vars(hookspecs) if hasattr(getattr(hookspecs, hook), hookspecs.PROJECT + "_spec")]
+    for method, _ in inspect.getmembers(type(plugin), inspect.isfunction):
+        options = manager.parse_hookimpl_opts(plugin, method)
+        if options is None and method in hooks:
+            raise ConfigurationError(f"the plugin {name!r} has a method {method!r} that is not marked @hookimpl")
+        hook = method if options is None else options.get("specname") or method
+        if options is not None and hook not in hooks:
+            raise ConfigurationError(f"the plugin {name!r}: there is no hook {hook!r}{nearest(hook, hooks)}")
+    try:
+        manager.register(plugin, name)
+    except pluggy.PluginValidationError as error:
+        raise ConfigurationError(f"the plugin {name!r}: {' '.join(str(error).split())}") from error
+
+
+def includeme(config: Configurator) -> None:
+    """The plugins are ``registry.plugins`` from here on."""
+    config.registry.plugins = load(config.registry.smsgw.plugins, config.registry.ini)
+
+
+def include_views(config: Configurator) -> None:
+    """Let the plugins add to HTTP, in their order; by then ``registry.layout`` says where the spool is."""
+    for name in config.registry.smsgw.plugins:
+        plugin = config.registry.plugins.get_plugin(name)
+        if hasattr(plugin, "includeme"):
+            # Not by config.include, which takes two classes of one module for the same.
+            plugin.includeme(config)

@@ -1,0 +1,150 @@
+"""Who is asking, and whether they may: Pyramid's security policy over the hooks. Fails closed."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ipaddress
+import logging
+from typing import Any
+
+import pluggy
+from pyramid.config import Configurator
+from pyramid.httpexceptions import HTTPTooManyRequests
+from pyramid.request import Request, RequestLocalCache
+from pyramid.security import Allowed, Denied
+
+from smsgw.guessing import Guesses
+from smsgw.model import Credentials, Identity
+from smsgw.settings import Address, is_header_value
+
+AUTHENTICATED = "authenticated"  # the one permission that every identity has: to be asked for more by the gateway
+
+log = logging.getLogger(__name__)
+
+
+class SecurityPolicy:
+    """Pyramid's ``ISecurityPolicy``.
+
+    :param hook: the plugins' hooks.
+    :param guesses: wrong passwords so far.
+    :param proxies: whose ``X-Forwarded-For`` is believed.
+    """
+
+    def __init__(self, hook: pluggy.HookRelay, guesses: Guesses, proxies: tuple[Address, ...]) -> None:
+        self._hook = hook
+        self._guesses = guesses
+        self._proxies = proxies
+        self._cache = RequestLocalCache(self._authenticate)
+
+    def identity(self, request: Request) -> Identity | None:
+        """Who is asking; asked of the plugins once for each request.
+
+        :raises HTTPTooManyRequests: too many wrong passwords came from there; none was checked.
+        :raises HTTPServiceUnavailable: a backend is out of service.
+        """
+        identity: Identity | None = self._cache.get_or_create(request)
+        return identity
+
+    def authenticated_userid(self, request: Request) -> str | None:
+        identity = self.identity(request)
+        return identity.userid if identity else None
+
+    def permits(self, request: Request, context: Any, permission: str) -> Allowed | Denied:
+        identity = self.identity(request)
+        if identity is None:
+            return Denied("not authenticated")
+        if permission == AUTHENTICATED:
+            return Allowed("authenticated")
+        return decide(self._hook, identity, permission, context)
+
+    def remember(self, request: Request, userid: str, **kw: Any) -> list[tuple[str, str]]:
+        return []
+
+    def forget(self, request: Request, **kw: Any) -> list[tuple[str, str]]:
+        return []
+
+    def _authenticate(self, request: Request) -> Identity | None:
+        address = client_address(request, self._proxies)
+        credentials = self._hook.find_credentials(request=request) or _from_header(request, address)
+        if credentials is None:
+            return None
+        wait = self._guesses.wait(credentials.userid, address)
+        if wait:
+            raise HTTPTooManyRequests("Too many wrong passwords; try again later", headers=[("Retry-After", str(wait))])
+        answer = self._hook.authenticate(credentials=credentials)
+        if isinstance(answer, Identity) and not is_header_value(answer.userid):
+            log.error("the userid %r cannot stand in a spool file, and is refused", answer.userid)
+            answer = None
+        if not isinstance(answer, Identity):
+            self._guesses.wrong(credentials.userid, address)
+            return None
+        self._guesses.right(credentials.userid, address)
+        return answer
+
+
+def decide(hook: pluggy.HookRelay, identity: Identity, permission: str, context: object) -> Allowed | Denied:
+    """What the policies say: any ``Denied`` wins, no ``Allowed`` means denied, and one that fails refuses."""
+    try:
+        answers = hook.permits(identity=identity, permission=permission, context=context)
+    except Exception:
+        log.exception("a permission policy failed, which refuses %r to %r", permission, identity.userid)
+        return Denied("a permission policy failed")
+    allowed = Denied("nobody allows it")
+    for answer in answers:
+        if isinstance(answer, Denied) or not isinstance(answer, Allowed):
+            return answer if isinstance(answer, Denied) else Denied("a permission policy gave no proper answer")
+        allowed = answer
+    return allowed
+
+
+def client_address(request: Request, proxies: tuple[Address, ...]) -> str:
+    """The client's address: the last one in the chain of trusted proxies that is none of them."""
+    address = request.remote_addr or ""
+    forwarded = [hop.strip() for hop in request.headers.get("X-Forwarded-For", "").split(",")]
+    while forwarded and _is_among(address, proxies):
+        hop = forwarded.pop()
+        try:
+            address = str(ipaddress.ip_address(hop))
+        except ValueError:
+            break
+    return address
+
+
+def _is_among(address: str, networks: tuple[Address, ...]) -> bool:
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return any(parsed in network for network in networks)
+
+
+def _from_header(request: Request, address: str) -> Credentials | None:
+    scheme, _, value = request.headers.get("Authorization", "").partition(" ")
+    value = value.strip()
+    if scheme.lower() == "bearer" and value:
+        return Credentials("Bearer", "", value, address)
+    if scheme.lower() != "basic":
+        return None
+    try:
+        decoded = base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    try:
+        pair = decoded.decode("utf-8")
+    except UnicodeDecodeError:
+        pair = decoded.decode("iso-8859-1")  # what clients of before RFC 7617 send
+    userid, colon, secret = pair.partition(":")
+    if not colon or not userid or not userid.isprintable():
+        return None
+    return Credentials("Basic", userid, secret, address)
+
+
+def includeme(config: Configurator) -> None:
+    """Nothing is public from here on but what says so; ``registry.guesses`` counts the wrong passwords."""
+    registry, settings = config.registry, config.registry.smsgw
+    folder = registry.layout.state / "guesses"
+    registry.guesses = Guesses(folder, settings.guesses_per_user, settings.guesses_per_address)
+    policy = SecurityPolicy(registry.plugins.hook, registry.guesses, settings.trusted_proxies)
+    config.set_security_policy(policy)
+    config.set_default_permission(AUTHENTICATED)

@@ -1,0 +1,227 @@
+"""The core's own settings, and the Colander types that plugins' settings are made of too. Public.
+
+Every setting is declared, typed, and refused where it is unknown, before the gateway serves its first request.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import colander
+from pyramid.config import Configurator
+
+from smsgw.model import ConfigurationError
+from smsgw.numbers import NumberPlan
+from smsgw.text import MAX_PARTS
+
+PREFIX = "smsgw."
+
+Address = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class Boolean(colander.Boolean):
+    """``true``, ``yes``, ``on`` or ``1``, and their opposites; anything else is refused."""
+
+    def __init__(self) -> None:
+        super().__init__(false_choices=("false", "no", "off", "0"), true_choices=("true", "yes", "on", "1"))
+
+    def deserialize(self, node: colander.SchemaNode, cstruct: Any) -> Any:
+        if cstruct is colander.null:
+            return cstruct
+        word = str(cstruct).lower()
+        if word not in self.true_choices + self.false_choices:
+            raise colander.Invalid(node, f"is {cstruct!r}, and should be true or false")
+        return word in self.true_choices
+
+
+class Words(colander.String):
+    """Words between white space or commas, as a tuple."""
+
+    def deserialize(self, node: colander.SchemaNode, cstruct: Any) -> Any:
+        if cstruct is colander.null:
+            return cstruct
+        return tuple(re.split(r"[\s,]+", cstruct.strip())) if cstruct.strip() else ()
+
+
+class Lines(colander.String):
+    """Indented lines ``name: words`` as a dictionary; ``@name`` is a group. A name stands once, with something behind it."""
+
+    def deserialize(self, node: colander.SchemaNode, cstruct: Any) -> Any:
+        if cstruct is colander.null:
+            return cstruct
+        found: dict[str, str] = {}
+        for line in filter(None, map(str.strip, cstruct.splitlines())):
+            name, colon, rest = (part.strip() for part in line.partition(":"))
+            if not colon or not name or not rest:
+                raise colander.Invalid(node, f"has a line {line!r}, and each should be 'user: …' or '@group: …'")
+            if name in found:
+                raise colander.Invalid(node, f"has two lines for {name!r}; write them as one")
+            found[name] = rest
+        if not found:
+            raise colander.Invalid(node, "is empty; write indented lines, or leave the setting out")
+        return found
+
+
+class Networks(Words):
+    """IP addresses and networks as a tuple."""
+
+    def deserialize(self, node: colander.SchemaNode, cstruct: Any) -> Any:
+        words = super().deserialize(node, cstruct)
+        if words is colander.null:
+            return words
+        try:
+            return tuple(ipaddress.ip_network(word) for word in words)
+        except ValueError as error:
+            raise colander.Invalid(node, str(error)) from error
+
+
+class Mode(colander.String):
+    """A file mode in octal, such as ``0660``."""
+
+    def deserialize(self, node: colander.SchemaNode, cstruct: Any) -> Any:
+        if cstruct is colander.null:
+            return cstruct
+        if not re.fullmatch(r"0?[0-7]{3}", cstruct) or not int(cstruct, 8) & 0o400:
+            raise colander.Invalid(
+                node, f"is {cstruct!r}, and should be octal, such as 0660, and readable by the owner"
+            )
+        return int(cstruct, 8)
+
+
+def _region(node: colander.SchemaNode, value: str) -> None:
+    try:
+        NumberPlan(value)
+    except ValueError as error:
+        raise colander.Invalid(node, f"{error}; it should be one such as RU") from error
+
+
+def _header_value(node: colander.SchemaNode, value: str) -> None:
+    if not is_header_value(value):
+        raise colander.Invalid(node, "should be at most 99 characters, none of them a control character")
+
+
+def is_header_value(value: str) -> bool:
+    """Whether smsd gives that back from a header as it stands: 1 to 99 bytes, printable, no white space around it."""
+    return value.isprintable() and value == value.strip() and 0 < len(value.encode(errors="surrogatepass")) <= 99
+
+
+class CoreSchema(colander.MappingSchema):
+    """Everything under ``smsgw.`` that is no plugin's."""
+
+    spool = colander.SchemaNode(colander.String(), missing=None)
+    smsd_conf = colander.SchemaNode(colander.String(), missing=None)
+    state = colander.SchemaNode(colander.String(), missing=None)
+    plugins = colander.SchemaNode(Words(), missing=())
+    prefix = colander.SchemaNode(
+        colander.String(),
+        missing="smsgw.http.",
+        validator=colander.Regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}\Z", "may have letters, digits, '.', '_' and '-'"),
+    )
+    fsync = colander.SchemaNode(Boolean(), missing=True)
+    file_mode = colander.SchemaNode(Mode(), missing=0o660)
+    file_group = colander.SchemaNode(colander.String(), missing=None)
+    max_body = colander.SchemaNode(colander.Integer(), missing=4 * 1024 * 1024, validator=colander.Range(min=1))
+    max_recipients = colander.SchemaNode(colander.Integer(), missing=10000, validator=colander.Range(min=1))
+    max_parts = colander.SchemaNode(colander.Integer(), missing=10, validator=colander.Range(1, MAX_PARTS))
+    default_queue = colander.SchemaNode(colander.String(), missing=None, validator=_header_value)
+    get_send = colander.SchemaNode(Boolean(), missing=False)
+    region = colander.SchemaNode(colander.String(), missing=None, validator=_region)
+    guesses_per_user = colander.SchemaNode(colander.Integer(), missing=10, validator=colander.Range(0, 10000))
+    guesses_per_address = colander.SchemaNode(colander.Integer(), missing=100, validator=colander.Range(0, 10000))
+    trusted_proxies = colander.SchemaNode(Networks(), missing=())
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The core's settings, as ``CoreSchema`` read them."""
+
+    spool: str | None
+    smsd_conf: str | None
+    state: str | None
+    plugins: tuple[str, ...]
+    prefix: str
+    fsync: bool
+    file_mode: int
+    file_group: str | None
+    max_body: int
+    max_recipients: int
+    max_parts: int
+    default_queue: str | None
+    get_send: bool
+    region: str | None
+    guesses_per_user: int
+    guesses_per_address: int
+    trusted_proxies: tuple[Address, ...]
+
+
+def read_core(raw: Mapping[str, Any]) -> Settings:
+    """The core's settings out of an application's.
+
+    :raises ConfigurationError: one is wrong, or unknown.
+    """
+    strays = [key for key in raw if not key.startswith((PREFIX, "pyramid."))]
+    if strays:
+        raise ConfigurationError(
+            f"{strays[0]!r} is no setting: those of smsgw begin with {PREFIX!r}, and the lines of a list are indented"
+        )
+    known = {field.name for field in fields(Settings)}
+    plugins = Words().deserialize(colander.SchemaNode(Words()), str(raw.get(PREFIX + "plugins", "")))
+    own: dict[str, Any] = {}
+    for key in raw:
+        name = key.removeprefix(PREFIX)
+        owner, dot, _ = name.partition(".")
+        if not key.startswith(PREFIX) or (dot and owner in plugins):
+            continue
+        if dot and owner not in known:
+            raise ConfigurationError(
+                f"{key!r} is a setting of the plugin {owner!r}, which smsgw.plugins does not name{nearest(owner, plugins)}"
+            )
+        own[name] = raw[key]
+    values = read(CoreSchema(), own, PREFIX)
+    if (values["spool"] is None) == (values["smsd_conf"] is None):
+        raise ConfigurationError("set either smsgw.spool, the folder of smsd's folders, or smsgw.smsd_conf, its file")
+    return Settings(**values)
+
+
+def plugin_settings(raw: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """What an application's settings say for one plugin, by the names in its schema."""
+    prefix = f"{PREFIX}{name}."
+    return {key.removeprefix(prefix): value for key, value in raw.items() if key.startswith(prefix)}
+
+
+def read(schema: colander.MappingSchema, raw: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Raw settings by their schema; ``prefix`` is how the ini file spells their beginning.
+
+    :raises ConfigurationError: one is missing, wrong or unknown; the nearest known one is named.
+    """
+    known = [node.name for node in schema.children]
+    for name in raw:
+        if name not in known:
+            raise ConfigurationError(f"there is no setting {prefix + name!r}{nearest(name, known, prefix)}")
+    empty = [name for name in raw if isinstance(raw[name], str) and not raw[name].strip()]
+    if empty and not isinstance(schema[empty[0]].typ, Words):
+        raise ConfigurationError(f"{prefix + empty[0]} is empty; give it a value, or leave it out")
+    try:
+        values: dict[str, Any] = schema.deserialize(dict(raw))
+    except colander.Invalid as error:
+        name, reason = next(iter(error.asdict().items()))
+        if reason == "Required":
+            raise ConfigurationError(f"{prefix}{name} is missing; set it") from None
+        raise ConfigurationError(f"{prefix}{name}: {reason}") from None
+    return values
+
+
+def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """``"; did you mean …?"`` where something known is spelt alike, else nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {prefix + close[0]!r}?" if close else ""
+
+
+def includeme(config: Configurator) -> None:
+    """The core's settings are ``registry.smsgw`` from here on."""
+    config.registry.smsgw = read_core(config.registry.ini)

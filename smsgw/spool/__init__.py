@@ -1,0 +1,41 @@
+"""smsd's folders: the only place where messages are, and the only truth about them. Knows no HTTP."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pyramid.config import Configurator
+
+from smsgw.model import ConfigurationError
+from smsgw.settings import Settings
+from smsgw.spool.folders import Folders
+from smsgw.spool.layout import Layout, from_folder, from_smsd_conf
+from smsgw.spool.locks import Locks
+from smsgw.spool.receipts import Receipts
+from smsgw.spool.writer import Writer
+
+
+def find_layout(settings: Settings) -> Layout:
+    """:raises ConfigurationError: the settings and smsd's file do not go together."""
+    state = Path(settings.state) if settings.state else None
+    if settings.smsd_conf:
+        layout = from_smsd_conf(Path(settings.smsd_conf), state)
+    else:
+        layout = from_folder(Path(settings.spool or ""), state)
+    if not all(folder.is_absolute() for folders in layout.folders.values() for folder in folders):
+        raise ConfigurationError("the spool's folders need absolute paths; in an ini file %(here)s is its own folder")
+    if settings.default_queue and layout.queues is not None and settings.default_queue not in layout.queues:
+        raise ConfigurationError(
+            f"smsgw.default_queue is {settings.default_queue!r}, and smsd's queues are: {', '.join(layout.queues) or 'none'}"
+        )
+    return layout
+
+
+def includeme(config: Configurator) -> None:
+    """From here on, ``registry.layout``, ``.writer``, ``.folders`` and ``.receipts`` are the spool."""
+    registry, settings = config.registry, config.registry.smsgw
+    layout = registry.layout = find_layout(settings)
+    locks = registry.locks = Locks(layout.state)
+    registry.writer = Writer(layout, locks, fsync=settings.fsync, mode=settings.file_mode, group=settings.file_group)
+    registry.folders = Folders(layout, locks, settings.prefix)
+    registry.receipts = Receipts(layout, locks, fsync=settings.fsync)

@@ -1,0 +1,125 @@
+"""One spool file: bytes ↔ message. Public; smsd's manual, "File format" (fileformat.html).
+
+``Header: value`` lines, an empty line, then the text to the end, in the alphabet that the headers name.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+
+from smsgw.model import Content
+from smsgw.numbers import spool_form
+from smsgw.text import BASIC, EXTENSION
+
+MAX_READ = 1024 * 1024  # bytes of a file; smsd's own have some 40,000 at the most
+
+# TS 23.038, 6.2.1: the escape leads to the extension table; 0x1B stands for itself where nothing follows.
+_GSM = BASIC[:27] + "\x1b" + BASIC[27:]
+_GSM_EXTENSION = dict(zip(b"\x0a\x14\x28\x29\x2f\x3c\x3d\x3e\x40\x65", EXTENSION, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolFile:
+    """A file as it stands: headers (those that stand several times joined by line breaks) and the undecoded body.
+
+    ``complete`` is false while there is no empty line, which is where the headers end.
+    """
+
+    headers: dict[str, str]
+    body: bytes
+    complete: bool
+
+    @property
+    def text(self) -> str:
+        """The body in its alphabet; what cannot be decoded is replaced, and binary is shown as hexadecimal digits."""
+        alphabet = self.headers.get("Alphabet", "ISO")[:3].upper()
+        if alphabet == "UCS":
+            return self.body.decode("utf-16-be", "replace")
+        if alphabet == "UTF":
+            return self.body.decode("utf-8", "replace")
+        if alphabet == "GSM":
+            return _decode_gsm(self.body)
+        if alphabet == "BIN":
+            return self.body.hex()
+        return self.body.decode("iso-8859-15")
+
+
+def head(content: Content) -> bytes:
+    """What follows the ``To`` line in the file of each recipient of that content: headers, empty line, text.
+
+    No header value may hold a control character: smsd takes lines such as ``Include: FILE`` at their word.
+    """
+    lines = [f"From: {content.sender}", f"Alphabet: {'UTF-8' if content.alphabet == 'GSM' else 'UCS2'}"]
+    if content.queue is not None:
+        lines.append(f"Queue: {content.queue}")
+    if content.flash:
+        lines.append("Flash: yes")
+    if content.high_priority:
+        lines.append("Priority: HIGH")
+    if content.validity is not None:
+        lines.append(f"Validity: {content.validity} min")
+    if content.report is not None:
+        lines.append(f"Report: {'yes' if content.report else 'no'}")
+    if not all(map(str.isprintable, lines)):
+        raise ValueError("a control character in a header")
+    encoding = "utf-8" if content.alphabet == "GSM" else "utf-16-be"
+    return "\n".join([*lines, "", ""]).encode() + content.text.encode(encoding)
+
+
+def render(to: str, rest: bytes) -> bytes:
+    """A whole file: the recipient's normalised number before what ``head`` made."""
+    return b"To: %s\n%s" % (spool_form(to).encode("ascii"), rest)
+
+
+def parse(content: bytes) -> SpoolFile:
+    """Any bytes as a spool file; never raises."""
+    headers: dict[str, str] = {}
+    complete = False
+    position = 0
+    while not complete and position < len(content):
+        end = content.find(b"\n", position)
+        end = len(content) if end < 0 else end
+        line = content[position:end].strip()
+        position = end + 1
+        if not line:
+            complete = True
+            break
+        name, _, value = line.partition(b":")
+        key = name.strip().decode("utf-8", "replace")
+        text = value.strip().decode("utf-8", "replace")
+        headers[key] = f"{headers[key]}\n{text}" if key in headers else text
+    return SpoolFile(headers, content[position:] if complete else b"", complete)
+
+
+def read(path: str | os.PathLike[str], size: int = MAX_READ) -> tuple[bytes, os.stat_result]:
+    """The beginning of a regular file; links, pipes and other things that do not belong into a spool are not followed.
+
+    :raises FileNotFoundError: there is none, or something else is in its place.
+    :raises OSError: it cannot be read.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if os.path.islink(path) or not os.path.isfile(path):
+            raise FileNotFoundError(error.errno, "no regular file", str(path)) from error
+        raise
+    try:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            raise FileNotFoundError(0, "no regular file", str(path))
+        return os.read(fd, size), found
+    finally:
+        os.close(fd)
+
+
+def _decode_gsm(body: bytes) -> str:
+    characters = []
+    septets = iter(body)
+    for septet in septets:
+        if septet == 0x1B and (following := next(septets, None)) is not None:
+            characters.append(_GSM_EXTENSION.get(following, " "))
+        else:
+            characters.append(_GSM[septet] if septet < 128 else "\ufffd")
+    return "".join(characters)

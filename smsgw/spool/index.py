@@ -1,0 +1,120 @@
+"""Whose the messages in a folder are, and in what order: read once for each file, and again only for what changed."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ulid import ULID
+
+from smsgw.spool import file
+
+HEAD = 4096  # bytes in which a file's headers are looked for
+SETTLED = 2.0  # seconds after which a file that nobody wrote to is taken for complete
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One file: ``owner`` is its userid, or ``None``; it is ``settled`` when it need not be read again."""
+
+    owner: str | None
+    settled: bool
+
+
+Judge = Callable[[str, file.SpoolFile, float], Entry]
+
+
+def is_message(name: str) -> bool:
+    """Whether that can be a message's file, and asked for: no lock of smsd's, nothing hidden, no path, UTF-8."""
+    if name.startswith(".") or name.endswith(".LOCK") or "/" in name or "\0" in name or not name:
+        return False
+    try:
+        return len(name.encode()) <= 255
+    except UnicodeEncodeError:
+        return False
+
+
+class Index:
+    """The messages of one kind; shared by all threads.
+
+    :param judge: says of a file (its name, what it holds, when it was written) whose it is.
+    """
+
+    def __init__(self, folders: tuple[Path, ...], prefix: str, judge: Judge) -> None:
+        self._folders = folders
+        self._prefix = prefix
+        self._judge = judge
+        self._lock = threading.Lock()
+        self._entries: dict[str, tuple[str | None, tuple[int, str]]] = {}
+        self._unsettled: set[str] = set()
+        self._seen: tuple[int, ...] | None = None
+        self._all: list[tuple[int, str]] = []
+        self._owned: dict[str | None, list[tuple[int, str]]] = {}
+
+    def page(self, owner: str | None, limit: int, offset: int) -> tuple[int, list[str]]:
+        """How many there are of that owner (``None``: of all), and the ids of one page, newest first.
+
+        :raises OSError: a folder cannot be read.
+        """
+        with self._lock:
+            self._refresh()
+            found = self._all if owner is None else self._owned.get(owner, [])
+            end = max(len(found) - offset, 0)
+            return len(found), [name for _, name in reversed(found[max(end - limit, 0) : end])]
+
+    def refresh(self) -> None:
+        """Look at the folders now; every file that was not yet read is shown to ``judge``."""
+        with self._lock:
+            self._refresh()
+
+    def _refresh(self) -> None:
+        now = time.time_ns()
+        changed = tuple(os.stat(folder).st_mtime_ns for folder in self._folders)
+        if changed == self._seen and not self._unsettled:
+            return
+        names = {name: folder for folder in self._folders for name in os.listdir(folder) if is_message(name)}
+        stale = (self._entries.keys() - names.keys()) | self._unsettled
+        if stale:
+            self._drop(stale)
+        self._add({name: names[name] for name in names.keys() - self._entries.keys()})
+        # A folder's time is that of a clock tick: what changes later within the same one would not show.
+        self._seen = changed if all(now - then > 100_000_000 for then in changed) else None
+
+    def _drop(self, names: set[str]) -> None:
+        owners = {self._entries.pop(name)[0] for name in names if name in self._entries}
+        self._unsettled -= names
+        self._all = [item for item in self._all if item[1] not in names]
+        for owner in owners:
+            self._owned[owner] = [item for item in self._owned[owner] if item[1] not in names]
+
+    def _add(self, names: dict[str, Path]) -> None:
+        touched = set()
+        for name, folder in names.items():
+            try:
+                content, found = file.read(folder / name, HEAD)
+            except OSError:
+                continue
+            entry = self._judge(name, file.parse(content), found.st_mtime)
+            item = (self._milliseconds(name, found.st_mtime), name)
+            self._entries[name] = (entry.owner, item)
+            self._all.append(item)
+            self._owned.setdefault(entry.owner, []).append(item)
+            touched.add(entry.owner)
+            if not entry.settled or time.time() - found.st_mtime < SETTLED:
+                self._unsettled.add(name)
+        self._all.sort()
+        for owner in touched:
+            self._owned[owner].sort()
+
+    def _milliseconds(self, name: str, written: float) -> int:
+        """When that message began: our names say it, of others the file's time is all there is."""
+        if name.startswith(self._prefix):
+            try:
+                return ULID.from_str(name[len(self._prefix) :]).milliseconds
+            except ValueError:
+                pass
+        return int(written * 1000)

@@ -1,0 +1,86 @@
+"""Where smsd's folders are, and what its queues and modems are called: from one folder, or from smsd's own file.
+
+Public. smsd's manual, "Configuration" (configure.html) and "Provider sorting".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from smsgw.model import ConfigurationError
+
+KINDS = ("outgoing", "checked", "sent", "failed", "incoming", "report")
+
+_DEFAULTS = {name: f"/var/spool/sms/{name}" for name in ("outgoing", "checked", "incoming")}
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The folders of one spool.
+
+    ``folders`` has, for each of ``KINDS``, the folders that hold messages of that kind: none where smsd keeps none,
+    several where there are provider queues. ``state`` is smsgw's own. ``queues`` are the names that a ``Queue``
+    header may have, ``None`` where nobody knows; ``modems`` the names of smsd's devices, as far as known.
+    """
+
+    folders: Mapping[str, tuple[Path, ...]]
+    state: Path
+    queues: tuple[str, ...] | None = None
+    modems: tuple[str, ...] = ()
+
+    @property
+    def outgoing(self) -> Path:
+        return self.folders["outgoing"][0]
+
+
+def from_folder(spool: Path, state: Path | None = None) -> Layout:
+    """The layout of a folder that holds all of ``KINDS``."""
+    folders = {kind: (spool / kind,) for kind in KINDS}
+    return Layout(folders, state or spool / "outgoing" / ".smsgw")
+
+
+def from_smsd_conf(path: Path, state: Path | None = None) -> Layout:
+    """The layout that smsd itself reads from its file.
+
+    :raises ConfigurationError: the file cannot be read.
+    """
+    try:
+        sections = _sections(path.read_text("utf-8", "replace"))
+    except OSError as error:
+        raise ConfigurationError(f"smsgw.smsd_conf: {path} cannot be read: {error.strerror}") from error
+    main = _DEFAULTS | sections[""]
+    queues = sections.get("queues", {})
+    folders = {kind: (Path(main[kind]),) if main.get(kind) else () for kind in KINDS}
+    if queues:
+        folders["checked"] = tuple(dict.fromkeys(map(Path, queues.values())))
+    outgoing = folders["outgoing"][0]
+    return Layout(folders, state or outgoing / ".smsgw", tuple(queues), _devices(main.get("devices", "")))
+
+
+def _sections(text: str) -> dict[str, dict[str, str]]:
+    """``[section]`` and ``key = value`` lines; what comes before the first section is under ``""``."""
+    sections: dict[str, dict[str, str]] = {"": {}}
+    current = sections[""]
+    for line in map(str.strip, text.splitlines()):
+        if line.startswith("[") and "]" in line:
+            current = sections.setdefault(line[1 : line.index("]")].strip(), {})
+        elif line and not line.startswith("#"):
+            key, equals, value = line.partition("=")
+            if equals:
+                current[key.strip()] = value.strip()
+    return sections
+
+
+def _devices(value: str) -> tuple[str, ...]:
+    """Modem names; ``GSM* 101-103`` stands for ``GSM101``, ``GSM102``, ``GSM103``."""
+    names: list[str] = []
+    for item in filter(None, map(str.strip, value.split(","))):
+        if several := re.fullmatch(r"(.*)\*\s*(\d{1,6})\s*-\s*(\d{1,6})", item):
+            prefix, first, last = several.groups()
+            names += [f"{prefix}{number}" for number in range(int(first), min(int(last), int(first) + 999) + 1)]
+        else:
+            names.append(item)
+    return tuple(names)

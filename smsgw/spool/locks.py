@@ -1,0 +1,77 @@
+"""Locks by name that all processes on one spool share, and that die with their process.
+
+A lock is one byte of the file ``locks`` in smsgw's own folder, at an offset made from its name: an open file description
+lock (``F_OFD_SETLK`` in fcntl(2)), which threads of one process do not share either. Nothing has to be cleaned up.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import struct
+from pathlib import Path
+from types import TracebackType
+
+
+class Lock:
+    """A lock that is held, until ``release``, the end of a ``with`` block, or of the process."""
+
+    def __init__(self, path: Path, fd: int) -> None:
+        self._path = path
+        self._fd = fd
+
+    def is_shared(self) -> bool:
+        """Whether others still see this lock; they do not where the folder was taken away or made anew."""
+        try:
+            return os.path.samestat(os.stat(self._path), os.fstat(self._fd))
+        except OSError:
+            return False
+
+    def release(self) -> None:
+        os.close(self._fd)
+
+    def __enter__(self) -> Lock:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.release()
+
+
+class Locks:
+    """The locks of one spool.
+
+    :param folder: smsgw's own folder, which exists by the time that a lock is taken.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "locks"
+
+    def take(self, name: str) -> Lock:
+        """The lock of that name, when it is free.
+
+        :raises OSError: the folder cannot be written to.
+        """
+        return self._lock(name, fcntl.F_OFD_SETLKW)
+
+    def try_take(self, name: str) -> Lock | None:
+        """The lock of that name; ``None`` where somebody else holds it.
+
+        :raises OSError: the folder cannot be written to.
+        """
+        try:
+            return self._lock(name, fcntl.F_OFD_SETLK)
+        except BlockingIOError:
+            return None
+
+    def _lock(self, name: str, command: int) -> Lock:
+        offset = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big") >> 2
+        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            # struct flock: l_type, l_whence, l_start, l_len, l_pid (0 for this kind of lock)
+            request = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, offset, 1, 0)
+            fcntl.fcntl(fd, command, request)
+        except BaseException:
+            os.close(fd)
+            raise
+        return Lock(self._path, fd)

@@ -1,0 +1,191 @@
+"""The one process that looks after a spool: finishes what dead ones left, forgets what is old, runs plugins' background work.
+
+Every process has an ``Owner``; the one that holds the lock works, the others wait for it to die.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import logging
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from pyramid.config import Configurator
+from pyramid.events import ApplicationCreated
+
+from smsgw.spool.folders import GRACE, Folders
+from smsgw.spool.layout import Layout
+from smsgw.spool.locks import Lock, Locks
+from smsgw.spool.writer import release
+
+PERIOD = 1.0  # seconds between two looks
+SELDOM = 60.0  # seconds between two looks for what is old
+CANCELLED_KEPT = 30 * 24 * 3600  # seconds
+
+Work = Callable[[threading.Event], None]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Reign:
+    """The time in which this process owns the spool: its lock, and the threads that end with it."""
+
+    lock: Lock
+    stop: threading.Event = field(default_factory=threading.Event)
+    threads: list[threading.Thread] = field(default_factory=list)
+
+    def end(self) -> None:
+        self.stop.set()
+        for thread in self.threads:
+            thread.join(timeout=10)
+        self.lock.release()
+
+
+class Owner:
+    """Waits to own the spool, and works while it does.
+
+    :param background: work for threads of their own, by name; each returns soon after its event is set.
+    :param expire: called now and then, to forget what is old.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        locks: Locks,
+        folders: Folders,
+        *,
+        fsync: bool,
+        background: Sequence[tuple[str, Work]] = (),
+        expire: Sequence[Callable[[], None]] = (),
+    ) -> None:
+        self._layout = layout
+        self._locks = locks
+        self._folders = folders
+        self._fsync = fsync
+        self._background = background
+        self._expire = expire
+        self._next_expiry = 0.0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="smsgw-owner", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Give the spool up; returns when all threads have ended."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=30)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            reign = self._begin()
+            if reign is None:
+                self._stop.wait(PERIOD)
+                continue
+            try:
+                while reign.lock.is_shared() and not self._stop.is_set():
+                    self._look_after()
+                    self._stop.wait(PERIOD)
+            finally:
+                reign.end()
+
+    def _begin(self) -> _Reign | None:
+        try:
+            if not self._layout.outgoing.is_dir():
+                return None
+            self._layout.state.mkdir(mode=0o700, exist_ok=True)
+            lock = self._locks.try_take("owner")
+        except OSError:
+            return None  # no spool yet: requests and monitoring say so
+        if lock is None:
+            return None
+        reign = _Reign(lock)
+        for name, work in self._background:
+            thread = threading.Thread(target=_watched, args=(name, work, reign.stop), name=f"smsgw-{name}", daemon=True)
+            reign.threads.append(thread)
+            thread.start()
+        return reign
+
+    def _look_after(self) -> None:
+        """One look; what fails is logged, and tried again at the next."""
+        jobs = [self.finish_submissions, self.finish_cancels, self.clear_dead]
+        if time.monotonic() >= self._next_expiry:
+            self._next_expiry = time.monotonic() + SELDOM
+            jobs += [self._expire_cancelled, *self._expire]
+        for job in jobs:
+            try:
+                job()
+            except FileNotFoundError:
+                continue  # the folder is made with the first message
+            except Exception:
+                log.exception("looking after the spool: %s failed", job.__name__)
+
+    def finish_submissions(self) -> None:
+        """Let what is committed enter ``outgoing``; a living process that is at it is not disturbed."""
+        for name in os.listdir(self._layout.state / "ready"):
+            release(self._layout, name, self._fsync)
+
+    def finish_cancels(self) -> None:
+        """Decide about messages whose cancelling process died."""
+        for id in os.listdir(self._layout.state / "cancelling"):
+            lock = self._locks.try_take(f"cancel {id}")
+            if lock is None:
+                continue
+            with lock:
+                path = self._layout.state / "cancelling" / id
+                with contextlib.suppress(FileNotFoundError):
+                    if time.time() - path.stat().st_ctime > GRACE:
+                        self._folders.finish_cancel(id)
+
+    def clear_dead(self) -> None:
+        """Remove what dead processes had not committed."""
+        for token in os.listdir(self._layout.state / "writers"):
+            lock = self._locks.try_take(f"writer {token}")
+            if lock is None:
+                continue
+            with lock:
+                shutil.rmtree(self._layout.state / "writers" / token)
+
+    def _expire_cancelled(self) -> None:
+        with os.scandir(self._layout.state / "cancelled") as entries:
+            for entry in entries:
+                if entry.stat(follow_symlinks=False).st_mtime < time.time() - CANCELLED_KEPT:
+                    os.unlink(entry.path)
+
+
+def _watched(name: str, work: Work, stop: threading.Event) -> None:
+    """Run a plugin's background work, again a while after it failed."""
+    while not stop.is_set():
+        try:
+            work(stop)
+            return
+        except Exception:
+            log.exception("the background work of the plugin %r failed; it starts again in 10 seconds", name)
+            stop.wait(10)
+
+
+def includeme(config: Configurator) -> None:
+    """Start the owner with the application."""
+    registry = config.registry
+    works = registry.plugins.hook.background.get_hookimpls()
+    registry.owner = Owner(
+        registry.layout,
+        registry.locks,
+        registry.folders,
+        fsync=registry.smsgw.fsync,
+        background=[(work.plugin_name, work.function) for work in reversed(works)],
+        expire=(registry.receipts.expire, registry.guesses.expire),
+    )
+
+    def start(event: ApplicationCreated) -> None:
+        registry.owner.start()
+        atexit.register(registry.owner.stop)
+
+    config.add_subscriber(start, ApplicationCreated)

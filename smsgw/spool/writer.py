@@ -1,0 +1,286 @@
+"""Messages into ``outgoing``: whole, all of a submission or none, once, also when the process dies in between.
+
+Files are made in a folder of the process's own, ``writers/<token>`` under smsgw's own folder, and enter ``outgoing`` by
+a rename. A single message is committed by that rename. Several are gathered in one folder, and committed when that is
+renamed to ``ready/<name>``: from then on they are only ever completed, by whoever comes first, this process or the owner.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import grp
+import json
+import logging
+import os
+import shutil
+import stat
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from ulid import ULID
+
+from smsgw.model import ConfigurationError, Message, Receipt
+from smsgw.spool import file
+from smsgw.spool.layout import Layout
+from smsgw.spool.locks import Locks
+
+# Of smsgw's own folder.
+FOLDERS = ("writers", "ready", "receipts", "cancelling", "cancelled", "guesses")
+RECEIPT = ".receipt"  # a name that smsd would pass over
+FEW = 4  # up to so many files are synced one by one, more by syncing their file system
+
+log = logging.getLogger(__name__)
+
+
+class SpoolUnavailable(Exception):
+    """The spool cannot take, or give, what was asked: missing, full, read-only, or broken. Nothing is left behind."""
+
+
+class _Home:
+    """The process's own folder, and ``outgoing``, opened; what is open is closed with the last thread that uses it.
+
+    :raises OSError: the spool does not let us in.
+    """
+
+    def __init__(self, layout: Layout, locks: Locks, mode: int, group: int | None) -> None:
+        self._layout = layout
+        self._pid = os.getpid()
+        self._files = contextlib.ExitStack()
+        try:
+            self.outgoing = self._open(layout.outgoing)
+            for folder in (layout.state, *(layout.state / name for name in FOLDERS)):
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(folder, 0o700)
+            token = str(ULID())
+            # Taken before the folder is there: the owner removes folders that nobody holds the lock of.
+            lock = locks.take(f"writer {token}")
+            self._files.callback(lock.release)
+            self.path = layout.state / "writers" / token
+            os.mkdir(self.path, 0o700)
+            self._share(group)
+            self.folder = self._open(self.path)
+            self.must_chmod = mode != self._mode_of_new_files(mode)
+        except BaseException:
+            self._files.close()
+            raise
+
+    def __del__(self) -> None:
+        self._files.close()
+
+    def is_current(self) -> bool:
+        """Whether the opened folders are still those that stand under their names, and this is no forked child."""
+        try:
+            return (
+                self._pid == os.getpid()
+                and os.path.samestat(os.stat(self._layout.outgoing), os.fstat(self.outgoing))
+                and os.path.samestat(os.stat(self.path), os.fstat(self.folder))
+            )
+        except OSError:
+            return False
+
+    def _open(self, folder: Path) -> int:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._files.callback(os.close, fd)
+        return fd
+
+    def _share(self, group: int | None) -> None:
+        """Let files made here have the group that smsd reads them by: set-group-ID folders pass it on."""
+        try:
+            os.chown(self.path, -1, os.fstat(self.outgoing).st_gid if group is None else group)
+        except PermissionError:
+            if group is not None:
+                raise
+            log.warning("messages do not get the group of %s: let smsgw's user be in it", self._layout.outgoing)
+        os.chmod(self.path, 0o2700)
+
+    def _mode_of_new_files(self, mode: int) -> int:
+        """What the umask leaves of that mode."""
+        fd = os.open(".mode", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, mode, dir_fd=self.folder)
+        try:
+            return stat.S_IMODE(os.fstat(fd).st_mode)
+        finally:
+            os.close(fd)
+            os.unlink(".mode", dir_fd=self.folder)
+
+
+class Writer:
+    """Puts messages into one spool; shared by all threads.
+
+    :param fsync: whether ``put`` waits until what it wrote is on disk.
+    :param mode: of the files, whatever the umask says.
+    :param group: name of the files' group; ``None``: the one of ``outgoing``.
+    :raises ConfigurationError: there is no such group.
+    """
+
+    def __init__(self, layout: Layout, locks: Locks, *, fsync: bool, mode: int, group: str | None) -> None:
+        self._layout = layout
+        self._locks = locks
+        self._fsync = fsync
+        self._mode = mode
+        self._home: _Home | None = None
+        self._opening = threading.Lock()
+        try:
+            self._group = grp.getgrnam(group).gr_gid if group else None
+        except KeyError:
+            raise ConfigurationError(f"smsgw.file_group: there is no group {group!r}") from None
+
+    def put(self, messages: Sequence[Message], receipt: Receipt | None = None) -> None:
+        """Put all of them into ``outgoing``, and keep the receipt.
+
+        :raises SpoolUnavailable: none was put, and nothing is left behind.
+        """
+        try:
+            home = self._open()
+            if len(messages) == 1 and receipt is None:
+                self._put_one(home, messages[0])
+            else:
+                self._put_all(home, messages, receipt)
+        except OSError as error:
+            raise unavailable(error) from error
+
+    def probe(self) -> None:
+        """Do with an empty name what ``put`` does with a message, where smsd does not look.
+
+        :raises SpoolUnavailable: the spool would not take a message now.
+        """
+        try:
+            home = self._open()
+            name = f".{ULID()}"
+            with _undone(name, home.folder):
+                self._write(home, home.folder, name, bytes(512))
+                os.rename(name, name, src_dir_fd=home.folder, dst_dir_fd=home.outgoing)
+            os.unlink(name, dir_fd=home.outgoing)
+        except OSError as error:
+            raise unavailable(error) from error
+
+    def _put_one(self, home: _Home, message: Message) -> None:
+        with _undone(message.id, home.folder):
+            content = file.render(message.to, file.head(message.content))
+            self._write(home, home.folder, message.id, content, self._fsync)
+            os.rename(message.id, message.id, src_dir_fd=home.folder, dst_dir_fd=home.outgoing)
+        self._sync(home.outgoing)
+
+    def _put_all(self, home: _Home, messages: Sequence[Message], receipt: Receipt | None) -> None:
+        name = receipt.key if receipt else str(ULID())
+        stage = home.path / name
+        os.mkdir(stage)
+        try:
+            folder = os.open(stage, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                self._fill(home, folder, messages, receipt)
+            finally:
+                os.close(folder)
+            os.rename(stage, self._layout.state / "ready" / name)
+        except BaseException:
+            shutil.rmtree(stage, ignore_errors=True)
+            raise
+        try:
+            release(self._layout, name, self._fsync)
+        except OSError as error:
+            if self._take_back(home, name, len(messages)):
+                raise
+            log.error(
+                "the rest of a submission waits in %s/ready until it can enter outgoing: %s", self._layout.state, error
+            )
+
+    def _fill(self, home: _Home, folder: int, messages: Sequence[Message], receipt: Receipt | None) -> None:
+        one_by_one = self._fsync and len(messages) <= FEW
+        content, rest = None, b""
+        for message in messages:
+            if message.content is not content:
+                content, rest = message.content, file.head(message.content)
+            self._write(home, folder, message.id, file.render(message.to, rest), one_by_one)
+        if receipt:
+            self._write(home, folder, RECEIPT, json.dumps(asdict(receipt)).encode(), one_by_one)
+        if one_by_one:
+            os.fsync(folder)
+        elif self._fsync:
+            _syncfs(folder)
+
+    def _take_back(self, home: _Home, name: str, count: int) -> bool:
+        """Undo a commit of which nothing has entered ``outgoing`` yet; whether that was so."""
+        ready, undone = self._layout.state / "ready" / name, home.path / f"{name}.undone"
+        try:
+            os.rename(ready, undone)
+        except OSError:
+            return False
+        if len(os.listdir(undone)) < count:
+            os.rename(undone, ready)
+            return False
+        shutil.rmtree(undone, ignore_errors=True)
+        return True
+
+    def _write(self, home: _Home, folder: int, name: str, content: bytes, fsync: bool = False) -> None:
+        fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, self._mode, dir_fd=folder)
+        try:
+            written = os.write(fd, content)
+            while written < len(content):  # a nearly full disk takes a part before it says so
+                written += os.write(fd, content[written:])
+            if home.must_chmod:
+                os.fchmod(fd, self._mode)
+            if fsync:
+                os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def _sync(self, folder: int) -> None:
+        if self._fsync:
+            os.fsync(folder)
+
+    def _open(self) -> _Home:
+        with self._opening:
+            if self._home is None or not self._home.is_current():
+                self._home = _Home(self._layout, self._locks, self._mode, self._group)
+            return self._home
+
+
+def release(layout: Layout, name: str, fsync: bool) -> None:
+    """Let a committed submission enter ``outgoing``, and its receipt the receipts; what others have moved is done.
+
+    :raises OSError: not all could be moved; to be called again.
+    """
+    ready = layout.state / "ready" / name
+    try:
+        folder = os.open(ready, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    outgoing = os.open(layout.outgoing, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for message in sorted(os.listdir(folder)):
+            if message != RECEIPT:
+                with contextlib.suppress(FileNotFoundError):
+                    os.rename(message, message, src_dir_fd=folder, dst_dir_fd=outgoing)
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(RECEIPT, layout.state / "receipts" / name, src_dir_fd=folder)
+        if fsync:
+            os.fsync(outgoing)
+    finally:
+        os.close(folder)
+        os.close(outgoing)
+    with contextlib.suppress(FileNotFoundError):
+        os.rmdir(ready)
+
+
+def unavailable(error: OSError) -> SpoolUnavailable:
+    return SpoolUnavailable(f"the spool is out of service: {error.strerror or error}")
+
+
+@contextlib.contextmanager
+def _undone(name: str, folder: int) -> Iterator[None]:
+    """Remove that file again where the block fails."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(name, dir_fd=folder)
+        raise
+
+
+def _syncfs(fd: int) -> None:
+    """Write back the whole file system of that file (syncfs(2), which Python has no name for)."""
+    if ctypes.CDLL(None, use_errno=True).syncfs(fd):
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))

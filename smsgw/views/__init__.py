@@ -1,0 +1,15 @@
+"""HTTP: one module for each version of the API, one Cornice service for each path, and then the plugins' own."""
+
+from __future__ import annotations
+
+from pyramid.config import Configurator
+
+from smsgw.plugins import include_views
+
+
+def includeme(config: Configurator) -> None:
+    config.add_settings(handle_exceptions=False)  # Cornice's views of exceptions; ours are in errors.py
+    config.include("cornice")
+    config.include("smsgw.views.body")
+    config.include("smsgw.views.v1")
+    include_views(config)

@@ -1,0 +1,118 @@
+"""JSON bodies, read strictly and written: Colander types that convert nothing, and one validator for Cornice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import colander
+from pyramid.config import Configurator
+from pyramid.events import NewRequest
+from pyramid.httpexceptions import HTTPRequestEntityTooLarge, HTTPUnsupportedMediaType
+from pyramid.request import Request
+from pyramid.response import Response
+
+from smsgw.gateway import Invalid, Reply
+
+Validator = Callable[..., None]
+
+
+class Text(colander.SchemaType):
+    """A string, not empty, in which no lone surrogate stands."""
+
+    def deserialize(self, node: colander.SchemaNode, cstruct: Any) -> Any:
+        if cstruct is colander.null:
+            return cstruct
+        if not isinstance(cstruct, str):
+            raise colander.Invalid(node, "should be a string")
+        if not cstruct:
+            raise colander.Invalid(node, "should not be empty")
+        if not cstruct.isascii() and any("\ud800" <= character <= "\udfff" for character in cstruct):
+            raise colander.Invalid(node, "has half of a surrogate pair")
+        return cstruct
+
+
+class Flag(colander.SchemaType):
+    """``true`` or ``false``."""
+
+    def deserialize(self, node: colander.SchemaNode, cstruct: Any) -> Any:
+        if cstruct is not colander.null and not isinstance(cstruct, bool):
+            raise colander.Invalid(node, "should be true or false")
+        return cstruct
+
+
+class WholeNumber(colander.SchemaType):
+    """An integer; ``1.0`` is none."""
+
+    def deserialize(self, node: colander.SchemaNode, cstruct: Any) -> Any:
+        if cstruct is not colander.null and type(cstruct) is not int:
+            raise colander.Invalid(node, "should be an integer")
+        return cstruct
+
+
+class Strings(colander.SchemaType):
+    """A list of strings, at least one; made for lists of thousands, which Colander would walk node by node."""
+
+    def deserialize(self, node: colander.SchemaNode, cstruct: Any) -> Any:
+        if cstruct is colander.null:
+            return cstruct
+        if not isinstance(cstruct, list) or not all(type(item) is str for item in cstruct):
+            raise colander.Invalid(node, "should be a list of strings")
+        if not cstruct:
+            raise colander.Invalid(node, "should not be empty")
+        return cstruct
+
+
+def json_body(schema: colander.MappingSchema) -> Validator:
+    """A Cornice validator: ``request.validated`` becomes what that schema makes of the JSON object in the body."""
+
+    def validate(request: Request, **_: Any) -> None:
+        request.validated = deserialize(schema, _read(request))
+
+    return validate
+
+
+def deserialize(schema: colander.MappingSchema, content: dict[str, Any]) -> dict[str, Any]:
+    """:raises Invalid: it does not fit; each field at fault is named."""
+    try:
+        found: dict[str, Any] = schema.deserialize(content)
+    except colander.Invalid as error:
+        reasons = {name: "is missing" if why == "Required" else why for name, why in error.asdict().items()}
+        raise Invalid("; ".join(f"{name} {why}" for name, why in reasons.items()), reasons) from None
+    return found
+
+
+def response(reply: Reply, **headers: str) -> Response:
+    """That reply; further headers by their names, with ``_`` for ``-``."""
+    return Response(reply.body.encode("ascii"), reply.status, content_type="application/json", **headers)
+
+
+def _read(request: Request) -> dict[str, Any]:
+    media = request.content_type.lower()
+    if media != "application/json":
+        raise HTTPUnsupportedMediaType("Content-Type should be application/json")
+    if (request.charset or "utf-8").lower() not in ("utf-8", "utf8", "us-ascii"):
+        raise HTTPUnsupportedMediaType("The charset of JSON is UTF-8")
+    try:
+        content = json.loads(request.body.decode("utf-8-sig"))
+    except (ValueError, RecursionError):
+        raise Invalid("The body is not JSON in UTF-8") from None
+    if not isinstance(content, dict):
+        raise Invalid("The body should be a JSON object")
+    return content
+
+
+def limit_body(event: NewRequest) -> None:
+    """Refuse a body that is too large before anything else is asked; gunicorn hands on chunked ones unmeasured."""
+    request, limit = event.request, event.request.registry.smsgw.max_body
+    size = request.content_length
+    if size is None and request.environ.get("wsgi.input_terminated"):
+        request.body = request.body_file_raw.read(limit + 1)
+        size = request.content_length
+    if size is not None and size > limit:
+        raise HTTPRequestEntityTooLarge(f"The body has over {limit} bytes")
+
+
+def includeme(config: Configurator) -> None:
+    config.add_subscriber(limit_body, NewRequest)

@@ -1,0 +1,159 @@
+"""The v1.0 API, to the letter of its contract: existing clients depend on every field and status here."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import colander
+from cornice import Service
+from pyramid.config import Configurator
+from pyramid.httpexceptions import HTTPMethodNotAllowed
+from pyramid.request import Request
+from pyramid.response import Response
+from pyramid.security import NO_PERMISSION_REQUIRED
+
+from smsgw import errors
+from smsgw.gateway import Gateway, Invalid, Order, Outcome, Refused, Reply, once
+from smsgw.security import AUTHENTICATED
+from smsgw.views.body import Flag, Strings, Text, WholeNumber, deserialize, json_body, response
+
+ROOT = "/api/v1.0"
+LIMIT = 1000  # ids in a list, where the client does not say
+
+outgoing = Service("v1.outgoing", f"{ROOT}/sms/outgoing", permission=AUTHENTICATED)
+folder = Service("v1.folder", f"{ROOT}/sms/{{kind}}/", permission=AUTHENTICATED)
+message = Service("v1.message", f"{ROOT}/sms/{{kind}}/{{message_id}}", permission=AUTHENTICATED)
+monitoring = Service("v1.monitoring", f"{ROOT}/monitoring", permission=NO_PERMISSION_REQUIRED)
+
+
+class SendSchema(colander.MappingSchema):
+    """The body of a send; what is not named here is ignored."""
+
+    mobiles = colander.SchemaNode(Strings())
+    text = colander.SchemaNode(Text())
+    queue = colander.SchemaNode(Text(), missing=None)
+    flash = colander.SchemaNode(Flag(), missing=False)
+    priority = colander.SchemaNode(Text(), missing=None, validator=colander.OneOf(["high"]))
+    validity = colander.SchemaNode(WholeNumber(), missing=None)
+    report = colander.SchemaNode(Flag(), missing=None)
+
+
+SEND = SendSchema()
+
+
+class V1:
+    """How v1.0 words what came of an order."""
+
+    def accepted(self, outcome: Outcome) -> Reply:
+        body: dict[str, Any] = {
+            "message_id": {number: message.id for number, message in outcome.accepted.items()},
+            "parts_count": outcome.content.parts,
+            "sent_text": outcome.content.text,
+        }
+        if outcome.refused:
+            body["errors"] = outcome.refused
+        return Reply(201, json.dumps(body))
+
+    def refused(self, refusal: Refused) -> Reply:
+        return errors.error_reply(refusal.status, refusal.detail, refusal.errors)
+
+
+@outgoing.post(validators=(json_body(SEND),))
+def send(request: Request) -> Response:
+    return _send(request, request.validated)
+
+
+@outgoing.get()
+def send_by_get(request: Request) -> Response:
+    """The same for clients that can only GET, where the operator allows it."""
+    if request.method != "GET" or not request.registry.smsgw.get_send:
+        raise HTTPMethodNotAllowed("Messages are sent by POST", headers=[("Allow", "POST")])
+    query = dict(_query(request))
+    fields: dict[str, Any] = {name: query[name] for name in ("text", "queue", "priority") if name in query}
+    if "mobiles" in query:
+        # A plus arrives as the space that it stands for in a query.
+        fields["mobiles"] = [re.sub(r"\A ", "+", number) for number in query["mobiles"].split(",")]
+    for name in ("flash", "report"):
+        if name in query:
+            fields[name] = {"true": True, "false": False}.get(query[name], query[name])
+    if "validity" in query:
+        fields["validity"] = _whole_number("validity", query["validity"])
+    return _send(request, deserialize(SEND, fields))
+
+
+@folder.get()
+def list_messages(request: Request) -> Response:
+    query = _query(request)
+    limit = _whole_number("limit", query.get("limit") or str(LIMIT))
+    offset = _whole_number("offset", query.get("offset") or "0")
+    page = _gateway(request).list(request.identity, request.matchdict["kind"], limit, offset)
+    return _ok({"message_id": page.ids, "limit": limit, "total_count": page.total})
+
+
+@message.get()
+def read(request: Request) -> Response:
+    found = _gateway(request).read(request.identity, **_named(request))
+    return _ok({**found.headers, "message_id": found.id, "text": found.text})
+
+
+@message.delete()
+def delete(request: Request) -> Response:
+    named = _named(request)
+    _gateway(request).delete(request.identity, **named)
+    return _ok({"deleted": "{kind}/{id}".format_map(named)})
+
+
+@monitoring.get()
+def monitor(request: Request) -> Response:
+    request.registry.writer.probe()
+    return _ok({"monitoring": "ok"})
+
+
+def _send(request: Request, fields: dict[str, Any]) -> Response:
+    order = Order(
+        numbers=fields["mobiles"],
+        text=fields["text"],
+        queue=fields["queue"],
+        flash=fields["flash"],
+        high_priority=fields["priority"] == "high",
+        validity=fields["validity"],
+        report=fields["report"],
+    )
+    key = request.headers.get("Idempotency-Key")
+    repeat = None
+    if key is not None:
+        repeat = once(request.identity, key, request.method, request.path_qs, request.body)
+    return response(_gateway(request).send(request.identity, order, V1(), repeat))
+
+
+def _gateway(request: Request) -> Gateway:
+    gateway: Gateway = request.registry.gateway
+    return gateway
+
+
+def _named(request: Request) -> dict[str, str]:
+    return {"kind": request.matchdict["kind"], "id": request.matchdict["message_id"]}
+
+
+def _query(request: Request) -> dict[str, str]:
+    try:
+        return dict(request.GET)
+    except UnicodeDecodeError:
+        raise Invalid("The query string is not UTF-8") from None
+
+
+def _whole_number(name: str, written: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", written):
+        raise Invalid(f"{name} should be a whole number", {name: "should be a whole number"})
+    return int(written)
+
+
+def _ok(content: dict[str, Any]) -> Response:
+    return response(Reply(200, json.dumps(content)))
+
+
+def includeme(config: Configurator) -> None:
+    for service in (outgoing, folder, message, monitoring):
+        config.add_cornice_service(service)
