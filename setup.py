@@ -1,3 +1,5 @@
+from pathlib import Path
+
 from setuptools import setup
 
 HTPASSWD = [
@@ -10,7 +12,7 @@ setup(
     name="smsgw",
     version="1.0.0",
     description="HTTP gateway in front of SMS Server Tools 3, with plugins for who may send what",
-    long_description=open("README.md", encoding="utf-8").read(),
+    long_description=Path(__file__).with_name("README.md").read_text("utf-8"),
     long_description_content_type="text/markdown",
     python_requires=">=3.11",
     packages=["smsgw", "smsgw.spool", "smsgw.views", "smsgw_plugins"],

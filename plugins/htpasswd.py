@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    """The file as it was read: ``stamp`` tells whether it is still the same, ``costliest`` is the slowest hash in it."""
+    """The file as it was read: ``stamp`` tells whether it is still the same, ``costliest`` is its slowest hash."""
 
     stamp: tuple[int, ...]
     users: dict[str, str]

@@ -1,4 +1,4 @@
-"""``transliterate``: typographic characters become their equals in the GSM alphabet, so that a text needs fewer parts."""
+"""``transliterate``: typographic characters become their equals in the GSM alphabet, which saves parts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Transliterate:
         self._everything = everything
 
     @hookimpl
-    def transform(self, text: str, identity: Identity) -> str:  # noqa: ARG002 (the same for everybody)
+    def transform(self, text: str, identity: Identity) -> str:
         plain = _TYPOGRAPHIC.sub(lambda match: anyascii(match[0]), text)
         if self._everything:
             latin = "".join(c if measure(c + ".").alphabet == "GSM" else _latin(c) for c in plain)

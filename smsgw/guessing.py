@@ -1,7 +1,7 @@
 """Guessing passwords, slowed down: wrong ones are counted for a minute, over all processes on one spool.
 
-Used by the security policy. A count is a small file of times in smsgw's own folder; where that cannot be written to, this
-process counts for itself, so that a full disk opens nothing.
+Used by the security policy. A count is a small file of times in smsgw's own folder; where that cannot be written to,
+this process counts for itself, so that a full disk opens nothing.
 """
 
 from __future__ import annotations

@@ -54,6 +54,7 @@ def transform(text: str, identity: Identity) -> str:
 
     Called once for each different text of a request. A plugin that raises stops the request, and nothing is sent.
     """
+    raise NotImplementedError
 
 
 @hookspec(firstresult=True)

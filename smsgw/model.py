@@ -152,5 +152,5 @@ class TooMany(Exception):
 class ConfigurationError(Exception):
     """A setting, a plugin or their combination is wrong. The message is one sentence that says what to do.
 
-    Raised at start-up only, by the core or by a plugin's ``__init__`` or ``includeme``; the gateway then does not start.
+    Raised at start-up only, by the core or by a plugin's ``__init__`` or ``includeme``; the gateway then stays down.
     """

@@ -49,7 +49,7 @@ class Words(colander.String):
 
 
 class Lines(colander.String):
-    """Indented lines ``name: words`` as a dictionary; ``@name`` is a group. A name stands once, with something behind it."""
+    """Indented lines ``name: words`` as a dictionary; ``@name`` is a group. Each name stands once, and has words."""
 
     def deserialize(self, node: colander.SchemaNode, cstruct: Any) -> Any:
         if cstruct is colander.null:
@@ -179,7 +179,8 @@ def read_core(raw: Mapping[str, Any]) -> Settings:
             continue
         if dot and owner not in known:
             raise ConfigurationError(
-                f"{key!r} is a setting of the plugin {owner!r}, which smsgw.plugins does not name{nearest(owner, plugins)}"
+                f"{key!r} is a setting of the plugin {owner!r}, which smsgw.plugins does not name"
+                f"{nearest(owner, plugins)}"
             )
         own[name] = raw[key]
     values = read(CoreSchema(), own, PREFIX)

@@ -19,8 +19,8 @@ BASIC = (
 EXTENSION = "\f^{}\\[~]|€"
 
 # smsd sends ¤ as €.
-_GSM = re.compile("[%s]*" % re.escape((BASIC + EXTENSION).replace("¤", "")))
-_EXTENSION = re.compile("[%s]" % re.escape(EXTENSION))
+_GSM = re.compile(f"[{re.escape((BASIC + EXTENSION).replace('¤', ''))}]*")
+_EXTENSION = re.compile(f"[{re.escape(EXTENSION)}]")
 # smsd's trim_text, on by default, takes trailing white space off a text that is not UCS2.
 _TRIMMED = re.compile(r"[ \t\r\n\f\v]\Z")
 

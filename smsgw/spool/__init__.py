@@ -25,9 +25,8 @@ def find_layout(settings: Settings) -> Layout:
     if not all(folder.is_absolute() for folders in layout.folders.values() for folder in folders):
         raise ConfigurationError("the spool's folders need absolute paths; in an ini file %(here)s is its own folder")
     if settings.default_queue and layout.queues is not None and settings.default_queue not in layout.queues:
-        raise ConfigurationError(
-            f"smsgw.default_queue is {settings.default_queue!r}, and smsd's queues are: {', '.join(layout.queues) or 'none'}"
-        )
+        known = ", ".join(layout.queues) or "none"
+        raise ConfigurationError(f"smsgw.default_queue is {settings.default_queue!r}, and smsd's queues are: {known}")
     return layout
 
 

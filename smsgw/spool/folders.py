@@ -100,8 +100,8 @@ class Folders:
     def cancel(self, id: str) -> bool:
         """Take a message back: when this returns true, it will never be sent; otherwise smsd has it, or it is gone.
 
-        Takes ``GRACE`` seconds. Unlinking alone loses a race that smsd runs: it reads a file, may write it anew under the
-        same name, and only then removes it.
+        Takes ``GRACE`` seconds. Unlinking alone loses a race that smsd runs: it reads a file, may write it anew under
+        the same name, and only then removes it.
 
         :raises SpoolUnavailable: nothing was changed.
         """
@@ -202,7 +202,7 @@ def _create(path: Path) -> None:
 
 
 class _References:
-    """Which message a status report is about: the latest sent before it, by that modem, to that number, with that id."""
+    """Which message a status report is about: the latest sent before, by that modem, to that number, with that id."""
 
     def __init__(self) -> None:
         self._sent: dict[tuple[str, str, str], list[tuple[float, str | None]]] = {}

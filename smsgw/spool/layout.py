@@ -53,10 +53,10 @@ def from_smsd_conf(path: Path, state: Path | None = None) -> Layout:
         raise ConfigurationError(f"smsgw.smsd_conf: {path} cannot be read: {error.strerror}") from error
     main = _DEFAULTS | sections[""]
     queues = sections.get("queues", {})
-    folders = {kind: (Path(main[kind]),) if main.get(kind) else () for kind in KINDS}
+    folders: dict[str, tuple[Path, ...]] = {kind: (Path(main[kind]),) if main.get(kind) else () for kind in KINDS}
     if queues:
         folders["checked"] = tuple(dict.fromkeys(map(Path, queues.values())))
-    outgoing = folders["outgoing"][0]
+    outgoing = Path(main["outgoing"])
     return Layout(folders, state or outgoing / ".smsgw", tuple(queues), _devices(main.get("devices", "")))
 
 

@@ -1,7 +1,7 @@
 """Locks by name that all processes on one spool share, and that die with their process.
 
-A lock is one byte of the file ``locks`` in smsgw's own folder, at an offset made from its name: an open file description
-lock (``F_OFD_SETLK`` in fcntl(2)), which threads of one process do not share either. Nothing has to be cleaned up.
+A lock is one byte of the file ``locks`` in smsgw's own folder, at an offset made from its name: an open file
+description lock (``F_OFD_SETLK`` in fcntl(2)), which threads do not share either. Nothing has to be cleaned up.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The one process that looks after a spool: finishes what dead ones left, forgets what is old, runs plugins' background work.
+"""The one process that looks after a spool: finishes what dead ones left, and runs plugins' background work.
 
 Every process has an ``Owner``; the one that holds the lock works, the others wait for it to die.
 """

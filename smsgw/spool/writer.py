@@ -2,7 +2,7 @@
 
 Files are made in a folder of the process's own, ``writers/<token>`` under smsgw's own folder, and enter ``outgoing`` by
 a rename. A single message is committed by that rename. Several are gathered in one folder, and committed when that is
-renamed to ``ready/<name>``: from then on they are only ever completed, by whoever comes first, this process or the owner.
+renamed to ``ready/<name>``: from then on they are only ever completed, by this process or by the owner.
 """
 
 from __future__ import annotations
