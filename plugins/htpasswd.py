@@ -93,8 +93,8 @@ class Htpasswd:
 
     def _is_right(self, secret: str, stored: str) -> bool:
         """Whether that is the password; once verified, it is known again by a keyed digest."""
-        digest = hashlib.blake2b(secret.encode(errors="surrogatepass"), key=self._key, salt=b"").digest()
-        digest = hashlib.blake2b(stored.encode(), key=digest[:32]).digest()
+        shown = f"{stored}\0{secret}".encode(errors="surrogatepass")
+        digest = hashlib.blake2b(shown, key=self._key).digest()
         with self._lock:
             if digest in self._verified:
                 self._verified.move_to_end(digest)

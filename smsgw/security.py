@@ -73,8 +73,8 @@ class SecurityPolicy:
         if wait:
             raise HTTPTooManyRequests("Too many wrong passwords; try again later", headers=[("Retry-After", str(wait))])
         answer = self._hook.authenticate(credentials=credentials)
-        if isinstance(answer, Identity) and not is_header_value(answer.userid):
-            log.error("the userid %r cannot stand in a spool file, and is refused", answer.userid)
+        if isinstance(answer, Identity) and not _is_userid(answer.userid):
+            log.error("%r cannot be a userid here, and is refused", answer.userid)
             answer = None
         if not isinstance(answer, Identity):
             self._guesses.wrong(credentials.userid, address)
@@ -96,6 +96,11 @@ def decide(hook: pluggy.HookRelay, identity: Identity, permission: str, context:
             return answer if isinstance(answer, Denied) else Denied("a permission policy gave no proper answer")
         allowed = answer
     return allowed
+
+
+def _is_userid(userid: str) -> bool:
+    """Whether it can stand in a spool file's ``From``, and is no group in the ini file."""
+    return is_header_value(userid) and not userid.startswith("@")
 
 
 def client_address(request: Request, proxies: tuple[Address, ...]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,15 @@ settings.load_profile("smsgw")
 
 OUTGOING = "/api/v1.0/sms/outgoing"
 USERS = {"lvv": "SecretPAss", "ops": "Alarm!ng", "root": "Adm1nist"}
+
+
+def eventually(look: Callable[[], Any], seconds: float = 10) -> Any:
+    """What ``look`` finds, as soon as it finds something."""
+    until = time.monotonic() + seconds
+    while not (found := look()):
+        assert time.monotonic() < until, "it did not happen in time"
+        time.sleep(0.01)
+    return found
 
 
 @dataclass

@@ -140,7 +140,7 @@ def _named(request: Request) -> dict[str, str]:
 def _query(request: Request) -> dict[str, str]:
     try:
         return dict(request.GET)
-    except UnicodeDecodeError:
+    except UnicodeError:
         raise Invalid("The query string is not UTF-8") from None
 
 

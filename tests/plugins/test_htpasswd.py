@@ -1,0 +1,139 @@
+"""``htpasswd``: against files that Apache's own program wrote."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pyramid.httpexceptions import HTTPServiceUnavailable
+from pyramid.security import Denied
+
+from smsgw.model import ConfigurationError, Credentials, Identity
+from smsgw_plugins.htpasswd import Htpasswd
+from tests.conftest import sha
+
+SCHEMES = {"bcrypt": ["-B", "-C", "5"], "apr1": ["-m"], "sha": ["-s"], "sha256-crypt": ["-2"], "sha512-crypt": ["-5"]}
+
+
+@pytest.fixture(scope="module")
+def apache() -> str:
+    program = shutil.which("htpasswd")
+    if program is None:
+        pytest.skip("htpasswd (Debian package apache2-utils) is not installed")
+    return program
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "users"
+    path.touch()
+    return path
+
+
+def ask(plugin: Htpasswd, userid: str, secret: str, scheme: str = "Basic") -> Identity | Denied | None:
+    return plugin.authenticate(Credentials(scheme, userid, secret, "127.0.0.1"))
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_what_apache_wrote(apache: str, path: Path, scheme: str) -> None:
+    subprocess.run([apache, "-b", *SCHEMES[scheme], path, "lvv", "SecretPAss"], check=True, capture_output=True)
+    plugin = Htpasswd(str(path))
+    for _ in range(2):
+        assert ask(plugin, "lvv", "SecretPAss") == Identity("lvv")
+        for wrong in ("", "secretpass", "SecretPAss ", "x" * 100, "x" * 5000, "\0", "SecretPAss\0", "\ud800"):
+            assert isinstance(ask(plugin, "lvv", wrong), Denied)
+        assert ask(plugin, "LVV", "SecretPAss") is None
+        assert ask(plugin, "", "SecretPAss") is None
+        assert ask(plugin, "lvv", "SecretPAss", scheme="Bearer") is None
+
+
+@pytest.mark.parametrize("scheme", ["-p", "-d"])
+def test_plain_text_and_des_are_refused(apache: str, path: Path, scheme: str) -> None:
+    subprocess.run([apache, "-b", scheme, path, "lvv", "SecretPA"], check=True, capture_output=True)
+    assert ask(Htpasswd(str(path)), "lvv", "SecretPA") is None
+
+
+@pytest.mark.parametrize(
+    "line", ["lvv:", "lvv", "", ":x", "# lvv:x", "lvv:SecretPAss", "lvv:$2y$05$short", "lvv:{SHA}!"]
+)
+def test_broken_lines_let_nobody_in(path: Path, line: str) -> None:
+    path.write_text(f"{line}\nops:{sha('Alarm!ng')}\n")
+    plugin = Htpasswd(str(path))
+    for secret in ("", "SecretPAss", "x", "!"):
+        assert not isinstance(ask(plugin, "lvv", secret), Identity)
+        assert not isinstance(ask(plugin, "", secret), Identity)
+    assert ask(plugin, "ops", "Alarm!ng") == Identity("ops")
+
+
+def test_changes_take_effect_at_once(path: Path) -> None:
+    plugin = Htpasswd(str(path))
+    for password in map(str, range(50)):
+        path.write_text(f"lvv:{sha(password)}\n")
+        assert ask(plugin, "lvv", password) == Identity("lvv")
+        assert isinstance(ask(plugin, "lvv", password + "x"), Denied)
+    replacement = path.with_name("fresh")
+    replacement.write_text("")
+    replacement.rename(path)
+    assert ask(plugin, "lvv", "49") is None
+
+
+def test_a_file_that_vanishes_is_out_of_service(path: Path) -> None:
+    path.write_text(f"lvv:{sha('SecretPAss')}\n")
+    plugin = Htpasswd(str(path))
+    path.unlink()
+    with pytest.raises(HTTPServiceUnavailable):
+        ask(plugin, "lvv", "SecretPAss")
+    path.write_text(f"lvv:{sha('SecretPAss')}\n")
+    assert ask(plugin, "lvv", "SecretPAss") == Identity("lvv")
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"smsgw\.htpasswd\.path.*No such file"):
+        Htpasswd(str(tmp_path / "none"))
+
+
+def test_wrong_answers_cost_the_costliest_hash(apache: str, path: Path) -> None:
+    """Ordered, not measured: a wrong answer to anybody takes longer than half of one bcrypt check."""
+    subprocess.run([apache, "-bB", "-C", "11", path, "slow", "word"], check=True, capture_output=True)
+    with path.open("a") as stream:
+        stream.write(f"fast:{sha('word')}\n")
+    plugin = Htpasswd(str(path))
+    times = {}
+    for userid, secret in (("slow", "wrong"), ("fast", "wrong"), ("nobody", "wrong"), ("nobody", "word")):
+        begun = time.process_time()
+        assert not isinstance(ask(plugin, userid, secret), Identity)
+        times[userid, secret] = time.process_time() - begun
+    assert min(times.values()) > times["slow", "wrong"] / 2
+
+
+@given(st.text(), st.text())
+def test_any_credentials(users: Htpasswd, userid: str, secret: str) -> None:
+    answer = ask(users, userid, secret)
+    assert isinstance(answer, Identity) == ((userid, secret) == ("lvv", "SecretPAss"))
+
+
+@pytest.fixture(scope="module")
+def users(tmp_path_factory: pytest.TempPathFactory) -> Htpasswd:
+    path = tmp_path_factory.mktemp("users") / "users"
+    path.write_text(f"lvv:{sha('SecretPAss')}\n:{sha('')}\nnobody:{sha('')}\n")
+    return Htpasswd(str(path))
+
+
+def test_nothing_of_a_secret_is_shown(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path.write_text("lvv:PlainSecret\n")
+    plugin = Htpasswd(str(path))
+    ask(plugin, "lvv", "PlainSecret")
+    assert "PlainSecret" not in caplog.text + repr(plugin) + repr(Credentials("Basic", "lvv", "PlainSecret", ""))
+    assert "lvv" in caplog.text
+
+
+def test_through_http(gateway: Any) -> None:
+    gateway.send()
+    gateway.app.authorization = ("Basic", ("lvv", "wrong"))
+    assert gateway.app.get("/api/v1.0/sms/sent/", status=401).json["error"]
