@@ -127,7 +127,7 @@ class SpoolDelivery:
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
 
-    @hookimpl
+    @hookimpl(trylast=True)
     def deliver(self, submission: Submission) -> Sequence[Message]:
         self._writer.put(submission.messages, submission.receipt)
         return submission.messages

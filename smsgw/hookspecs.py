@@ -34,8 +34,10 @@ def authenticate(credentials: Credentials) -> Identity | Denied | None:
     """Who that is. ``Denied`` ends the chain and the request (401); ``None``: not mine, ask the next.
 
     The first answer counts, in the order of ``smsgw.plugins``. A userid has at most 99 bytes, no control character, and
-    no ``@`` at its beginning, where the ini file has groups; any other is refused. A plugin whose backend is out of service raises
-    ``pyramid.httpexceptions.HTTPServiceUnavailable``: the request ends with 503, and no other backend is asked.
+    no ``@`` at its beginning, where the ini file has groups; any other is refused.
+
+    A plugin whose backend is out of service raises ``pyramid.httpexceptions.HTTPServiceUnavailable``: the request ends
+    with 503, and no other backend is asked.
     """
 
 

@@ -30,14 +30,19 @@ def load(names: tuple[str, ...], raw: Mapping[str, Any]) -> pluggy.PluginManager
     for name in names:
         if names.count(name) > 1:
             raise ConfigurationError(f"smsgw.plugins names {name!r} twice; once is enough")
-    plugins = [(name, _create(name, plugin_settings(raw, name))) for name in names]
-    for name, plugin in reversed(plugins):  # pluggy calls the last registered first
-        _register(manager, name, plugin)
+    classes = {name: _find(name) for name in names}
+    for owner in plugin_settings(raw):
+        if owner not in names:
+            raise ConfigurationError(
+                f"there are settings smsgw.{owner}.*, and smsgw.plugins does not name {owner!r}{nearest(owner, names)}"
+            )
+    plugins = {name: _create(name, classes[name], plugin_settings(raw).get(name, {})) for name in names}
+    for name in reversed(names):  # pluggy calls the last registered first
+        _register(manager, name, plugins[name])
     return manager
 
 
-def _create(name: str, raw: Mapping[str, Any]) -> Any:
-    plugin_class = _find(name)
+def _create(name: str, plugin_class: type, raw: Mapping[str, Any]) -> Any:
     schema = getattr(plugin_class, "Settings", None)
     if schema is None and raw:
         raise ConfigurationError(f"the plugin {name!r} has no settings; take smsgw.{name}.{next(iter(raw))} out")

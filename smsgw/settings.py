@@ -9,7 +9,7 @@ import difflib
 import ipaddress
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import colander
@@ -169,30 +169,22 @@ def read_core(raw: Mapping[str, Any]) -> Settings:
         raise ConfigurationError(
             f"{strays[0]!r} is no setting: those of smsgw begin with {PREFIX!r}, and the lines of a list are indented"
         )
-    known = {field.name for field in fields(Settings)}
-    plugins = Words().deserialize(colander.SchemaNode(Words()), str(raw.get(PREFIX + "plugins", "")))
-    own: dict[str, Any] = {}
-    for key in raw:
-        name = key.removeprefix(PREFIX)
-        owner, dot, _ = name.partition(".")
-        if not key.startswith(PREFIX) or (dot and owner in plugins):
-            continue
-        if dot and owner not in known:
-            raise ConfigurationError(
-                f"{key!r} is a setting of the plugin {owner!r}, which smsgw.plugins does not name"
-                f"{nearest(owner, plugins)}"
-            )
-        own[name] = raw[key]
+    own = {key.removeprefix(PREFIX): value for key, value in raw.items() if key.startswith(PREFIX)}
+    own = {name: value for name, value in own.items() if "." not in name}  # the others are plugins'
     values = read(CoreSchema(), own, PREFIX)
     if (values["spool"] is None) == (values["smsd_conf"] is None):
         raise ConfigurationError("set either smsgw.spool, the folder of smsd's folders, or smsgw.smsd_conf, its file")
     return Settings(**values)
 
 
-def plugin_settings(raw: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """What an application's settings say for one plugin, by the names in its schema."""
-    prefix = f"{PREFIX}{name}."
-    return {key.removeprefix(prefix): value for key, value in raw.items() if key.startswith(prefix)}
+def plugin_settings(raw: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What an application's settings say for each plugin, by the names in its schema."""
+    found: dict[str, dict[str, Any]] = {}
+    for key, value in raw.items():
+        owner, dot, name = key.removeprefix(PREFIX).partition(".")
+        if key.startswith(PREFIX) and dot:
+            found.setdefault(owner, {})[name] = value
+    return found
 
 
 def read(schema: colander.MappingSchema, raw: Mapping[str, Any], prefix: str) -> dict[str, Any]:

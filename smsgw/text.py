@@ -21,8 +21,6 @@ EXTENSION = "\f^{}\\[~]|€"
 # smsd sends ¤ as €.
 _GSM = re.compile(f"[{re.escape((BASIC + EXTENSION).replace('¤', ''))}]*")
 _EXTENSION = re.compile(f"[{re.escape(EXTENSION)}]")
-# smsd's trim_text, on by default, takes trailing white space off a text that is not UCS2.
-_TRIMMED = re.compile(r"[ \t\r\n\f\v]\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +37,7 @@ def measure(text: str) -> Encoding:
 
     :raises UnicodeEncodeError: it holds a lone surrogate, which no alphabet can carry.
     """
-    if _GSM.fullmatch(text) and not _TRIMMED.search(text):
+    if _GSM.fullmatch(text):
         septets = len(text) + len(_EXTENSION.findall(text))
         if septets <= 160:
             return Encoding("GSM", septets, 1)

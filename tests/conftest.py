@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -123,3 +124,24 @@ def make_gateway(base_settings: dict[str, str]) -> Iterator[Callable[..., Gatewa
 @pytest.fixture
 def gateway(make_gateway: Callable[..., Gateway]) -> Gateway:
     return make_gateway()
+
+
+@pytest.fixture
+def distribution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Install an organisation's distribution: a module, and the plugins in it by name and class."""
+    modules: list[str] = []
+
+    def install(name: str, source: str, **plugins: str) -> None:
+        folder = tmp_path / "site" / name
+        metadata = folder / f"{name}-1.0.dist-info"
+        metadata.mkdir(parents=True)
+        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        entries = "".join(f"{plugin} = {name}:{cls}\n" for plugin, cls in plugins.items())
+        (metadata / "entry_points.txt").write_text(f"[smsgw.plugins]\n{entries}")
+        (folder / f"{name}.py").write_text(source)
+        modules.append(name)
+        monkeypatch.syspath_prepend(folder)
+
+    yield install
+    for name in modules:
+        sys.modules.pop(name, None)

@@ -18,6 +18,8 @@ MAX_READ = 1024 * 1024  # bytes of a file; smsd's own have some 40,000 at the mo
 # TS 23.038, 6.2.1: the escape leads to the extension table; 0x1B stands for itself where nothing follows.
 _GSM = BASIC[:27] + "\x1b" + BASIC[27:]
 _GSM_EXTENSION = dict(zip(b"\x0a\x14\x28\x29\x2f\x3c\x3d\x3e\x40\x65", EXTENSION, strict=True))
+# What smsd's "ISO" has instead of control characters, for letters of the GSM alphabet that ISO 8859-15 lacks.
+_GREEK = {0x81 + place: letter for place, letter in enumerate("ΔΦΓΛΩΠΨΣΘΞ")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,15 @@ class SpoolFile:
             return _decode_gsm(self.body)
         if alphabet == "BIN":
             return self.body.hex()
-        return self.body.decode("iso-8859-15")
+        return self.body.decode("iso-8859-15").translate(_GREEK)
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of it is there, as far as it says: smsd writes received files bit by bit, ``Length`` first."""
+        length = self.headers.get("Length", "")
+        if not self.complete or not length.isdigit():
+            return self.complete
+        return int(length) in (len(self.body), len(self.body) // 2, len(self.text))
 
 
 def head(content: Content) -> bytes:

@@ -12,7 +12,7 @@ from pathlib import Path
 from smsgw.model import StoredMessage
 from smsgw.numbers import from_spool
 from smsgw.spool import file
-from smsgw.spool.index import Entry, Index, Judge, is_message
+from smsgw.spool.index import SETTLED, Entry, Index, Judge, is_message
 from smsgw.spool.layout import KINDS, Layout
 from smsgw.spool.locks import Locks
 from smsgw.spool.writer import SpoolUnavailable, unavailable
@@ -57,8 +57,10 @@ class Folders:
             for folder in self._layout.folders[kind]:
                 with contextlib.suppress(FileNotFoundError):
                     content, found = file.read(folder / id)
-                    if not self._is_being_copied(kind, folder, id):
-                        return self._message(kind, id, file.parse(content), found.st_mtime)
+                    parsed = file.parse(content)
+                    half = not parsed.whole and time.time() - found.st_mtime < SETTLED
+                    if not half and not self._is_being_copied(kind, folder, id):
+                        return self._message(kind, id, parsed, found.st_mtime)
             os.stat(self._layout.outgoing)
         except OSError as error:
             raise unavailable(error) from error
@@ -184,7 +186,7 @@ class Folders:
             owner = found.headers.get("From") if kind in OWNED else None
             if kind == "sent":
                 self._references.add(found, written, owner)
-            return Entry(owner, settled=found.complete or time.time() - written > LATE_REPORT)
+            return Entry(owner)
 
         return judge
 

@@ -19,18 +19,18 @@ SETTLED = 2.0  # seconds after which a file that nobody wrote to is taken for co
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One file: ``owner`` is its userid, or ``None``; it is ``settled`` when it need not be read again."""
+    """One file: ``owner`` is its userid, or ``None``; while it is not ``settled``, it is looked at again."""
 
     owner: str | None
-    settled: bool
+    settled: bool = True
 
 
 Judge = Callable[[str, file.SpoolFile, float], Entry]
 
 
 def is_message(name: str) -> bool:
-    """Whether that can be a message's file, and asked for: no lock of smsd's, nothing hidden, no path, UTF-8."""
-    if name.startswith(".") or name.endswith(".LOCK") or "/" in name or "\0" in name or not name:
+    """Whether that can be a message's file, and asked for: no lock of smsd's nor its store of parts, no path, UTF-8."""
+    if name.startswith(".") or name.endswith((".LOCK", "-concatenated")) or "/" in name or "\0" in name or not name:
         return False
     try:
         return len(name.encode()) <= 255
@@ -98,14 +98,18 @@ class Index:
                 content, found = file.read(folder / name, HEAD)
             except OSError:
                 continue
-            entry = self._judge(name, file.parse(content), found.st_mtime)
+            parsed = file.parse(content)
+            fresh = time.time() - found.st_mtime < SETTLED
+            entry = self._judge(name, parsed, found.st_mtime)
+            if fresh or not entry.settled:
+                self._unsettled.add(name)
+            if fresh and not parsed.complete:
+                continue
             item = (self._milliseconds(name, found.st_mtime), name)
             self._entries[name] = (entry.owner, item)
             self._all.append(item)
             self._owned.setdefault(entry.owner, []).append(item)
             touched.add(entry.owner)
-            if not entry.settled or time.time() - found.st_mtime < SETTLED:
-                self._unsettled.add(name)
         self._all.sort()
         for owner in touched:
             self._owned[owner].sort()

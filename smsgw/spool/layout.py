@@ -14,6 +14,7 @@ from smsgw.model import ConfigurationError
 
 KINDS = ("outgoing", "checked", "sent", "failed", "incoming", "report")
 
+_HARMFUL = {"keep_filename": "calls messages by names of its own", "outgoing_utf8": "garbles texts in UTF-8"}
 _DEFAULTS = {name: f"/var/spool/sms/{name}" for name in ("outgoing", "checked", "incoming")}
 
 
@@ -45,14 +46,17 @@ def from_folder(spool: Path, state: Path | None = None) -> Layout:
 def from_smsd_conf(path: Path, state: Path | None = None) -> Layout:
     """The layout that smsd itself reads from its file.
 
-    :raises ConfigurationError: the file cannot be read.
+    :raises ConfigurationError: the file cannot be read, or makes smsd do what loses or garbles messages.
     """
     try:
         sections = _sections(path.read_text("utf-8", "replace"))
     except OSError as error:
         raise ConfigurationError(f"smsgw.smsd_conf: {path} cannot be read: {error.strerror}") from error
-    main = _DEFAULTS | sections[""]
-    queues = sections.get("queues", {})
+    main = _DEFAULTS | {key: _first_choice(value) for key, value in sections[""].items()}
+    for key, harm in _HARMFUL.items():
+        if main.get(key, "yes")[:1].lower() in ("n", "f", "0") or main.get(key, "yes").lower() == "off":
+            raise ConfigurationError(f"{path} has '{key} = {main[key]}', with which smsd {harm}; set it to yes")
+    queues = sections.get("queues") or sections.get("queue") or {}
     folders: dict[str, tuple[Path, ...]] = {kind: (Path(main[kind]),) if main.get(kind) else () for kind in KINDS}
     if queues:
         folders["checked"] = tuple(dict.fromkeys(map(Path, queues.values())))
@@ -61,23 +65,38 @@ def from_smsd_conf(path: Path, state: Path | None = None) -> Layout:
 
 
 def _sections(text: str) -> dict[str, dict[str, str]]:
-    """``[section]`` and ``key = value`` lines; what comes before the first section is under ``""``."""
+    """``[section]`` and ``key = value`` lines as smsd takes them; what comes before the first section is under ``""``.
+
+    Of two sections of one name the first counts, of two settings the last, of two queues the first. Settings are
+    spelt in any case. A ``#`` begins a comment at the beginning of a line only.
+    """
     sections: dict[str, dict[str, str]] = {"": {}}
     current = sections[""]
     for line in map(str.strip, text.splitlines()):
         if line.startswith("[") and "]" in line:
-            current = sections.setdefault(line[1 : line.index("]")].strip(), {})
+            name = line[1 : line.index("]")]
+            current = {}
+            sections.setdefault(name, current)
         elif line and not line.startswith("#"):
-            key, equals, value = line.partition("=")
-            if equals:
-                current[key.strip()] = value.strip()
+            key, equals, value = (part.strip() for part in line.partition("="))
+            if equals and current is sections[""]:
+                current[{"spool": "outgoing"}.get(key.lower(), key.lower())] = value
+            elif equals:
+                current.setdefault(key, value)
     return sections
 
 
+def _first_choice(value: str) -> str:
+    """``? a | b`` offers a choice to who installs smsd by hand, and means ``a`` to the daemon."""
+    return value[1:].partition("|")[0].strip() if value.startswith("?") else value
+
+
 def _devices(value: str) -> tuple[str, ...]:
-    """Modem names; ``GSM* 101-103`` stands for ``GSM101``, ``GSM102``, ``GSM103``."""
+    """Modem names; ``GSM* 101-103`` stands for ``GSM101``, ``GSM102``, ``GSM103``; an empty item ends the list."""
     names: list[str] = []
-    for item in filter(None, map(str.strip, value.split(","))):
+    for item in map(str.strip, value.split(",")):
+        if not item:
+            break
         if several := re.fullmatch(r"(.*)\*\s*(\d{1,6})\s*-\s*(\d{1,6})", item):
             prefix, first, last = several.groups()
             names += [f"{prefix}{number}" for number in range(int(first), min(int(last), int(first) + 999) + 1)]

@@ -6,12 +6,18 @@ description lock (``F_OFD_SETLK`` in fcntl(2)), which threads do not share eithe
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import os
 import struct
 from pathlib import Path
 from types import TracebackType
+
+
+# In smsgw's own folder: what each process is writing, what is committed, replies under an Idempotency-Key, messages
+# that are being taken back and that were, and wrong passwords.
+FOLDERS = ("writers", "ready", "receipts", "cancelling", "cancelled", "guesses")
 
 
 class Lock:
@@ -39,13 +45,15 @@ class Lock:
 
 
 class Locks:
-    """The locks of one spool.
+    """The locks of one spool. Whoever works in smsgw's own folder takes one first, which makes the folder.
 
-    :param folder: smsgw's own folder, which exists by the time that a lock is taken.
+    :param folder: smsgw's own folder, in one that exists by the time that a lock is taken.
     """
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._path = folder / "locks"
+        self._made = False
 
     def take(self, name: str) -> Lock:
         """The lock of that name, when it is free.
@@ -66,7 +74,7 @@ class Locks:
 
     def _lock(self, name: str, command: int) -> Lock:
         offset = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big") >> 2
-        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = self._open()
         try:
             # struct flock: l_type, l_whence, l_start, l_len, l_pid (0 for this kind of lock)
             request = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, offset, 1, 0)
@@ -75,3 +83,15 @@ class Locks:
             os.close(fd)
             raise
         return Lock(self._path, fd)
+
+    def _open(self) -> int:
+        if self._made:
+            try:
+                return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            except FileNotFoundError:
+                pass  # the spool was taken away, and perhaps made anew
+        for folder in (self._folder, *(self._folder / name for name in FOLDERS)):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(folder, 0o700)
+        self._made = True
+        return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

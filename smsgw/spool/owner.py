@@ -100,7 +100,6 @@ class Owner:
         try:
             if not self._layout.outgoing.is_dir():
                 return None
-            self._layout.state.mkdir(mode=0o700, exist_ok=True)
             lock = self._locks.try_take("owner")
         except OSError:
             return None  # no spool yet: requests and monitoring say so

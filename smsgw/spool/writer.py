@@ -27,8 +27,6 @@ from smsgw.spool import file
 from smsgw.spool.layout import Layout
 from smsgw.spool.locks import Locks
 
-# Of smsgw's own folder.
-FOLDERS = ("writers", "ready", "receipts", "cancelling", "cancelled", "guesses")
 RECEIPT = ".receipt"  # a name that smsd would pass over
 FEW = 4  # up to so many files are synced one by one, more by syncing their file system
 
@@ -51,9 +49,6 @@ class _Home:
         self._files = contextlib.ExitStack()
         try:
             self.outgoing = self._open(layout.outgoing)
-            for folder in (layout.state, *(layout.state / name for name in FOLDERS)):
-                with contextlib.suppress(FileExistsError):
-                    os.mkdir(folder, 0o700)
             token = str(ULID())
             # Taken before the folder is there: the owner removes folders that nobody holds the lock of.
             lock = locks.take(f"writer {token}")

@@ -1,0 +1,794 @@
+"""What no failure may change: a message that was acknowledged is in `outgoing`, whole, once; of a request all, or none.
+
+Real servers in processes of their own, killed at any moment, several on one spool, on a spool that is missing, read-only
+or full. There is no smsd here: `outgoing` only fills.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import itertools
+import json
+import os
+import random
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from smsgw.model import Content, Message, Receipt
+from smsgw.spool.folders import Folders
+from smsgw.spool.layout import Layout, from_folder
+from smsgw.spool.locks import Locks
+from smsgw.spool.owner import Owner
+from smsgw.spool.receipts import Receipts
+from smsgw.spool.writer import SpoolUnavailable, Writer
+
+from .conftest import OUTGOING, Gateway, make_spool
+from .server import TIMEOUT, Reply, Server, wait_until
+from .tmpfs import Tmpfs
+
+ONE = ("79680000000",)
+MANY = tuple(str(79160000000 + number) for number in range(50))
+KEY = "faults-0001"
+
+
+class Spool:
+    """The files of one spool, as smsd and smsgw's owner see them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.outgoing = folder / "outgoing"
+        self.state = self.outgoing / ".smsgw"
+        self.writers, self.ready = self.state / "writers", self.state / "ready"
+        self.receipts = self.state / "receipts"
+        self.cancelling, self.cancelled = self.state / "cancelling", self.state / "cancelled"
+
+    def messages(self) -> dict[str, bytes]:
+        """All that stands in `outgoing`, but smsgw's own folder."""
+        return {path.name: path.read_bytes() for path in self.outgoing.iterdir() if path != self.state}
+
+    def wait(self, condition: Callable[[], bool], *folders: Path) -> None:
+        wait_until(condition, *folders)
+
+
+def names(folder: Path) -> list[str]:
+    """What is in a folder; nothing where there is none."""
+    return sorted(os.listdir(folder)) if folder.exists() else []
+
+
+def file_of(to: str, text: str, user: str = "lvv") -> bytes:
+    """The whole file of a message in the GSM alphabet."""
+    return f"To: {to}\nFrom: {user}\nAlphabet: UTF-8\n\n{text}".encode()
+
+
+def files_of(numbers: Sequence[str], text: str, user: str = "lvv") -> Counter[bytes]:
+    """One whole file for each number."""
+    return Counter(file_of(number, text, user) for number in numbers)
+
+
+@pytest.fixture
+def spool(base_settings: dict[str, str]) -> Spool:
+    return Spool(Path(base_settings["smsgw.spool"]))
+
+
+@pytest.fixture
+def run(tmp_path: Path, base_settings: dict[str, str]) -> Iterator[Callable[..., Server]]:
+    """Start a server on `spool`; `changes` go over `base_settings`, and the rest is `Server`'s."""
+    with contextlib.ExitStack() as servers:
+
+        def start(changes: Mapping[str, str] | None = None, **options: object) -> Server:
+            return servers.enter_context(Server(tmp_path, base_settings | dict(changes or {}), **options))
+
+        yield start
+
+
+# kill -9 of the server
+
+
+@dataclass
+class Order:
+    """What a client asked for, and the ids that it was given, once it was."""
+
+    text: str
+    numbers: Sequence[str]
+    key: str | None
+    ids: dict[str, str] = field(default_factory=dict)
+
+
+class Load:
+    """Clients that send without a pause while the server lives; those with a key repeat until they are answered."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._alive = threading.Event()
+        self._finish = threading.Event()
+        self._changed = threading.Condition()
+        self._acknowledged = 0
+        self.cut_off = 0
+        self.orders: list[Order] = []
+
+    def live(self) -> None:
+        self._server.start()
+        self._alive.set()
+
+    def die_after(self, count: int) -> None:
+        """Kill the server when so many further requests have been acknowledged, in the middle of others."""
+        with self._changed:
+            target = self._acknowledged + count
+            assert self._changed.wait_for(lambda: self._acknowledged >= target, TIMEOUT)
+        self._alive.clear()
+        self._server.kill()
+
+    def finish(self) -> None:
+        """Let each client end with the request that it is at."""
+        self._finish.set()
+
+    def send(self, client: str, numbers: Sequence[str], keyed: bool) -> None:
+        """One client's life."""
+        for number in itertools.count():
+            if self._finish.is_set():
+                return
+            text = f"{client}-{number:05}"
+            order = Order(text, numbers, f"key-{text}" if keyed else None)
+            self.orders.append(order)
+            while not self._try(order) and keyed:
+                pass
+
+    def _try(self, order: Order) -> bool:
+        """Whether there was a reply."""
+        assert self._alive.wait(TIMEOUT)
+        try:
+            reply = self._server.send(order.numbers, order.text, key=order.key)
+        except (OSError, http.client.HTTPException):
+            with self._changed:
+                self.cut_off += 1
+            return False
+        assert reply.status == 201, (reply.status, reply.body)
+        order.ids = reply.json["message_id"]
+        with self._changed:
+            self._acknowledged += 1
+            self._changed.notify_all()
+        return True
+
+
+def test_nothing_is_lost_torn_or_doubled_by_twenty_kills_under_load(
+    tmp_path: Path, base_settings: dict[str, str], spool: Spool
+) -> None:
+    server, chance = Server(tmp_path, base_settings), random.Random(20)
+    load = Load(server)
+    clients = [("single", ONE, False), ("other", ONE, False), ("bulk", MANY, False)]
+    clients += [("single-again", ONE, True), ("bulk-again", MANY, True)]
+    with ThreadPoolExecutor(len(clients)) as threads:
+        try:
+            lives = [threads.submit(load.send, *client) for client in clients]
+            for round in range(20):
+                server.configure(base_settings | {"smsgw.fsync": "true" if round % 2 else "false"})
+                load.live()
+                load.die_after(chance.randrange(1, 40))
+            load.live()
+            load.finish()
+            for life in lives:
+                life.result(TIMEOUT)
+            # What dead processes left is gone soon; the living one keeps its own folder, in which there is nothing.
+            spool.wait(lambda: len(names(spool.writers)) == 1 and not names(spool.ready), spool.writers, spool.ready)
+        finally:
+            load.finish()
+            server.kill()
+    assert load.cut_off >= 20  # each kill hit somebody
+    found = spool.messages()
+    for order in load.orders:
+        for number, id in order.ids.items():
+            assert found.get(id) == file_of(number, order.text)
+    in_spool = Counter(found.values())
+    expected: Counter[bytes] = Counter()
+    for order in load.orders:
+        files = files_of(order.numbers, order.text)
+        there = sum(in_spool[file] for file in files)
+        assert there == len(files) if order.ids or order.key else there in (0, len(files)), (order, there)
+        if there:
+            expected += files
+    assert in_spool == expected  # nothing but whole files, each recipient's once
+    [own] = spool.writers.iterdir()
+    assert names(own) == []
+    assert len(names(spool.receipts)) == sum(order.key is not None for order in load.orders)
+
+
+# kill -9 at every step: a child process is killed just before its n-th change, or look, at the file system
+
+
+def is_killed_at(step: int, work: Callable[[], object]) -> bool:
+    """Do `work` in a child that is killed when it is about to make its `step`-th call to the file system.
+
+    False: the work was done in fewer.
+    """
+    child = os.fork()
+    if child == 0:
+        status = 1
+        calls = itertools.count(1)
+
+        def kill_at(event: str, _: object) -> None:
+            if (event == "open" or event.startswith("os.")) and next(calls) == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        try:
+            sys.addaudithook(kill_at)
+            work()
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert status in (0, -signal.SIGKILL)
+    return status != 0
+
+
+def steps(spools: Path, work: Callable[[Layout], object]) -> Iterator[tuple[int, Layout]]:
+    """Spools in which `work` was killed at its first step, its second, and so on, and last one in which it was done."""
+    for step in range(1, 1000):
+        layout = from_folder(make_spool(spools / str(step)))
+        killed = is_killed_at(step, lambda: work(layout))  # noqa: B023: it is done before the next turn
+        yield step, layout
+        if not killed:
+            assert step > 5  # the hook has seen the work
+            return
+    raise AssertionError("the work has no end")
+
+
+def writer_of(layout: Layout) -> Writer:
+    return Writer(layout, Locks(layout.state), fsync=True, mode=0o660, group=None)
+
+
+def receipts_of(layout: Layout) -> Receipts:
+    return Receipts(layout, Locks(layout.state), fsync=True)
+
+
+def look_after(layout: Layout) -> None:
+    """What the owner does once a second."""
+    locks = Locks(layout.state)
+    owner = Owner(layout, locks, Folders(layout, locks, "smsgw.http."), fsync=True)
+    for job in (owner.finish_submissions, owner.finish_cancels, owner.clear_dead):
+        with contextlib.suppress(FileNotFoundError):  # the process died before it had made the folder
+            job()
+
+
+def submission(count: int) -> tuple[list[Message], dict[str, bytes]]:
+    """Messages, and the files that they become."""
+    content = Content(sender="lvv", text="Hi, Jack!", alphabet="GSM", parts=1)
+    messages = [Message(f"smsgw.http.{number}", f"7968000000{number}", content) for number in range(count)]
+    return messages, {message.id: file_of(message.to, content.text) for message in messages}
+
+
+RECEIPT = Receipt(key="0" * 64, fingerprint="1" * 64, status=201, body='{"message_id": {}}')
+
+
+@pytest.mark.parametrize("count", [1, 3, 6])
+def test_a_submission_is_whole_or_not_there_wherever_its_process_dies(tmp_path: Path, count: int) -> None:
+    messages, files = submission(count)
+    seen = set()
+    for step, layout in steps(tmp_path, lambda layout: writer_of(layout).put(messages)):
+        look_after(layout)
+        spool = Spool(layout.outgoing.parent)
+        found = spool.messages()
+        assert found in ({}, files), step
+        assert (names(spool.writers), names(spool.ready)) == ([], []), step
+        seen.add(len(found))
+    assert seen == {0, count}
+
+
+@pytest.mark.parametrize("completed_by", ["owner", "repetition"])
+@pytest.mark.parametrize("count", [1, 6])
+def test_there_is_never_a_receipt_without_its_messages_nor_they_without_it(
+    tmp_path: Path, count: int, completed_by: str
+) -> None:
+    messages, files = submission(count)
+    seen = set()
+    for step, layout in steps(tmp_path, lambda layout: writer_of(layout).put(messages, RECEIPT)):
+        if completed_by == "owner":
+            look_after(layout)
+        receipt = receipts_of(layout).find(RECEIPT.key)
+        spool = Spool(layout.outgoing.parent)
+        found = spool.messages()
+        assert (receipt, found) in ((None, {}), (RECEIPT, files)), step
+        look_after(layout)
+        assert (names(spool.writers), names(spool.ready)) == ([], []), step
+        assert spool.messages() == found, step
+        seen.add(receipt)
+    assert seen == {None, RECEIPT}
+
+
+def test_a_probe_of_the_spool_leaves_nothing_behind_wherever_its_process_dies(tmp_path: Path) -> None:
+    left = {}
+    for step, layout in steps(tmp_path, lambda layout: writer_of(layout).probe()):
+        look_after(layout)
+        left[step] = Spool(layout.outgoing.parent).messages()
+    assert not any(left.values()), left
+
+
+@pytest.mark.parametrize("smsd_had_it", [False, True], ids=["in time", "too late"])
+def test_a_cancel_is_finished_wherever_its_process_dies(tmp_path: Path, smsd_had_it: bool) -> None:
+    [message], files = submission(1)
+
+    def cancel(layout: Layout) -> None:
+        Folders(layout, Locks(layout.state), "smsgw.http.").cancel(message.id)
+
+    def killed(step: int) -> tuple[int, Layout, bool]:
+        layout = from_folder(make_spool(tmp_path / str(step)))
+        writer_of(layout).put([message])
+        if smsd_had_it:  # it had copied the file, and not yet removed the original
+            (layout.folders["checked"][0] / message.id).write_bytes(files[message.id])
+        return step, layout, is_killed_at(step, lambda: cancel(layout))
+
+    # Each waits for its second of grace, so all at once.
+    with ThreadPoolExecutor(24) as threads:
+        ends = list(threads.map(killed, range(1, 25)))
+    assert [done for *_, done in ends] == sorted((done for *_, done in ends), reverse=True)
+    assert not ends[-1][-1]  # so there was one for each step
+    seen, locked = set(), []
+    for step, layout, _ in ends:
+        spool = Spool(layout.outgoing.parent)
+
+        def is_decided(layout: Layout = layout, spool: Spool = spool) -> bool:
+            look_after(layout)
+            return not names(spool.cancelling)
+
+        wait_through(is_decided)
+        found = spool.messages()
+        if found.pop(f"{message.id}.LOCK", None) is not None:
+            locked.append(step)
+        if smsd_had_it:
+            assert names(spool.cancelled) == [], step
+        else:
+            assert (found, names(spool.cancelled)) in ((files, []), ({}, [message.id])), step
+            seen.add(len(found))
+    assert smsd_had_it or seen == {0, 1}
+    assert locked == []  # smsd would never take that name again
+
+
+def wait_through(condition: Callable[[], bool]) -> None:
+    """Until `condition` holds, which only the passing of time brings about."""
+    deadline = time.monotonic() + TIMEOUT
+    while not condition():
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.05)
+
+
+@pytest.mark.parametrize("receipt", [None, RECEIPT], ids=["without key", "with key"])
+@pytest.mark.parametrize("blocked", [0, 1, 2])
+def test_what_cannot_enter_outgoing_midway_is_undone_only_where_nothing_has_entered(
+    tmp_path: Path, blocked: int, receipt: Receipt | None
+) -> None:
+    layout = from_folder(make_spool(tmp_path / "spool"))
+    spool = Spool(tmp_path / "spool")
+    messages, files = submission(3)
+    obstacle = layout.outgoing / messages[blocked].id
+    obstacle.mkdir()  # so that this one's rename fails, after those before it
+    if blocked == 0:
+        with pytest.raises(SpoolUnavailable):
+            writer_of(layout).put(messages, receipt)
+    else:
+        writer_of(layout).put(messages, receipt)
+    obstacle.rmdir()
+    look_after(layout)
+    assert spool.messages() == ({} if blocked == 0 else files)
+    assert (names(spool.writers), names(spool.ready)) == ([], [])
+    assert receipts_of(layout).find(RECEIPT.key) == (receipt if blocked else None)
+
+
+# Several processes
+
+
+def owner_among(workers: Sequence[int], state: Path, scratch: Path) -> int | None:
+    """Which of those processes holds the owner's lock (proc_pid_fdinfo(5) shows the locks of each open file)."""
+    scratch.mkdir(exist_ok=True)
+    with Locks(scratch).take("owner"):
+        [(_, offset)] = _locks_of(os.getpid(), os.stat(scratch / "locks").st_ino)
+    inode = os.stat(state / "locks").st_ino
+    holders = [pid for pid in workers if (inode, offset) in _locks_of(pid, inode)]
+    assert len(holders) <= 1
+    return holders[0] if holders else None
+
+
+def _locks_of(pid: int, inode: int) -> set[tuple[int, int]]:
+    """Inode and offset of each lock that a process holds on that file."""
+    found = set()
+    for path in Path(f"/proc/{pid}/fdinfo").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            for line in path.read_text().splitlines():
+                if line.startswith("lock:"):
+                    *_, file, start, _ = line.split()
+                    found.add((int(file.rpartition(":")[2]), int(start)))
+    return {lock for lock in found if lock[0] == inode}
+
+
+def test_another_worker_takes_over_when_the_owner_is_killed(
+    run: Callable[..., Server], spool: Spool, tmp_path: Path
+) -> None:
+    server = run(workers=3)
+    owners = []
+    for round in range(3):
+        leftover = spool.writers / f"leftover-{round}"
+        leftover.mkdir()
+        (leftover / "smsgw.http.torn").write_bytes(b"To: 7968")
+        wait_until(lambda: not leftover.exists(), spool.writers, timeout=5)  # noqa: B023: awaited here
+        owner = owner_among(server.workers, spool.state, tmp_path / "scratch")
+        assert owner is not None
+        owners.append(owner)
+        os.kill(owner, signal.SIGKILL)
+    assert len(set(owners)) == 3
+    assert server.send(ONE).status == 201
+
+
+def test_several_processes_on_one_spool_give_each_message_an_id_of_its_own(
+    run: Callable[..., Server], spool: Spool
+) -> None:
+    servers = [run(), run(), run()]
+
+    def send(client: int) -> dict[str, bytes]:
+        """The files that one client was promised; every third request is a bulk."""
+        promised = {}
+        for number in range(20):
+            numbers, text = ONE if number % 3 else MANY, f"client {client}, message {number}"
+            reply = servers[client % 3].send(numbers, text)
+            assert reply.status == 201, reply.body
+            for to, id in reply.json["message_id"].items():
+                assert id not in promised
+                promised[id] = file_of(to, text)
+        return promised
+
+    with ThreadPoolExecutor(9) as threads:
+        promised = list(threads.map(send, range(9)))
+    assert spool.messages() == {id: file for files in promised for id, file in files.items()}
+    assert len(spool.messages()) == 9 * (13 + 7 * len(MANY)) == sum(map(len, promised))
+    assert (len(names(spool.writers)), names(spool.ready)) == (3, [])
+
+
+# A spool that is missing, read-only or full
+
+
+def is_refused(reply: Reply) -> bool:
+    """Whether that is how a spool that is out of service is reported."""
+    assert reply.status == 503, (reply.status, reply.body)
+    assert reply.headers.get_content_type() == "application/json"
+    assert int(reply.headers["Retry-After"]) > 0
+    assert reply.json.keys() == {"error"}
+    assert reply.json["error"].startswith("the spool is out of service: ")
+    return True
+
+
+def are_all_refused(server: Server, key: str = KEY) -> bool:
+    """Whether the spool is out of service for everything that would write to it."""
+    sends = [server.send(ONE), server.send(MANY), server.send(ONE, key=key), server.send(MANY, key=f"{key}-many")]
+    return all(map(is_refused, [server.monitor(), *sends]))
+
+
+class Small(Tmpfs):
+    """A spool on a small file system."""
+
+    def __init__(self, path: Path, size: str = "1m", inodes: int = 0) -> None:
+        super().__init__(path, size, inodes)
+        self.settings = {"smsgw.spool": str(path)}
+
+    def prepare(self) -> None:
+        make_spool(self.outside)
+
+    def messages(self) -> Counter[bytes]:
+        return Counter(Spool(self.outside).messages().values())
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Small]:
+    with Small(tmp_path / "small") as small:
+        small.prepare()
+        yield small
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What happens to a spool that a running server has written to, and how it is repaired."""
+
+    name: str
+    happen: Callable[[Small], object]
+    repair: Callable[[Small], object]
+
+
+def unmount(small: Small) -> None:
+    small.run("umount", "--lazy", small.path)
+
+
+def mount_anew(small: Small) -> None:
+    small.run("mount", "-t", "tmpfs", "tmpfs", small.path)
+    small.prepare()
+
+
+def mount_read_only(small: Small) -> None:
+    """Another file system in its place; the one that is in use cannot be made read-only."""
+    mount_anew(small)
+    small.run("mount", "-o", "remount,ro", small.path)
+
+
+FAULTS = [
+    Fault(
+        "outgoing is missing",
+        lambda small: (small.outside / "outgoing").rename(small.outside / "elsewhere"),
+        lambda small: (small.outside / "elsewhere").rename(small.outside / "outgoing"),
+    ),
+    Fault("the spool is not mounted", unmount, mount_anew),
+    Fault("the spool is read-only", mount_read_only, unmount),
+    Fault(
+        "nothing may enter outgoing",
+        lambda small: small.run("chattr", "+i", small.path / "outgoing"),
+        lambda small: small.run("chattr", "-i", small.path / "outgoing"),
+    ),
+    Fault("the spool is full", Small.fill, lambda small: (small.outside / "filler").unlink()),
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_a_spool_out_of_service_is_reported_and_left_alone_and_used_again_when_it_is_repaired(
+    run: Callable[..., Server], small: Small, fault: Fault
+) -> None:
+    server = run(small.settings, enter=small.enter)
+    assert server.send(ONE, "before").status == 201
+    fault.happen(small)
+    before = small.files()
+    assert are_all_refused(server)
+    assert small.files() == before
+    fault.repair(small)
+    assert (server.monitor().status, server.send(ONE, "one").status, server.send(MANY, "many").status) == (200, 201, 201)
+    # What was refused under a key was not done, and so can be done now.
+    assert server.send(MANY, "again", key=f"{KEY}-many").status == 201
+    expected = files_of(ONE, "one") + files_of(MANY, "many") + files_of(MANY, "again")
+    assert small.messages() - files_of(ONE, "before") == expected
+
+
+def test_a_server_that_was_started_before_its_spool_was_there_needs_no_restart(
+    run: Callable[..., Server], tmp_path: Path
+) -> None:
+    with Small(tmp_path / "small") as small:
+        server = run(small.settings, enter=small.enter)
+        assert are_all_refused(server)
+        assert small.files() == {}
+        small.prepare()
+        small.run("mount", "-o", "remount,ro", small.path)
+        before = small.files()
+        assert are_all_refused(server)
+        assert small.files() == before
+        small.run("mount", "-o", "remount,rw", small.path)
+        assert (server.send(MANY).status, server.monitor().status) == (201, 200)
+        assert small.messages() == files_of(MANY, "Hi, Jack!")
+
+
+def test_a_server_that_was_started_on_a_full_spool_needs_no_restart(run: Callable[..., Server], small: Small) -> None:
+    filler = small.fill()
+    server = run(small.settings, enter=small.enter)
+    before = small.files()
+    assert are_all_refused(server)
+    assert small.files() == before
+    filler.unlink()
+    assert server.send(MANY).status == 201
+    assert small.messages() == files_of(MANY, "Hi, Jack!")
+
+
+@pytest.mark.parametrize("fsync", ["true", "false"], ids=["with fsync", "without fsync"])
+def test_a_bulk_that_does_not_fit_leaves_nothing_behind(run: Callable[..., Server], small: Small, fsync: str) -> None:
+    server = run(small.settings | {"smsgw.fsync": fsync}, enter=small.enter)
+    filler = small.fill(leave=20 * os.statvfs(small.outside).f_frsize)
+    before = small.files()
+    assert is_refused(server.send(MANY))
+    assert is_refused(server.send(MANY, key=KEY))
+    assert small.files() == before
+    assert server.send(ONE, "this one does").status == 201
+    filler.unlink()
+    assert server.send(MANY, key=KEY).status == 201
+    assert small.messages() == files_of(ONE, "this one does") + files_of(MANY, "Hi, Jack!")
+
+
+def test_a_bulk_that_needs_more_files_than_there_can_be_leaves_nothing_behind(
+    run: Callable[..., Server], tmp_path: Path
+) -> None:
+    with Small(tmp_path / "small", inodes=60) as small:
+        small.prepare()
+        server = run(small.settings, enter=small.enter)
+        before = small.files()
+        assert is_refused(server.send(MANY))
+        assert is_refused(server.send(MANY, key=KEY))
+        assert small.files() == before
+        assert server.send(MANY[:10]).status == 201
+        assert small.messages() == files_of(MANY[:10], "Hi, Jack!")
+
+
+# Idempotency-Key
+
+
+def test_one_key_sent_at_once_by_many_over_two_processes_sends_once(run: Callable[..., Server], spool: Spool) -> None:
+    servers = [run(), run()]
+    together = threading.Barrier(20)
+
+    def send(client: int) -> Reply:
+        together.wait(TIMEOUT)
+        return servers[client % 2].send(MANY, key=KEY)
+
+    with ThreadPoolExecutor(20) as threads:
+        replies = list(threads.map(send, range(20)))
+    statuses = Counter(reply.status for reply in replies)
+    assert statuses.keys() <= {201, 409}
+    [body] = {reply.body for reply in replies if reply.status == 201}
+    assert all(reply.json.keys() == {"error"} for reply in replies if reply.status == 409)
+    assert [server.send(MANY, key=KEY).body for server in servers] == [body, body]
+    assert Counter(spool.messages().values()) == files_of(MANY, "Hi, Jack!")
+    assert set(json.loads(body)["message_id"].values()) == spool.messages().keys()
+
+    other = [server.send(MANY, "Another text", key=KEY) for server in servers]
+    assert [reply.status for reply in other] == [422, 422]
+    assert all(reply.json.keys() == {"error"} for reply in other)
+    assert len(spool.messages()) == len(MANY)
+
+    for server in servers:
+        server.kill()
+        server.start()
+    assert [(reply.status, reply.body) for reply in (server.send(MANY, key=KEY) for server in servers)] == [(201, body)] * 2
+    assert [server.send(MANY, "Another text", key=KEY).status for server in servers] == [422, 422]
+    assert len(spool.messages()) == len(MANY)
+
+    # A key is a user's own.
+    assert servers[0].send(ONE, "Another user's", key=KEY, user="ops").status == 201
+    assert Counter(spool.messages().values()) == files_of(MANY, "Hi, Jack!") + files_of(ONE, "Another user's", "ops")
+
+
+@pytest.mark.parametrize("entered", [0, 1, 49, 50], ids="{} files had entered outgoing".format)
+@pytest.mark.parametrize("completed_by", ["repetition", "owner"])
+def test_a_request_killed_between_its_commit_and_its_reply_is_completed(
+    run: Callable[..., Server], spool: Spool, entered: int, completed_by: str
+) -> None:
+    server = run()
+    reply = server.send(MANY, key=KEY)
+    server.kill()
+    # As the writer leaves it: what has not entered outgoing yet is in one folder, with the receipt.
+    files = spool.messages()
+    [key] = names(spool.receipts)
+    committed = spool.ready / key
+    committed.mkdir()
+    (spool.receipts / key).rename(committed / ".receipt")
+    for id in sorted(files)[entered:]:
+        (spool.outgoing / id).rename(committed / id)
+    with Locks(spool.state).take("owner") if completed_by == "repetition" else contextlib.nullcontext():
+        server.start()
+        if completed_by == "repetition":
+            assert names(spool.ready) == [key]  # nobody else completes it
+        else:
+            spool.wait(lambda: not names(spool.ready), spool.ready)
+            assert spool.messages() == files
+        again = server.send(MANY, key=KEY)
+    assert (again.status, again.body) == (reply.status, reply.body)
+    assert spool.messages() == files
+    assert (names(spool.ready), names(spool.receipts)) == ([], [key])
+
+
+def test_the_first_request_of_all_may_be_one_with_a_key_that_is_refused(
+    make_gateway: Callable[..., Gateway],
+) -> None:
+    gateway = make_gateway()  # whose spool has never been written to
+    nobody = {"mobiles": ["nobody"], "text": "Hi, Jack!"}
+    first, again = (gateway.send(nobody, status="*", headers={"Idempotency-Key": KEY}) for _ in range(2))
+    assert (first.status_int, again.status_int) == (400, 400)
+    assert first.body == again.body
+
+
+# Wrong passwords
+
+
+def behind_proxy(server: Server, address: str, user: str, password: str | None = None) -> Reply:
+    """A request that a trusted proxy passes on for a client."""
+    headers = {"X-Forwarded-For": address}
+    return server.request("GET", f"{OUTGOING}/", user=user, password=password, headers=headers)
+
+
+def test_wrong_passwords_are_counted_over_all_processes(run: Callable[..., Server]) -> None:
+    changes = {"smsgw.guesses_per_user": "6", "smsgw.trusted_proxies": "127.0.0.1"}
+    servers = [run(changes, waitress={"clear_untrusted_proxy_headers": "false"}) for _ in range(2)]
+    here, there = "192.0.2.1", "192.0.2.2"
+    for guess in range(6):
+        assert behind_proxy(servers[guess % 2], here, "lvv", f"wrong {guess}").status == 401
+    for server in servers:
+        for password in ("wrong again", None):
+            reply = behind_proxy(server, here, "lvv", password)
+            assert reply.status == 429
+            assert 1 <= int(reply.headers["Retry-After"]) <= 60
+            assert reply.json.keys() == {"error"}
+        assert behind_proxy(server, here, "ops").status == 200
+        assert behind_proxy(server, there, "lvv").status == 200
+
+
+def test_an_address_may_guess_no_more_by_trying_many_users(run: Callable[..., Server]) -> None:
+    changes = {"smsgw.guesses_per_address": "6", "smsgw.trusted_proxies": "127.0.0.1"}
+    servers = [run(changes, waitress={"clear_untrusted_proxy_headers": "false"}) for _ in range(2)]
+    for guess in range(6):
+        assert behind_proxy(servers[guess % 2], "192.0.2.1", f"user{guess}", "wrong").status == 401
+    for server in servers:
+        assert behind_proxy(server, "192.0.2.1", "lvv").status == 429
+        assert behind_proxy(server, "192.0.2.2", "lvv").status == 200
+
+
+def test_wrong_passwords_are_counted_over_all_processes_before_the_first_message_too(
+    make_gateway: Callable[..., Gateway],
+) -> None:
+    one, other = (make_gateway({"smsgw.guesses_per_user": "6"}) for _ in range(2))
+    for _ in range(6):
+        one.app.authorization = ("Basic", ("lvv", "wrong"))
+        one.app.get(f"{OUTGOING}/", status=401)
+    one.get(f"{OUTGOING}/", status=429)
+    other.get(f"{OUTGOING}/", status=429)
+
+
+# A cancel whose process was killed
+
+
+def test_a_cancel_that_was_killed_is_finished_after_the_restart(
+    run: Callable[..., Server], spool: Spool
+) -> None:
+    server = run()
+    [id] = server.send(ONE).json["message_id"].values()
+    content = spool.messages()[id]
+    with ThreadPoolExecutor(1) as threads:
+        reply = threads.submit(server.request, "DELETE", f"{OUTGOING}/{id}")
+        spool.wait(lambda: id not in names(spool.outgoing), spool.outgoing)
+        server.kill()  # in its second of grace
+        with pytest.raises((OSError, http.client.HTTPException)):
+            reply.result(TIMEOUT)
+    assert spool.messages() == {f"{id}.LOCK": b""}
+    server.start()
+    spool.wait(lambda: not spool.messages() and not names(spool.cancelling), spool.outgoing, spool.cancelling)
+    assert (spool.cancelled / id).read_bytes() == content
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """What a killed cancel can leave, and what becomes of it: which of the folders hold the message then."""
+
+    name: str
+    is_taken: bool
+    before: frozenset[str]
+    after: frozenset[str]
+
+
+LEFTOVERS = [
+    Leftover("before it was taken", False, frozenset({"outgoing"}), frozenset({"outgoing"})),
+    Leftover("after it was taken", True, frozenset(), frozenset({"cancelled"})),
+    Leftover("smsd has it", True, frozenset({"checked"}), frozenset({"checked"})),
+    Leftover("smsd has sent it", True, frozenset({"sent"}), frozenset({"sent"})),
+    Leftover("smsd has written it anew", True, frozenset({"outgoing"}), frozenset({"outgoing"})),
+]
+
+
+@pytest.mark.parametrize("leftover", LEFTOVERS, ids=lambda leftover: leftover.name)
+def test_what_a_killed_cancel_left_is_finished_by_the_owner(
+    run: Callable[..., Server], spool: Spool, leftover: Leftover
+) -> None:
+    server = run()
+    [id] = server.send(ONE).json["message_id"].values()
+    server.kill()
+    content = (spool.outgoing / id).read_bytes()
+    places = {name: spool.folder / name / id for name in ("outgoing", "checked", "sent")} | {
+        "cancelled": spool.cancelled / id
+    }
+    (spool.outgoing / id).unlink()
+    for name in leftover.before:
+        places[name].write_bytes(content)
+    (spool.cancelling / id).write_bytes(content if leftover.is_taken else b"")
+    lock = spool.outgoing / f"{id}.LOCK"
+    lock.touch()
+    server.start()
+    spool.wait(lambda: not lock.exists() and not names(spool.cancelling), spool.outgoing, spool.cancelling)
+    assert {name for name, path in places.items() if path.exists()} == leftover.after
+    assert {places[name].read_bytes() for name in leftover.after} == {content}

@@ -1,0 +1,386 @@
+"""Plugins: found, configured, ordered, and refused with one sentence that says what to do."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from tests.conftest import Gateway, eventually
+
+BASE = "htpasswd allow"
+
+
+@pytest.fixture
+def refused(
+    make_gateway: Callable[..., Gateway], capsys: pytest.CaptureFixture[str]
+) -> Callable[[dict[str, str | None]], str]:
+    """The sentence with which a gateway of such settings does not start."""
+
+    def start(changes: dict[str, str | None]) -> str:
+        with pytest.raises(SystemExit) as stopped:
+            make_gateway(changes)
+        assert stopped.value.code == 3
+        sentence = capsys.readouterr().err
+        assert sentence.startswith("smsgw does not start: ")
+        assert sentence.count("\n") == 1
+        return sentence
+
+    return start
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"smsgw.plugins": "htpaswd allow"}, ["'htpaswd'", "did you mean 'htpasswd'"]),
+        ({"smsgw.plugins": "htpasswd allow allow"}, ["'allow' twice"]),
+        ({"smsgw.htpasswd.pth": "x"}, ["'smsgw.htpasswd.pth'", "did you mean 'smsgw.htpasswd.path'"]),
+        ({"smsgw.htpasswd.path": None}, ["smsgw.htpasswd.path is missing"]),
+        ({"smsgw.htpasswd.path": " "}, ["smsgw.htpasswd.path is empty"]),
+        ({"smsgw.htpasswd.path": "/nonexistent"}, ["smsgw.htpasswd.path", "/nonexistent", "No such file"]),
+        ({"smsgw.spol": "x"}, ["'smsgw.spol'", "did you mean 'smsgw.spool'"]),
+        ({"smsgw.quota.limits": "x"}, ["'quota'", "does not name"]),
+        ({"smsgw.spool": None}, ["smsgw.spool", "smsgw.smsd_conf"]),
+        ({"smsgw.spool": "spool"}, ["absolute"]),
+        ({"smsgw.smsd_conf": "/etc/smsd.conf"}, ["either"]),
+        ({"smsgw.smsd_conf": "/nonexistent", "smsgw.spool": None}, ["/nonexistent", "No such file"]),
+        ({"smsgw.fsync": "maybe"}, ["smsgw.fsync", "'maybe'"]),
+        ({"smsgw.get_send": "2"}, ["smsgw.get_send", "'2'"]),
+        ({"smsgw.max_parts": "0"}, ["smsgw.max_parts"]),
+        ({"smsgw.max_parts": "256"}, ["smsgw.max_parts"]),
+        ({"smsgw.max_parts": "ten"}, ["smsgw.max_parts", "ten"]),
+        ({"smsgw.max_recipients": "0"}, ["smsgw.max_recipients"]),
+        ({"smsgw.file_mode": "rw"}, ["smsgw.file_mode", "0660"]),
+        ({"smsgw.file_mode": "0060"}, ["smsgw.file_mode"]),
+        ({"smsgw.file_group": "no-such-group"}, ["smsgw.file_group", "no-such-group"]),
+        ({"smsgw.prefix": "../x"}, ["smsgw.prefix"]),
+        ({"smsgw.prefix": ".x"}, ["smsgw.prefix"]),
+        ({"smsgw.region": "XX"}, ["smsgw.region", "'XX'", "RU"]),
+        ({"smsgw.trusted_proxies": "10.0.0.300"}, ["smsgw.trusted_proxies", "10.0.0.300"]),
+        ({"smsgw.default_queue": "a\nb"}, ["smsgw.default_queue"]),
+        ({"debug": "true"}, ["'debug' is no setting", "indented"]),
+        ({"smsgw.plugins": "htpasswd allow signature"}, ["signature", "smsgw.signature.text"]),
+        ({"smsgw.plugins": "htpasswd allow simulator", "smsgw.simulator.delay": "soon"}, ["smsgw.simulator.delay"]),
+    ],
+)
+def test_settings_that_are_wrong(
+    refused: Callable[[dict[str, str | None]], str], changes: dict[str, str | None], words: list[str]
+) -> None:
+    sentence = refused(changes)
+    assert all(word in sentence for word in words), sentence
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("class Plugin:\n    @hookimpl\n    def authorise(self): ...", ["'authorise'", "no hook"]),
+        ("class Plugin:\n    @hookimpl\n    def transfrom(self, text): ...", ["did you mean 'transform'"]),
+        ("class Plugin:\n    @hookimpl\n    def transform(self, txt): ...", ["txt"]),
+        ("class Plugin:\n    def transform(self, text): ...", ["'transform'", "not marked @hookimpl"]),
+        ("import no_such_module", ["needs the module 'no_such_module'"]),
+        ("from smsgw.hookspecs import no_such_name", ["no_such_name"]),
+        ("Other = 1", ["Plugin"]),
+        ("def Plugin(): ...", ["should be a class"]),
+        ("class Plugin:\n    def __init__(self):\n        raise ConfigurationError('turn it off')", ["turn it off"]),
+    ],
+)
+def test_plugins_that_are_wrong(
+    refused: Callable[[dict[str, str | None]], str],
+    distribution: Callable[..., None],
+    source: str,
+    words: list[str],
+) -> None:
+    imports = "from smsgw.hookspecs import hookimpl\nfrom smsgw.model import ConfigurationError\n"
+    distribution("acme", imports + source, rules="Plugin")
+    sentence = refused({"smsgw.plugins": f"{BASE} rules"})
+    assert all(word in sentence for word in ("'rules'", *words)), sentence
+
+
+def test_a_plugin_without_settings(
+    refused: Callable[[dict[str, str | None]], str], distribution: Callable[..., None]
+) -> None:
+    distribution("acme", "class Plugin: ...", rules="Plugin")
+    assert "smsgw.rules.x" in refused({"smsgw.plugins": f"{BASE} rules", "smsgw.rules.x": "1"})
+
+
+def test_a_plugin_that_two_distributions_offer(
+    refused: Callable[[dict[str, str | None]], str], distribution: Callable[..., None]
+) -> None:
+    distribution("acme", "class Plugin: ...", allow="Plugin")
+    assert "acme and smsgw" in refused({})
+
+
+TRANSFORMS = """
+import colander
+from smsgw.hookspecs import hookimpl
+
+class Shout:
+    class Settings(colander.MappingSchema):
+        mark = colander.SchemaNode(colander.String(), missing="!")
+
+    def __init__(self, mark):
+        self.mark = mark
+        self.calls = []
+
+    @hookimpl
+    def transform(self, text):
+        self.calls.append(text)
+        return text.upper() + self.mark
+
+class Reverse:
+    @hookimpl
+    def transform(self, text, identity):
+        assert identity.userid == "lvv"
+        return text[::-1]
+
+class Broken:
+    @hookimpl
+    def transform(self, text):
+        raise RuntimeError("secret detail")
+
+class Empty:
+    @hookimpl
+    def transform(self, text):
+        return ""
+
+class Nothing:
+    @hookimpl
+    def transform(self, text):
+        return None
+"""
+
+
+@pytest.fixture
+def transforms(distribution: Callable[..., None]) -> None:
+    distribution(
+        "acme", TRANSFORMS, **{name.lower(): name for name in ("Shout", "Reverse", "Broken", "Empty", "Nothing")}
+    )
+
+
+@pytest.mark.usefixtures("transforms")
+class TestTransforms:
+    def test_in_order(self, make_gateway: Callable[..., Gateway]) -> None:
+        for plugins, text in (("shout reverse", "?IH"), ("reverse shout", "IH?")):
+            gateway = make_gateway({"smsgw.plugins": f"{BASE} {plugins}", "smsgw.shout.mark": "?"})
+            assert gateway.send(text="hi").json["sent_text"] == text
+
+    def test_once_for_each_text(self, make_gateway: Callable[..., Gateway]) -> None:
+        gateway = make_gateway({"smsgw.plugins": f"{BASE} shout"})
+        gateway.send(mobiles=["79680000000", "79160000000"], text="hi")
+        assert gateway.app.app.registry.plugins.get_plugin("shout").calls == ["hi"]
+
+    @pytest.mark.parametrize(("name", "status"), [("broken", 500), ("empty", 400), ("nothing", 500)])
+    def test_one_that_fails_stops_the_request(
+        self, make_gateway: Callable[..., Gateway], name: str, status: int
+    ) -> None:
+        gateway = make_gateway({"smsgw.plugins": f"{BASE} {name}"})
+        reply = gateway.send(status=status)
+        assert "secret" not in reply.text
+        assert gateway.files() == {}
+
+
+POLICIES = """
+from pyramid.security import Allowed, Denied
+from pyramid.httpexceptions import HTTPServiceUnavailable
+from smsgw.hookspecs import hookimpl
+from smsgw.model import Credentials, Identity, TooMany
+
+class Deny:
+    @hookimpl
+    def permits(self, identity, permission, context):
+        if permission == "send" and context.to == "911":
+            return Denied("not that one")
+
+class Raise:
+    @hookimpl
+    def permits(self, permission):
+        if permission == "send":
+            raise KeyError("secret detail")
+
+class Bogus:
+    @hookimpl
+    def permits(self, permission):
+        return True if permission == "send" else None
+
+class Down:
+    @hookimpl
+    def authenticate(self):
+        raise HTTPServiceUnavailable("the directory is down")
+
+class Stop:
+    @hookimpl
+    def authenticate(self, credentials):
+        return Denied("no") if credentials.userid == "ops" else None
+
+class Any:
+    @hookimpl
+    def authenticate(self, credentials):
+        return Identity(credentials.userid)
+
+class Token:
+    @hookimpl
+    def find_credentials(self, request):
+        if "X-Token" in request.headers:
+            return Credentials("Token", "", request.headers["X-Token"], "127.0.0.1")
+
+    @hookimpl
+    def authenticate(self, credentials):
+        if credentials.scheme == "Token" and credentials.secret == "open sesame":
+            return Identity("lvv")
+
+class Quota:
+    def __init__(self):
+        self.parts = 0
+
+    @hookimpl(wrapper=True)
+    def deliver(self, submission):
+        parts = sum(message.content.parts for message in submission.messages)
+        if parts > 3:
+            raise TooMany(17, "3 parts are enough")
+        messages = yield
+        self.parts += sum(message.content.parts for message in messages)
+        return messages
+
+class Elsewhere:
+    def __init__(self):
+        self.messages = []
+
+    @hookimpl
+    def deliver(self, submission):
+        self.messages += submission.messages
+        return submission.messages
+"""
+
+
+@pytest.fixture
+def policies(distribution: Callable[..., None]) -> None:
+    names = ("Deny", "Raise", "Bogus", "Down", "Stop", "Any", "Token", "Quota", "Elsewhere")
+    distribution("acme", POLICIES, **{name.lower(): name for name in names})
+
+
+@pytest.mark.usefixtures("policies")
+class TestPolicies:
+    def test_any_denied_wins(self, make_gateway: Callable[..., Gateway]) -> None:
+        for order in ("htpasswd allow deny", "htpasswd deny allow"):
+            gateway = make_gateway({"smsgw.plugins": order})
+            reply = gateway.send(mobiles=["911", "79680000000"])
+            assert set(reply.json["errors"]) == {"911"}
+
+    @pytest.mark.parametrize("name", ["raise", "bogus"])
+    def test_one_that_fails_refuses(self, make_gateway: Callable[..., Gateway], name: str) -> None:
+        gateway = make_gateway({"smsgw.plugins": f"{BASE} {name}"})
+        assert "secret" not in gateway.send(status=403).text
+        assert gateway.files() == {}
+
+    def test_a_backend_that_is_down_ends_the_request(self, make_gateway: Callable[..., Gateway]) -> None:
+        gateway = make_gateway({"smsgw.plugins": "down htpasswd allow"})
+        reply = gateway.send(status=503)
+        assert reply.headers["Retry-After"]
+        assert reply.json == {"error": "the directory is down"}
+        assert gateway.get("/no/such/path", status=503).json
+        gateway = make_gateway({"smsgw.plugins": "htpasswd down allow"})
+        gateway.send()
+
+    def test_denied_ends_the_chain(self, make_gateway: Callable[..., Gateway]) -> None:
+        gateway = make_gateway({"smsgw.plugins": "stop any allow", "smsgw.htpasswd.path": None})
+        gateway.send()
+        gateway.send(user="ops", status=401)
+
+    def test_credentials_of_a_plugin(self, make_gateway: Callable[..., Gateway]) -> None:
+        gateway = make_gateway({"smsgw.plugins": "token htpasswd allow"})
+        gateway.get("/api/v1.0/sms/sent/", user=None, headers={"X-Token": "open sesame"})
+        gateway.get("/api/v1.0/sms/sent/", user=None, headers={"X-Token": "wrong"}, status=401)
+        gateway.send()
+
+    @pytest.mark.parametrize("userid", ["a\x85b", "@alarms", " lvv", "lvv ", "u" * 100, "é" * 50])
+    def test_a_userid_that_cannot_be_one(self, make_gateway: Callable[..., Gateway], userid: str) -> None:
+        gateway = make_gateway({"smsgw.plugins": "any allow", "smsgw.htpasswd.path": None})
+        gateway.app.authorization = ("Basic", (userid, "x"))
+        gateway.app.get("/api/v1.0/sms/sent/", status=401)
+
+    def test_a_quota_counts_parts_and_refuses_whole(self, make_gateway: Callable[..., Gateway]) -> None:
+        gateway = make_gateway({"smsgw.plugins": f"{BASE} quota"})
+        quota = gateway.app.app.registry.plugins.get_plugin("quota")
+        reply = gateway.send(mobiles=["79680000000", "79160000000"], text="a" * 161, status=429)
+        assert reply.headers["Retry-After"] == "17"
+        assert reply.json == {"error": "3 parts are enough"}
+        assert gateway.files() == {}
+        gateway.send(text="a" * 161)
+        assert quota.parts == 2
+
+    def test_carried_elsewhere(self, make_gateway: Callable[..., Gateway]) -> None:
+        gateway = make_gateway({"smsgw.plugins": f"{BASE} elsewhere"})
+        key = {"Idempotency-Key": "elsewhere-1"}
+        elsewhere = gateway.app.app.registry.plugins.get_plugin("elsewhere")
+        for _ in range(2):
+            gateway.send(text="Hi", status=201)
+        replies = [
+            gateway.call(
+                "POST_JSON", "/api/v1.0/sms/outgoing", {"mobiles": ["911"], "text": "Hi"}, headers=key, status=201
+            )
+            for _ in range(2)
+        ]
+        assert replies[0].body == replies[1].body
+        assert len(elsewhere.messages) == 3
+        assert gateway.files() == {}
+
+
+BACKGROUND = """
+import threading
+from smsgw.hookspecs import hookimpl
+
+class Work:
+    def __init__(self):
+        self.begun, self.ended, self.times = threading.Event(), threading.Event(), 0
+
+    @hookimpl
+    def background(self, stop):
+        self.times += 1
+        self.begun.set()
+        stop.wait()
+        self.ended.set()
+
+    def includeme(self, config):
+        config.add_route("acme", "/acme")
+        config.add_view(lambda request: {"who": request.identity.userid}, route_name="acme", renderer="json")
+
+class Views:
+    def includeme(self, config):
+        config.add_route("acme2", "/acme2")
+        config.add_view(lambda request: "two", route_name="acme2", renderer="json", permission="read-all")
+"""
+
+
+def test_background_and_views(make_gateway: Callable[..., Gateway], distribution: Callable[..., None]) -> None:
+    distribution("acme", BACKGROUND, work="Work", views="Views")
+    gateway = make_gateway({"smsgw.plugins": f"{BASE} work views"})
+    work = gateway.app.app.registry.plugins.get_plugin("work")
+    assert work.begun.wait(10)
+    assert gateway.get("/acme").json == {"who": "lvv"}
+    gateway.get("/acme", user=None, status=401)
+    gateway.get("/acme2", status=403)
+    assert gateway.get("/acme2", user="root").json == "two"
+
+    second = make_gateway({"smsgw.plugins": f"{BASE} work views"})
+    waiting = second.app.app.registry.plugins.get_plugin("work")
+    assert not waiting.begun.is_set()
+    gateway.app.app.registry.owner.stop()
+    assert work.ended.is_set()
+    assert waiting.begun.wait(10)
+    assert not [thread for thread in threading.enumerate() if thread.name == "smsgw-work" and not thread.is_alive()]
+
+
+def test_background_follows_a_spool_that_is_made_anew(
+    make_gateway: Callable[..., Gateway], distribution: Callable[..., None]
+) -> None:
+    distribution("acme", BACKGROUND, work="Work", views="Views")
+    gateway = make_gateway({"smsgw.plugins": f"{BASE} work"})
+    work = gateway.app.app.registry.plugins.get_plugin("work")
+    assert work.begun.wait(10)
+    gateway.spool.rename(gateway.spool.with_name("old"))
+    assert work.ended.wait(10)
+    (gateway.spool / "outgoing").mkdir(parents=True)
+    eventually(lambda: work.times == 2)
+    gateway.send()
+    assert len(gateway.files()) == 1
