@@ -14,7 +14,6 @@ import struct
 from pathlib import Path
 from types import TracebackType
 
-
 # In smsgw's own folder: what each process is writing, what is committed, replies under an Idempotency-Key, messages
 # that are being taken back and that were, and wrong passwords.
 FOLDERS = ("writers", "ready", "receipts", "cancelling", "cancelled", "guesses")
