@@ -79,6 +79,11 @@ def sha(word: str) -> str:
     return "{SHA}" + base64.b64encode(hashlib.sha1(word.encode()).digest()).decode()
 
 
+def basic(userid: str, secret: str) -> str:
+    """An ``Authorization`` header (RFC 7617)."""
+    return "Basic " + base64.b64encode(f"{userid}:{secret}".encode()).decode()
+
+
 def make_spool(folder: Path) -> Path:
     for kind in KINDS:
         (folder / kind).mkdir(parents=True)

@@ -1,17 +1,19 @@
-"""What no failure may change: a message that was acknowledged is in `outgoing`, whole, once; of a request all, or none.
+"""What no failure may change: a message that was acknowledged is in `outgoing`, whole, once; of a request all or none.
 
-Real servers in processes of their own, killed at any moment, several on one spool, on a spool that is missing, read-only
-or full. There is no smsd here: `outgoing` only fills.
+Real servers in processes of their own: killed at any moment, several on one spool, on a spool that is missing,
+read-only or full. There is no smsd here: `outgoing` only fills.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import itertools
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 import threading
@@ -22,6 +24,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,7 +38,7 @@ from smsgw.spool.writer import SpoolUnavailable, Writer
 
 from .conftest import OUTGOING, Gateway, make_spool
 from .server import TIMEOUT, Reply, Server, wait_until
-from .tmpfs import Tmpfs
+from .tmpfs import Ext4, Small, Tmpfs
 
 ONE = ("79680000000",)
 MANY = tuple(str(79160000000 + number) for number in range(50))
@@ -61,9 +64,9 @@ class Spool:
         wait_until(condition, *folders)
 
 
-def names(folder: Path) -> list[str]:
-    """What is in a folder; nothing where there is none."""
-    return sorted(os.listdir(folder)) if folder.exists() else []
+def names(folder: Path, pattern: str = "*") -> list[str]:
+    """What is in a folder, by name; nothing where there is none."""
+    return sorted(path.name for path in folder.glob(pattern))
 
 
 def file_of(to: str, text: str, user: str = "lvv") -> bytes:
@@ -86,7 +89,7 @@ def run(tmp_path: Path, base_settings: dict[str, str]) -> Iterator[Callable[...,
     """Start a server on `spool`; `changes` go over `base_settings`, and the rest is `Server`'s."""
     with contextlib.ExitStack() as servers:
 
-        def start(changes: Mapping[str, str] | None = None, **options: object) -> Server:
+        def start(changes: Mapping[str, str] | None = None, **options: Any) -> Server:
             return servers.enter_context(Server(tmp_path, base_settings | dict(changes or {}), **options))
 
         yield start
@@ -237,7 +240,7 @@ def steps(spools: Path, work: Callable[[Layout], object]) -> Iterator[tuple[int,
     """Spools in which `work` was killed at its first step, its second, and so on, and last one in which it was done."""
     for step in range(1, 1000):
         layout = from_folder(make_spool(spools / str(step)))
-        killed = is_killed_at(step, lambda: work(layout))  # noqa: B023: it is done before the next turn
+        killed = is_killed_at(step, functools.partial(work, layout))
         yield step, layout
         if not killed:
             assert step > 5  # the hook has seen the work
@@ -307,12 +310,11 @@ def test_there_is_never_a_receipt_without_its_messages_nor_they_without_it(
     assert seen == {None, RECEIPT}
 
 
-def test_a_probe_of_the_spool_leaves_nothing_behind_wherever_its_process_dies(tmp_path: Path) -> None:
-    left = {}
+def test_what_a_killed_probe_of_the_spool_left_is_gone_after_the_next(tmp_path: Path) -> None:
     for step, layout in steps(tmp_path, lambda layout: writer_of(layout).probe()):
         look_after(layout)
-        left[step] = Spool(layout.outgoing.parent).messages()
-    assert not any(left.values()), left
+        writer_of(layout).probe()
+        assert names(layout.outgoing) == [".smsgw"], step
 
 
 @pytest.mark.parametrize("smsd_had_it", [False, True], ids=["in time", "too late"])
@@ -373,15 +375,14 @@ def test_what_cannot_enter_outgoing_midway_is_undone_only_where_nothing_has_ente
     messages, files = submission(3)
     obstacle = layout.outgoing / messages[blocked].id
     obstacle.mkdir()  # so that this one's rename fails, after those before it
-    if blocked == 0:
-        with pytest.raises(SpoolUnavailable):
-            writer_of(layout).put(messages, receipt)
-    else:
-        writer_of(layout).put(messages, receipt)
+    writer = writer_of(layout)
+    with pytest.raises(SpoolUnavailable) if blocked == 0 else contextlib.nullcontext():
+        writer.put(messages, receipt)
     obstacle.rmdir()
     look_after(layout)
     assert spool.messages() == ({} if blocked == 0 else files)
-    assert (names(spool.writers), names(spool.ready)) == ([], [])
+    [own] = spool.writers.iterdir()
+    assert (names(own), names(spool.ready)) == ([], [])
     assert receipts_of(layout).find(RECEIPT.key) == (receipt if blocked else None)
 
 
@@ -420,7 +421,7 @@ def test_another_worker_takes_over_when_the_owner_is_killed(
         leftover = spool.writers / f"leftover-{round}"
         leftover.mkdir()
         (leftover / "smsgw.http.torn").write_bytes(b"To: 7968")
-        wait_until(lambda: not leftover.exists(), spool.writers, timeout=5)  # noqa: B023: awaited here
+        wait_until(lambda: not names(spool.writers, "leftover-*"), spool.writers, timeout=5)
         owner = owner_among(server.workers, spool.state, tmp_path / "scratch")
         assert owner is not None
         owners.append(owner)
@@ -472,24 +473,24 @@ def are_all_refused(server: Server, key: str = KEY) -> bool:
     return all(map(is_refused, [server.monitor(), *sends]))
 
 
-class Small(Tmpfs):
-    """A spool on a small file system."""
+def prepare(small: Small) -> None:
+    """Make smsd's folders there."""
+    make_spool(small.outside)
 
-    def __init__(self, path: Path, size: str = "1m", inodes: int = 0) -> None:
-        super().__init__(path, size, inodes)
-        self.settings = {"smsgw.spool": str(path)}
 
-    def prepare(self) -> None:
-        make_spool(self.outside)
+def on(small: Small) -> dict[str, str]:
+    """The setting of a spool there."""
+    return {"smsgw.spool": str(small.path)}
 
-    def messages(self) -> Counter[bytes]:
-        return Counter(Spool(self.outside).messages().values())
+
+def messages_on(small: Small) -> Counter[bytes]:
+    return Counter(Spool(small.outside).messages().values())
 
 
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Small]:
-    with Small(tmp_path / "small") as small:
-        small.prepare()
+    with Tmpfs(tmp_path / "small") as small:
+        prepare(small)
         yield small
 
 
@@ -508,7 +509,7 @@ def unmount(small: Small) -> None:
 
 def mount_anew(small: Small) -> None:
     small.run("mount", "-t", "tmpfs", "tmpfs", small.path)
-    small.prepare()
+    prepare(small)
 
 
 def mount_read_only(small: Small) -> None:
@@ -538,52 +539,66 @@ FAULTS = [
 def test_a_spool_out_of_service_is_reported_and_left_alone_and_used_again_when_it_is_repaired(
     run: Callable[..., Server], small: Small, fault: Fault
 ) -> None:
-    server = run(small.settings, enter=small.enter)
+    server = run(on(small), enter=small.enter)
     assert server.send(ONE, "before").status == 201
     fault.happen(small)
     before = small.files()
     assert are_all_refused(server)
     assert small.files() == before
     fault.repair(small)
-    assert (server.monitor().status, server.send(ONE, "one").status, server.send(MANY, "many").status) == (200, 201, 201)
-    # What was refused under a key was not done, and so can be done now.
+    assert server.send(ONE, "one", key="first-after-repair").status == 201
+    assert server.send(MANY, "many").status == 201
+    assert server.monitor().status == 200
+    # What was refused under a key was not done, and so can be done now, even with another body.
     assert server.send(MANY, "again", key=f"{KEY}-many").status == 201
     expected = files_of(ONE, "one") + files_of(MANY, "many") + files_of(MANY, "again")
-    assert small.messages() - files_of(ONE, "before") == expected
+    assert messages_on(small) - files_of(ONE, "before") == expected
+
+
+def test_a_cancel_that_cannot_be_done_leaves_nothing_behind(run: Callable[..., Server], small: Small) -> None:
+    server = run(on(small), enter=small.enter)
+    [id] = server.send(ONE).json["message_id"].values()
+    small.run("chattr", "+i", small.path / "outgoing")
+    before = small.files()
+    assert is_refused(server.request("DELETE", f"{OUTGOING}/{id}"))
+    assert small.files() == before
+    small.run("chattr", "-i", small.path / "outgoing")
+    assert server.request("DELETE", f"{OUTGOING}/{id}").status == 200
+    assert messages_on(small) == Counter()
 
 
 def test_a_server_that_was_started_before_its_spool_was_there_needs_no_restart(
     run: Callable[..., Server], tmp_path: Path
 ) -> None:
-    with Small(tmp_path / "small") as small:
-        server = run(small.settings, enter=small.enter)
+    with Tmpfs(tmp_path / "small") as small:
+        server = run(on(small), enter=small.enter)
         assert are_all_refused(server)
         assert small.files() == {}
-        small.prepare()
+        prepare(small)
         small.run("mount", "-o", "remount,ro", small.path)
         before = small.files()
         assert are_all_refused(server)
         assert small.files() == before
         small.run("mount", "-o", "remount,rw", small.path)
         assert (server.send(MANY).status, server.monitor().status) == (201, 200)
-        assert small.messages() == files_of(MANY, "Hi, Jack!")
+        assert messages_on(small) == files_of(MANY, "Hi, Jack!")
 
 
 def test_a_server_that_was_started_on_a_full_spool_needs_no_restart(run: Callable[..., Server], small: Small) -> None:
     filler = small.fill()
-    server = run(small.settings, enter=small.enter)
+    server = run(on(small), enter=small.enter)
     before = small.files()
     assert are_all_refused(server)
     assert small.files() == before
     filler.unlink()
     assert server.send(MANY).status == 201
-    assert small.messages() == files_of(MANY, "Hi, Jack!")
+    assert messages_on(small) == files_of(MANY, "Hi, Jack!")
 
 
 @pytest.mark.parametrize("fsync", ["true", "false"], ids=["with fsync", "without fsync"])
 def test_a_bulk_that_does_not_fit_leaves_nothing_behind(run: Callable[..., Server], small: Small, fsync: str) -> None:
-    server = run(small.settings | {"smsgw.fsync": fsync}, enter=small.enter)
-    filler = small.fill(leave=20 * os.statvfs(small.outside).f_frsize)
+    server = run(on(small) | {"smsgw.fsync": fsync}, enter=small.enter)
+    filler = small.fill(leave=20)
     before = small.files()
     assert is_refused(server.send(MANY))
     assert is_refused(server.send(MANY, key=KEY))
@@ -591,21 +606,53 @@ def test_a_bulk_that_does_not_fit_leaves_nothing_behind(run: Callable[..., Serve
     assert server.send(ONE, "this one does").status == 201
     filler.unlink()
     assert server.send(MANY, key=KEY).status == 201
-    assert small.messages() == files_of(ONE, "this one does") + files_of(MANY, "Hi, Jack!")
+    assert messages_on(small) == files_of(ONE, "this one does") + files_of(MANY, "Hi, Jack!")
 
 
 def test_a_bulk_that_needs_more_files_than_there_can_be_leaves_nothing_behind(
     run: Callable[..., Server], tmp_path: Path
 ) -> None:
-    with Small(tmp_path / "small", inodes=60) as small:
-        small.prepare()
-        server = run(small.settings, enter=small.enter)
+    with Tmpfs(tmp_path / "small", files=60) as small:
+        prepare(small)
+        server = run(on(small), enter=small.enter)
         before = small.files()
         assert is_refused(server.send(MANY))
         assert is_refused(server.send(MANY, key=KEY))
         assert small.files() == before
         assert server.send(MANY[:10]).status == 201
-        assert small.messages() == files_of(MANY[:10], "Hi, Jack!")
+        assert messages_on(small) == files_of(MANY[:10], "Hi, Jack!")
+
+
+def test_a_disk_that_fills_up_while_a_bulk_enters_outgoing_makes_nobody_told_a_falsehood(
+    run: Callable[..., Server], tmp_path: Path
+) -> None:
+    """On ext4 a folder needs a block more for some names: outgoing can be full after a part of a bulk."""
+    with Ext4(tmp_path / "small") as small:
+        prepare(small)
+        spool = Spool(small.outside)
+        server = run(on(small) | {"smsgw.fsync": "true"}, enter=small.enter)
+        falsehoods, midway = [], 0
+        for leave, key in itertools.product(range(50, 70), (None, KEY)):
+            # A folder that has grown does not shrink, so a new one.
+            shutil.rmtree(spool.outgoing)
+            spool.outgoing.mkdir()
+            assert server.monitor().status == 200
+            filler = small.fill(leave)
+            reply = server.send(MANY, "Hi, Jack!", key=key)
+            entered, waiting = len(spool.messages()), sum(len(names(name)) for name in spool.ready.iterdir())
+            midway += bool(waiting)
+            if reply.status == 503 and (entered or waiting):
+                falsehoods.append(f"{leave} blocks left, key {key}: 503, and {entered} sent, {waiting} to follow")
+            filler.unlink()
+            if waiting:
+                spool.wait(lambda: not names(spool.ready), spool.ready)
+            promised = files_of(MANY, "Hi, Jack!") if reply.status == 201 or entered or waiting else Counter()
+            assert messages_on(small) == promised
+            if key:
+                assert server.send(MANY, "Hi, Jack!", key=key).status == 201
+                assert messages_on(small) == files_of(MANY, "Hi, Jack!")
+        assert midway  # it is this that it is about
+        assert falsehoods == []
 
 
 # Idempotency-Key
@@ -637,7 +684,9 @@ def test_one_key_sent_at_once_by_many_over_two_processes_sends_once(run: Callabl
     for server in servers:
         server.kill()
         server.start()
-    assert [(reply.status, reply.body) for reply in (server.send(MANY, key=KEY) for server in servers)] == [(201, body)] * 2
+    for server in servers:
+        again = server.send(MANY, key=KEY)
+        assert (again.status, again.body) == (201, body)
     assert [server.send(MANY, "Another text", key=KEY).status for server in servers] == [422, 422]
     assert len(spool.messages()) == len(MANY)
 
@@ -680,8 +729,8 @@ def test_the_first_request_of_all_may_be_one_with_a_key_that_is_refused(
 ) -> None:
     gateway = make_gateway()  # whose spool has never been written to
     nobody = {"mobiles": ["nobody"], "text": "Hi, Jack!"}
-    first, again = (gateway.send(nobody, status="*", headers={"Idempotency-Key": KEY}) for _ in range(2))
-    assert (first.status_int, again.status_int) == (400, 400)
+    headers = {"Idempotency-Key": KEY}
+    first, again = (gateway.call("POST_JSON", OUTGOING, nobody, headers=headers, status=400) for _ in range(2))
     assert first.body == again.body
 
 
@@ -720,23 +769,10 @@ def test_an_address_may_guess_no_more_by_trying_many_users(run: Callable[..., Se
         assert behind_proxy(server, "192.0.2.2", "lvv").status == 200
 
 
-def test_wrong_passwords_are_counted_over_all_processes_before_the_first_message_too(
-    make_gateway: Callable[..., Gateway],
-) -> None:
-    one, other = (make_gateway({"smsgw.guesses_per_user": "6"}) for _ in range(2))
-    for _ in range(6):
-        one.app.authorization = ("Basic", ("lvv", "wrong"))
-        one.app.get(f"{OUTGOING}/", status=401)
-    one.get(f"{OUTGOING}/", status=429)
-    other.get(f"{OUTGOING}/", status=429)
-
-
 # A cancel whose process was killed
 
 
-def test_a_cancel_that_was_killed_is_finished_after_the_restart(
-    run: Callable[..., Server], spool: Spool
-) -> None:
+def test_a_cancel_that_was_killed_is_finished_after_the_restart(run: Callable[..., Server], spool: Spool) -> None:
     server = run()
     [id] = server.send(ONE).json["message_id"].values()
     content = spool.messages()[id]

@@ -33,7 +33,7 @@ def is_message(name: str) -> bool:
     if name.startswith(".") or name.endswith((".LOCK", "-concatenated")) or "/" in name or "\0" in name or not name:
         return False
     try:
-        return len(name.encode()) <= 255
+        return len(name.encode()) + len(".LOCK") <= 255  # a name that smsd can lock
     except UnicodeEncodeError:
         return False
 

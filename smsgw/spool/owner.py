@@ -15,12 +15,16 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import pluggy
 from pyramid.config import Configurator
 from pyramid.events import ApplicationCreated
+from pyramid.registry import Registry
 
+from smsgw.model import Event
 from smsgw.spool.folders import GRACE, Folders
 from smsgw.spool.layout import Layout
 from smsgw.spool.locks import Lock, Locks
+from smsgw.spool.tracker import Tracker
 from smsgw.spool.writer import release
 
 PERIOD = 1.0  # seconds between two looks
@@ -170,16 +174,25 @@ def _watched(name: str, work: Work, stop: threading.Event) -> None:
             stop.wait(10)
 
 
+def _tracker(registry: Registry, plugin: pluggy.HookImpl) -> Tracker:
+    def tell(events: Sequence[Event]) -> None:
+        plugin.function(*([events] if plugin.argnames else []))
+
+    return Tracker(registry.layout, registry.folders, plugin.plugin_name, tell)
+
+
 def includeme(config: Configurator) -> None:
     """Start the owner with the application."""
     registry = config.registry
-    works = registry.plugins.hook.background.get_hookimpls()
+    works = [(work.plugin_name, work.function) for work in registry.plugins.hook.background.get_hookimpls()]
+    for plugin in registry.plugins.hook.notify.get_hookimpls():
+        works.append((plugin.plugin_name, _tracker(registry, plugin).run))
     registry.owner = Owner(
         registry.layout,
         registry.locks,
         registry.folders,
         fsync=registry.smsgw.fsync,
-        background=[(work.plugin_name, work.function) for work in reversed(works)],
+        background=works,
         expire=(registry.receipts.expire, registry.guesses.expire),
     )
 

@@ -1,0 +1,101 @@
+"""Imports point one way, and every hook is documented and tested: read from the source, not from what runs."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from pathlib import Path
+
+import pytest
+
+from smsgw import hookspecs
+
+ROOT = Path(__file__).parent.parent
+PUBLIC = {"smsgw.model", "smsgw.hookspecs", "smsgw.numbers", "smsgw.text", "smsgw.settings"}
+PUBLIC |= {"smsgw.spool.file", "smsgw.spool.layout"}
+
+# What each module, or all of a package, may import of ours.
+MAY_IMPORT = {
+    "smsgw.model": set(),
+    "smsgw.hookspecs": {"smsgw.model"},
+    "smsgw.numbers": set(),
+    "smsgw.text": set(),
+    "smsgw.settings": {"smsgw.model", "smsgw.numbers", "smsgw.text"},
+    "smsgw.plugins": {"smsgw", "smsgw.model", "smsgw.hookspecs", "smsgw.settings"},
+    "smsgw.spool": {"smsgw.model", "smsgw.numbers", "smsgw.text", "smsgw.spool", "smsgw.settings"},
+    "smsgw.guessing": {"smsgw.spool"},
+    "smsgw.security": {"smsgw.guessing", "smsgw.model", "smsgw.settings"},
+    "smsgw.gateway": {
+        *("smsgw.model", "smsgw.hookspecs", "smsgw.numbers", "smsgw.text"),
+        *("smsgw.security", "smsgw.settings", "smsgw.spool"),
+    },
+    "smsgw.errors": {"smsgw.model", "smsgw.gateway", "smsgw.spool", "smsgw.views"},
+    "smsgw.views": {"smsgw", "smsgw.errors", "smsgw.gateway", "smsgw.plugins", "smsgw.security", "smsgw.views"},
+    "smsgw": {"smsgw.model"},
+    "smsgw_plugins": PUBLIC,
+}
+
+
+def modules() -> list[tuple[str, Path]]:
+    found = []
+    for package, folder in (("smsgw", "smsgw"), ("smsgw_plugins", "plugins")):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            parts = path.relative_to(ROOT / folder).with_suffix("").parts
+            found.append((".".join([package, *(part for part in parts if part != "__init__")]), path))
+    return found
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= (names & {name for name, _ in modules()}) or {str(node.module)}
+    return found
+
+
+def package_of(module: str) -> str:
+    """The entry of ``MAY_IMPORT`` that rules a module."""
+    return next(name for name in (module, module.rpartition(".")[0], module.partition(".")[0]) if name in MAY_IMPORT)
+
+
+@pytest.mark.parametrize(("module", "path"), modules())
+def test_imports_point_one_way(module: str, path: Path) -> None:
+    ours = {name for name, _ in modules()} & imports(path)
+    allowed = MAY_IMPORT[package_of(module)]
+    strays = {name for name in ours - {module} if name not in allowed and package_of(name) not in allowed - {"smsgw"}}
+    assert not strays
+
+
+def test_the_spool_knows_no_http() -> None:
+    for module, path in modules():
+        if module.startswith("smsgw.spool."):
+            foreign = {name for name in imports(path) if name.startswith(("pyramid", "webob", "cornice"))}
+            assert foreign <= {"pyramid.config", "pyramid.events", "pyramid.registry"}
+
+
+def hooks() -> list[str]:
+    return [name for name in vars(hookspecs) if hasattr(getattr(hookspecs, name), "smsgw_spec")]
+
+
+@pytest.mark.parametrize("hook", hooks())
+def test_every_hook_is_documented_with_its_signature(hook: str) -> None:
+    function = getattr(hookspecs, hook)
+    signature = f"{hook}{inspect.signature(function)}".replace("'", "")
+    assert inspect.getdoc(function)
+    assert f"`{signature}`" in (ROOT / "docs" / "plugins.md").read_text()
+
+
+@pytest.mark.parametrize("hook", hooks())
+def test_every_hook_is_tested(hook: str) -> None:
+    sources = [path.read_text() for path in (ROOT / "tests").rglob("test_*.py")]
+    assert any(f"def {hook}(self" in source for source in sources)
+
+
+def test_plugins_fit_on_a_screen() -> None:
+    for module, path in modules():
+        if module.startswith("smsgw_plugins."):
+            assert len(path.read_text().splitlines()) <= 180, module

@@ -1,0 +1,168 @@
+"""Who is asking: credentials of every kind, and guessing slowed down."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from smsgw.guessing import Guesses
+from tests.conftest import Gateway, basic
+
+LIST = "/api/v1.0/sms/sent/"
+
+
+def ask(gateway: Gateway, header: str | None, status: int, address: str = "10.0.0.1", **headers: str) -> dict[str, str]:
+    gateway.app.authorization = None
+    sent = ({"Authorization": header} if header is not None else {}) | headers
+    reply = gateway.app.get(LIST, headers=sent, extra_environ={"REMOTE_ADDR": address}, status=status)
+    return dict(reply.headers)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        None,
+        "",
+        "Basic",
+        "Basic ",
+        "Basic !!!",
+        "Basic bHZ2",
+        "Basic " + base64.b64encode(b":SecretPAss").decode(),
+        "Basic " + base64.b64encode(b"lvv\0:SecretPAss").decode(),
+        "Basic " + base64.b64encode(b"\xff\xfe:x").decode(),
+        basic("lvv", ""),
+        basic("lvv", "secretpass"),
+        basic("LVV", "SecretPAss"),
+        basic("lvv", "SecretPAss\n"),
+        basic("lvv", "x" * 100000),
+        basic("x" * 100000, "x"),
+        "Bearer",
+        "Bearer token",
+        "Digest username=lvv",
+        "Basic Basic " + basic("lvv", "SecretPAss"),
+        basic("lvv", "SecretPAss") + " x",
+    ],
+)
+def test_not_let_in(gateway: Gateway, header: str | None) -> None:
+    assert ask(gateway, header, 401)["WWW-Authenticate"] == 'Basic realm="smsgw"'
+
+
+@pytest.mark.parametrize("scheme", ["Basic", "basic", "BASIC"])
+def test_let_in(gateway: Gateway, scheme: str) -> None:
+    ask(gateway, basic("lvv", "SecretPAss").replace("Basic", scheme), 200)
+
+
+@given(st.text(st.characters(max_codepoint=255, exclude_characters="\r\n")))
+def test_any_authorization_header(gateway: Gateway, header: str) -> None:
+    ask(gateway, header, 401, address="10.9.9.9")
+    ask(gateway, "Basic " + header, 401, address="10.9.9.9")
+
+
+@given(st.binary())
+def test_any_basic_credentials(gateway: Gateway, pair: bytes) -> None:
+    gateway.app.authorization = None
+    header = {"Authorization": "Basic " + base64.b64encode(pair).decode()}
+    gateway.app.get(LIST, headers=header, extra_environ={"REMOTE_ADDR": os.urandom(4).hex()}, status=401)
+
+
+class TestGuessing:
+    WRONG, RIGHT = basic("lvv", "wrong"), basic("lvv", "SecretPAss")
+
+    def test_a_user_from_an_address(self, make_gateway: Callable[..., Gateway]) -> None:
+        gateway = make_gateway({"smsgw.guesses_per_user": "3"})
+        for _ in range(3):
+            ask(gateway, self.WRONG, 401)
+        for header in (self.WRONG, self.RIGHT):
+            assert 0 < int(ask(gateway, header, 429)["Retry-After"]) <= 60
+        ask(gateway, self.RIGHT, 200, address="10.0.0.2")
+        ask(gateway, basic("ops", "Alarm!ng"), 200)
+
+    def test_a_success_clears_the_user_there(self, make_gateway: Callable[..., Gateway]) -> None:
+        gateway = make_gateway({"smsgw.guesses_per_user": "3", "smsgw.guesses_per_address": "0"})
+        for _ in range(5):
+            ask(gateway, self.WRONG, 401)
+            ask(gateway, self.WRONG, 401)
+            ask(gateway, self.RIGHT, 200)
+
+    def test_an_address(self, make_gateway: Callable[..., Gateway]) -> None:
+        gateway = make_gateway({"smsgw.guesses_per_address": "5"})
+        for number in range(5):
+            ask(gateway, basic(f"user{number}", "wrong"), 401)
+        ask(gateway, self.RIGHT, 429)
+        ask(gateway, "Bearer token", 429)
+        ask(gateway, None, 401)
+        ask(gateway, self.RIGHT, 200, address="10.0.0.2")
+
+    def test_an_address_of_ipv6_is_its_network(self, make_gateway: Callable[..., Gateway]) -> None:
+        gateway = make_gateway({"smsgw.guesses_per_address": "3"})
+        for number in range(3):
+            ask(gateway, basic(f"user{number}", "wrong"), 401, address=f"2001:db8::{number}")
+        ask(gateway, self.RIGHT, 429, address="2001:db8::ffff")
+        ask(gateway, self.RIGHT, 200, address="2001:db8:0:1::1")
+
+    def test_no_limit(self, make_gateway: Callable[..., Gateway]) -> None:
+        gateway = make_gateway({"smsgw.guesses_per_user": "0", "smsgw.guesses_per_address": "0"})
+        for _ in range(150):
+            ask(gateway, self.WRONG, 401)
+        ask(gateway, self.RIGHT, 200)
+
+    def test_forwarded_addresses_are_not_believed(self, make_gateway: Callable[..., Gateway]) -> None:
+        gateway = make_gateway({"smsgw.guesses_per_user": "3"})
+        for number in range(3):
+            ask(gateway, self.WRONG, 401, **{"X-Forwarded-For": f"10.1.1.{number}"})
+        ask(gateway, self.RIGHT, 429, **{"X-Forwarded-For": "10.1.1.9"})
+
+    def test_a_trusted_proxy_s_are(self, make_gateway: Callable[..., Gateway]) -> None:
+        gateway = make_gateway({"smsgw.guesses_per_user": "3", "smsgw.trusted_proxies": "10.0.0.1 192.168.0.0/16"})
+        forwarded = {"X-Forwarded-For": "6.6.6.6, 10.1.1.1, 192.168.3.4"}
+        for _ in range(3):
+            ask(gateway, self.WRONG, 401, **forwarded)
+        ask(gateway, self.RIGHT, 429, **{"X-Forwarded-For": "10.1.1.1"})
+        ask(gateway, self.RIGHT, 200, **{"X-Forwarded-For": "6.6.6.6"})
+        ask(gateway, self.RIGHT, 200)
+        ask(gateway, self.RIGHT, 200, **{"X-Forwarded-For": "10.1.1.1, bogus"})
+        ask(gateway, self.RIGHT, 429, address="10.1.1.1")
+
+    def test_where_nothing_can_be_written(self, tmp_path: Path) -> None:
+        guesses = Guesses(tmp_path / "nowhere", 3, 100)
+        for _ in range(3):
+            assert guesses.wait("lvv", "10.0.0.1") == 0
+            guesses.wrong("lvv", "10.0.0.1")
+        assert guesses.wait("lvv", "10.0.0.1") > 0
+        assert guesses.wait("ops", "10.0.0.1") == 0
+        guesses.right("lvv", "10.0.0.1")
+        assert guesses.wait("lvv", "10.0.0.1") == 0
+
+    def test_a_counter_that_is_broken(self, tmp_path: Path) -> None:
+        guesses = Guesses(tmp_path, 3, 0)
+        for junk in (b"x", b"\xff" * 800, os.urandom(1000)):
+            guesses.wrong("lvv", "10.0.0.1")
+            (counter,) = tmp_path.iterdir()
+            counter.write_bytes(junk)
+            assert 0 <= guesses.wait("lvv", "10.0.0.1") <= 60
+
+    def test_what_no_longer_counts_is_forgotten(self, tmp_path: Path) -> None:
+        guesses = Guesses(tmp_path, 3, 3)
+        guesses.wrong("lvv", "10.0.0.1")
+        guesses.expire()
+        assert len(list(tmp_path.iterdir())) == 2
+        for counter in tmp_path.iterdir():
+            os.utime(counter, (0, 0))
+        guesses.expire()
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_no_secret_is_logged(make_gateway: Callable[..., Gateway], caplog: pytest.LogCaptureFixture) -> None:
+    gateway = make_gateway({"smsgw.guesses_per_user": "2"})
+    for header in (basic("lvv", "Sup3rSecret"), basic("nobody", "Sup3rSecret"), "Bearer Sup3rSecret") * 2:
+        ask(gateway, header, 401)
+    ask(gateway, basic("lvv", "Sup3rSecret"), 429)
+    files = b"".join(path.read_bytes() for path in gateway.spool.rglob("*") if path.is_file())
+    assert "Sup3rSecret" not in caplog.text
+    assert b"Sup3rSecret" not in files
