@@ -1,0 +1,257 @@
+"""What README, docs and ini files say is what happens: commands are run, settings are set, examples are tried."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from pyramid.paster import get_app
+
+from smsgw.settings import CoreSchema
+from tests.conftest import Gateway, eventually, make_spool, sha
+from tests.server import Server, free_port
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+PRODUCTION = (ROOT / "production.ini").read_text()
+SHIPPED = ("htpasswd", "allow", "whitelist", "transliterate", "signature", "simulator")
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, re.S)
+
+
+def known_settings() -> set[str]:
+    found = {f"smsgw.{node.name}" for node in CoreSchema().children}
+    for name in SHIPPED:
+        plugin = getattr(importlib.import_module(f"smsgw_plugins.{name}"), name.capitalize())
+        found |= {f"smsgw.{name}.{node.name}" for node in plugin.Settings().children}
+    return found
+
+
+@pytest.fixture
+def development(tmp_path: Path) -> Iterator[None]:
+    """The development gateway as the README's first command serves it, with a spool of the test's own."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if probe.connect_ex(("127.0.0.1", 5000)) == 0:
+            pytest.skip("a free port 5000: something else listens on it")
+    for name in ("development.ini", "development.htpasswd"):
+        shutil.copy(ROOT / name, tmp_path)
+    pserve = Path(sys.executable).with_name("pserve")
+    process = subprocess.Popen([pserve, tmp_path / "development.ini"], stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr is not None
+        assert any("Serving on" in line for line in process.stderr)
+        yield
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def run(command: str) -> tuple[int, dict[str, object]]:
+    """A ``curl -i`` command as the README has it: status and JSON."""
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    reply = subprocess.run(shlex.split(command), capture_output=True, text=True, check=True).stdout
+    head, _, body = reply.partition("\n\n")
+    return int(head.split()[1]), json.loads(body)
+
+
+@pytest.mark.usefixtures("development")
+def test_the_first_message() -> None:
+    send, read = (block for block in blocks(README, "sh") if block.startswith("curl"))
+    status, sent = run(send)
+    assert status == 201
+    example, example_of_sent = (json.loads(block) for block in blocks(README, "json"))
+    assert sent.keys() == example.keys()
+    ids = sent.pop("message_id")
+    assert isinstance(ids, dict)
+    assert ids.keys() == example.pop("message_id").keys()
+    assert sent == example
+    command = read.replace("smsgw.http.2bpDiR", ids["79160000000"])
+    eventually(lambda: run(command)[0] == 200)
+    status, found = run(command)
+    assert found.keys() >= example_of_sent.keys()
+    assert found["text"] == example_of_sent["text"]
+    assert found["To"] == example_of_sent["To"]
+
+
+def test_the_two_commands_are_those_that_ci_runs() -> None:
+    first, second = blocks(README, "sh")[:2]
+    assert first.endswith(" && .venv/bin/pserve development.ini\n")
+    assert second.endswith(" && .venv/bin/pytest\n")
+    assert first.startswith("python3 -m venv .venv && .venv/bin/pip install ")
+    assert second.startswith("python3 -m venv .venv && .venv/bin/pip install ")
+    assert "README.md" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_production_ini_explains_every_setting() -> None:
+    assert set(re.findall(r"^#?(smsgw\.[a-z_.]+) =", PRODUCTION, re.M)) == known_settings()
+
+
+def test_no_document_names_a_setting_that_is_none() -> None:
+    for path in [ROOT / "README.md", ROOT / "development.ini", *(ROOT / "docs").glob("*.md")]:
+        named = set(
+            re.findall(
+                r"\bsmsgw\.(?!http\.|model|settings|hookspecs|plugins`|md)[a-z_]+(?:\.[a-z_]+)?", path.read_text()
+            )
+        )
+        assert named <= known_settings(), path
+
+
+@pytest.fixture
+def production(tmp_path: Path) -> Callable[[str], Path]:
+    """An ini file with the places of this machine put in for those of an operator's."""
+
+    def write(text: str) -> Path:
+        spool = make_spool(tmp_path / "spool")
+        (spool / "GSM1").mkdir()
+        folders = "".join(f"{kind} = {spool / kind}\n" for kind in ("outgoing", "sent", "failed", "incoming", "report"))
+        (tmp_path / "smsd.conf").write_text(f"devices = GSM1\n{folders}[queues]\nGSM1 = {spool / 'GSM1'}\n")
+        (tmp_path / "htpasswd").write_text(f"lvv:{sha('SecretPAss')}\n")
+        for theirs, ours in (
+            ("/etc/smsd.conf", str(tmp_path / "smsd.conf")),
+            ("/etc/smsgw/htpasswd", str(tmp_path / "htpasswd")),
+            ("/var/spool/sms", str(spool)),
+            ("file_group = smsd", f"file_group = {_group()}"),
+            ("127.0.0.1:5000", f"127.0.0.1:{free_port()}"),
+        ):
+            assert theirs in text
+            text = text.replace(theirs, ours)
+        path = tmp_path / "production.ini"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def _group() -> str:
+    import grp
+
+    return grp.getgrgid(os.getgid()).gr_name
+
+
+@pytest.mark.parametrize("every", [False, True])
+def test_production_ini(production: Callable[[str], Path], every: bool, tmp_path: Path) -> None:
+    """As it stands, and with every example in it switched on."""
+    text = PRODUCTION
+    if every:
+        text = re.sub(r"^#(?=smsgw\.|    [a-z@]+: )", "", text, flags=re.M)
+        text = re.sub(r"^smsgw\.spool = .*\n", "", text, flags=re.M)
+        text = re.sub(r"^smsgw\.plugins = .*$", f"smsgw.plugins = {' '.join(SHIPPED)}", text, flags=re.M)
+    path = production(text + ("\n# /var/spool/sms file_group = smsd" if not every else ""))
+    from webtest import TestApp
+
+    router = get_app(str(path))
+    try:
+        gateway = Gateway(TestApp(router), tmp_path / "spool")
+        assert gateway.send(mobiles=["112"]).json["message_id"].keys() == {"112"}
+    finally:
+        router.registry.owner.stop()
+
+
+@pytest.mark.parametrize("program", ["pserve", "gunicorn"])
+def test_the_servers(production: Callable[[str], Path], program: str, tmp_path: Path) -> None:
+    """production.ini by the commands of README and operation.md."""
+    text = (ROOT / "docs" / "operation.md").read_text() + README
+    (command,) = re.findall(rf"\.venv/bin/({program} .*production\.ini.*)\n", text)
+    path = production(PRODUCTION)
+    words = [str(path) if word.endswith("production.ini") else word for word in shlex.split(command)[1:]]
+    port = re.search(r"^listen = 127.0.0.1:(\d+)", path.read_text(), re.M)
+    assert port
+    words = [word.replace("5000", port[1]) for word in words]
+    options = ["--no-control-socket"] if program == "gunicorn" else []
+    executable = Path(sys.executable).with_name(program)
+    process = subprocess.Popen(
+        [executable, *options, *words], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        assert process.stderr is not None
+        assert any("Serving on" in line or "Booting worker" in line for line in process.stderr)
+        client = object.__new__(Server)
+        client.port = int(port[1])
+        assert client.monitor().json == {"monitoring": "ok"}
+        assert client.send(["79680000000"]).status == 201
+        assert len(list((tmp_path / "spool" / "outgoing").glob("smsgw.http.*"))) == 1
+    finally:
+        os.killpg(process.pid, 9)
+        process.communicate()
+
+
+def test_a_wrong_setting_stops_the_servers(production: Callable[[str], Path]) -> None:
+    path = production(PRODUCTION.replace("smsgw.plugins =", "smsgw.plugin ="))
+    for command in (["pserve", path], ["gunicorn", "--no-control-socket", "-b", "127.0.0.1:0", "--paste", path]):
+        executable = Path(sys.executable).with_name(str(command[0]))
+        ended = subprocess.run([executable, *command[1:]], capture_output=True, text=True, timeout=60, check=False)
+        assert ended.returncode == 3
+        assert "did you mean 'smsgw.plugins'" in ended.stderr
+        assert "Traceback" not in ended.stderr
+
+
+def test_from_an_empty_folder_to_a_plugin_at_work(tmp_path: Path, base_settings: dict[str, str]) -> None:
+    text = (ROOT / "docs" / "plugins.md").read_text()
+    module, setup = blocks(text, "python")[:2]
+    (install,) = blocks(text, "sh")
+    (setting,) = blocks(text, "ini")
+    folder = tmp_path / "acme-sms"
+    folder.mkdir()
+    (folder / "acme_sms.py").write_text(module)
+    (folder / "setup.py").write_text(setup)
+    command = [sys.executable, "-m", "pip", *shlex.split(install)[1:]]
+    offline = ["--no-build-isolation", "--no-deps", "--no-index", "--target", str(tmp_path / "site"), "--quiet"]
+    subprocess.run([*command, *offline], cwd=tmp_path, check=True, capture_output=True)
+    name, _, value = setting.strip().partition(" = ")
+    with Server(tmp_path, base_settings | {name: value}, enter=["env", f"PYTHONPATH={tmp_path / 'site'}"]) as server:
+        assert server.send(["79680000000"]).json["sent_text"] == "HI, JACK!"
+
+
+def test_the_examples_of_plugins(distribution: Callable[..., None], make_gateway: Callable[..., Gateway]) -> None:
+    _, _, polite, frugal = blocks((ROOT / "docs" / "plugins.md").read_text(), "python")
+    (shout,) = blocks(README, "python")
+    distribution("acme1", polite, polite="Polite")
+    distribution("acme2", frugal, frugal="Frugal")
+    distribution("acme3", shout, shout="Shout")
+    gateway = make_gateway({"smsgw.plugins": "htpasswd allow shout polite frugal", "smsgw.polite.words": "thank you"})
+    assert gateway.send().json["sent_text"] == "HI, JACK!, thank you"
+    many = [f"7968{number:07}" for number in range(101)]
+    assert gateway.send(mobiles=many, status=429).headers["Retry-After"] == "3600"
+    gateway.send(mobiles=many[1:])
+
+
+def test_the_examples_of_the_api(gateway: Gateway) -> None:
+    text = (ROOT / "docs" / "api-v1.md").read_text()
+    (curl,) = blocks(text, "sh")
+    words = shlex.split(curl)
+    headers = dict(words[place + 1].split(": ", 1) for place, word in enumerate(words) if word == "-H")
+    body = json.loads(words[words.index("-d") + 1])
+    replies = [gateway.call("POST_JSON", "/api/v1.0/sms/outgoing", body, headers=headers, status=201) for _ in range(2)]
+    assert replies[0].body == replies[1].body
+    assert len(gateway.files()) == 1
+    (example,) = (json.loads(block) for block in blocks(text, "json"))
+    (number,) = example["message_id"]
+    found = gateway.send(mobiles=[number, *example["errors"]]).json
+    assert found["errors"] == example["errors"]
+    assert found.keys() == example.keys()
+
+
+def test_documents_link_to_what_is_there() -> None:
+    for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\((?!http)([^)#]+)", path.read_text()):
+            assert (path.parent / target).exists(), target
+
+
+def test_smsgw_s_own_folder_is_as_operation_says(gateway: Gateway) -> None:
+    gateway.send()
+    named = set(re.findall(r"^\| `([a-z]+)` \|", (ROOT / "docs" / "operation.md").read_text(), re.M))
+    assert {path.name for path in gateway.state.iterdir() if path.is_dir()} == named
