@@ -37,6 +37,7 @@ setup(
             *TRANSLITERATE,
             "gunicorn>=22",  # several processes on one spool
             "hypothesis>=6",
+            "inotify_simple>=1.3",  # what the tests wait for happens in folders
             "pytest>=8",
             "webtest>=3",
         ],

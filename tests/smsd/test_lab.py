@@ -52,7 +52,8 @@ class TestSending:
         [part] = message.parts
         assert (part.coding, part.type_of_address, part.reference, part.total, part.index) == ("GSM", 145, None, 1, 1)
         [sent] = smsd.wait("sent")
-        assert sent.name == "one" and headers(sent)["Modem"] == "GSM1"
+        assert sent.name == "one"
+        assert headers(sent)["Modem"] == "GSM1"
 
     def test_ucs2(self, smsd: Smsd) -> None:
         smsd.put("one", file(CYRILLIC + EMOJI, alphabet="UCS2"))
@@ -207,7 +208,8 @@ class TestLife:
             smsd.put("one", file("slow"))
             smsd.modem.wait_busy()
             assert sorted(path.name for path in (smsd.spool / "checked").iterdir()) == ["one", "one.LOCK"]
-            assert smsd.modem.messages() == [] and smsd.files("sent") == []
+            assert smsd.modem.messages() == []
+            assert smsd.files("sent") == []
             smsd.modem.delay = 0
             smsd.wait("sent")
 
