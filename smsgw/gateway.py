@@ -221,7 +221,7 @@ class Gateway:
         reply = dialect.accepted(outcome)
         receipt = Receipt(once.key, once.fingerprint, reply.status, reply.body)
         self._deliver(identity, outcome, receipt)
-        if self._receipts.find(once.key) is None:  # a plugin carried the messages elsewhere
+        if not self._receipts.exists(once.key):  # a plugin carried the messages elsewhere
             self._receipts.keep(receipt)
         return reply
 

@@ -127,12 +127,14 @@ class Folders:
         """
         taken, cancelled = self._cancelling(id), self._layout.state / "cancelled" / id
         with contextlib.suppress(FileNotFoundError):
-            if taken.stat().st_size == 0 or self._is_with_smsd(id):
-                taken.unlink()
-            else:
+            was_taken = taken.stat().st_size > 0 and not self._is_with_smsd(id)
+            # smsd's lock goes first: as long as there is something in "cancelling", the owner knows that it is ours.
+            self._smsd_lock(id).unlink(missing_ok=True)
+            if was_taken:
                 os.utime(taken)
                 taken.rename(cancelled)
-        self._smsd_lock(id).unlink(missing_ok=True)
+            else:
+                taken.unlink()
         return cancelled.exists()
 
     def _take(self, id: str) -> bool:

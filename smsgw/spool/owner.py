@@ -25,7 +25,7 @@ from smsgw.spool.folders import GRACE, Folders
 from smsgw.spool.layout import Layout
 from smsgw.spool.locks import Lock, Locks
 from smsgw.spool.tracker import Tracker
-from smsgw.spool.writer import release
+from smsgw.spool.writer import ready_lock, release
 
 PERIOD = 1.0  # seconds between two looks
 SELDOM = 60.0  # seconds between two looks for what is old
@@ -131,30 +131,27 @@ class Owner:
                 log.exception("looking after the spool: %s failed", job.__name__)
 
     def finish_submissions(self) -> None:
-        """Let what is committed enter ``outgoing``; a living process that is at it is not disturbed."""
+        """Let what dead processes committed enter ``outgoing``; a living one that is at it is not disturbed."""
         for name in os.listdir(self._layout.state / "ready"):
-            release(self._layout, name, self._fsync)
+            if lock := self._locks.try_take(ready_lock(name)):
+                with lock:
+                    release(self._layout, name, self._fsync)
 
     def finish_cancels(self) -> None:
         """Decide about messages whose cancelling process died."""
         for id in os.listdir(self._layout.state / "cancelling"):
-            lock = self._locks.try_take(f"cancel {id}")
-            if lock is None:
-                continue
-            with lock:
-                path = self._layout.state / "cancelling" / id
-                with contextlib.suppress(FileNotFoundError):
+            if lock := self._locks.try_take(f"cancel {id}"):
+                with lock, contextlib.suppress(FileNotFoundError):
+                    path = self._layout.state / "cancelling" / id
                     if time.time() - path.stat().st_ctime > GRACE:
                         self._folders.finish_cancel(id)
 
     def clear_dead(self) -> None:
         """Remove what dead processes had not committed."""
         for token in os.listdir(self._layout.state / "writers"):
-            lock = self._locks.try_take(f"writer {token}")
-            if lock is None:
-                continue
-            with lock:
-                shutil.rmtree(self._layout.state / "writers" / token)
+            if lock := self._locks.try_take(f"writer {token}"):
+                with lock:
+                    shutil.rmtree(self._layout.state / "writers" / token)
 
     def _expire_cancelled(self) -> None:
         with os.scandir(self._layout.state / "cancelled") as entries:

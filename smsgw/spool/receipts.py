@@ -8,19 +8,23 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 
 from ulid import ULID
 
 from smsgw.model import Receipt
 from smsgw.spool.layout import Layout
 from smsgw.spool.locks import Locks
-from smsgw.spool.writer import release, unavailable
+from smsgw.spool.writer import RECEIPT, ready_lock, release, unavailable
 
 KEPT = 25 * 3600  # seconds; a day is promised
+
+log = logging.getLogger(__name__)
 
 
 class InUse(Exception):
@@ -64,36 +68,56 @@ class Receipts:
             yield
 
     def find(self, key: str) -> Receipt | None:
-        """The receipt; its messages are in ``outgoing`` by then, also where an earlier process died over them.
+        """The receipt. Its messages are in ``outgoing`` by then, or as soon as that takes them.
 
         :raises SpoolUnavailable: nobody can know.
         """
         try:
-            release(self._layout, key, self._fsync)
-            return Receipt(**json.loads((self._layout.state / "receipts" / key).read_bytes()))
-        except FileNotFoundError:
+            self._complete(key)
+            for path in (self._kept(key), self._ready(key) / RECEIPT, self._kept(key)):  # it moves while we look
+                with contextlib.suppress(FileNotFoundError):
+                    return Receipt(**json.loads(path.read_bytes()))
             return None
         except OSError as error:
             raise unavailable(error) from error
+
+    def exists(self, key: str) -> bool:
+        """Whether there is a receipt, or will be."""
+        return self._kept(key).exists() or self._ready(key).exists()
 
     def keep(self, receipt: Receipt) -> None:
         """Keep a receipt that came with no messages into the spool.
 
         :raises SpoolUnavailable: it is not kept.
         """
-        folder = self._layout.state / "receipts"
-        fresh = folder / f".{ULID()}"
+        fresh = self._kept(f".{ULID()}")
         try:
             with open(fresh, "x", encoding="ascii") as stream:
                 json.dump(asdict(receipt), stream)
                 if self._fsync:
                     stream.flush()
                     os.fsync(stream.fileno())
-            os.rename(fresh, folder / receipt.key)
+            os.rename(fresh, self._kept(receipt.key))
         except OSError as error:
             with contextlib.suppress(OSError):
                 os.unlink(fresh)
             raise unavailable(error) from error
+
+    def _complete(self, key: str) -> None:
+        """Finish what a process that died had committed, as the owner would in a moment."""
+        if not self._ready(key).exists():
+            return
+        with self._locks.take(ready_lock(key)):
+            try:
+                release(self._layout, key, self._fsync)
+            except OSError as error:
+                log.error("the rest of a submission waits in %s: %s", self._ready(key), error)
+
+    def _kept(self, key: str) -> Path:
+        return self._layout.state / "receipts" / key
+
+    def _ready(self, key: str) -> Path:
+        return self._layout.state / "ready" / key
 
     def expire(self) -> None:
         """Forget those that were promised for long enough."""

@@ -27,7 +27,9 @@ from smsgw.spool import file
 from smsgw.spool.layout import Layout
 from smsgw.spool.locks import Locks
 
-RECEIPT = ".receipt"  # a name that smsd would pass over
+# Names that smsd would pass over.
+RECEIPT = ".receipt"
+PROBE = ".smsgw-probe"
 FEW = 4  # up to so many files are synced one by one, more by syncing their file system
 
 log = logging.getLogger(__name__)
@@ -146,8 +148,10 @@ class Writer:
             name = f".{ULID()}"
             with _undone(name, home.folder):
                 self._write(home, home.folder, name, bytes(512))
-                os.rename(name, name, src_dir_fd=home.folder, dst_dir_fd=home.outgoing)
-            os.unlink(name, dir_fd=home.outgoing)
+                # One name for all: what a process that dies here leaves is gone with the next probe.
+                os.rename(name, PROBE, src_dir_fd=home.folder, dst_dir_fd=home.outgoing)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(PROBE, dir_fd=home.outgoing)
         except OSError as error:
             raise unavailable(error) from error
 
@@ -168,18 +172,21 @@ class Writer:
                 self._fill(home, folder, messages, receipt)
             finally:
                 os.close(folder)
-            os.rename(stage, self._layout.state / "ready" / name)
-        except BaseException:
+            with self._locks.take(ready_lock(name)):
+                self._commit(stage, self._layout.state / "ready" / name)
+        finally:
             shutil.rmtree(stage, ignore_errors=True)
-            raise
+
+    def _commit(self, stage: Path, ready: Path) -> None:
+        count = len(os.listdir(stage))
+        os.rename(stage, ready)
         try:
-            release(self._layout, name, self._fsync)
+            release(self._layout, ready.name, self._fsync)
         except OSError as error:
-            if self._take_back(home, name, len(messages)):
+            if ready.exists() and len(os.listdir(ready)) == count:
+                os.rename(ready, stage)
                 raise
-            log.error(
-                "the rest of a submission waits in %s/ready until it can enter outgoing: %s", self._layout.state, error
-            )
+            log.error("the rest of a submission waits in %s until it can enter outgoing: %s", ready, error)
 
     def _fill(self, home: _Home, folder: int, messages: Sequence[Message], receipt: Receipt | None) -> None:
         one_by_one = self._fsync and len(messages) <= FEW
@@ -194,19 +201,6 @@ class Writer:
             os.fsync(folder)
         elif self._fsync:
             _syncfs(folder)
-
-    def _take_back(self, home: _Home, name: str, count: int) -> bool:
-        """Undo a commit of which nothing has entered ``outgoing`` yet; whether that was so."""
-        ready, undone = self._layout.state / "ready" / name, home.path / f"{name}.undone"
-        try:
-            os.rename(ready, undone)
-        except OSError:
-            return False
-        if len(os.listdir(undone)) < count:
-            os.rename(undone, ready)
-            return False
-        shutil.rmtree(undone, ignore_errors=True)
-        return True
 
     def _write(self, home: _Home, folder: int, name: str, content: bytes, fsync: bool = False) -> None:
         fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, self._mode, dir_fd=folder)
@@ -232,8 +226,13 @@ class Writer:
             return self._home
 
 
+def ready_lock(name: str) -> str:
+    """The lock that whoever moves a committed submission on holds."""
+    return f"ready {name}"
+
+
 def release(layout: Layout, name: str, fsync: bool) -> None:
-    """Let a committed submission enter ``outgoing``, and its receipt the receipts; what others have moved is done.
+    """Let a committed submission enter ``outgoing``, and its receipt the receipts; its ``ready_lock`` is held.
 
     :raises OSError: not all could be moved; to be called again.
     """
