@@ -72,7 +72,7 @@ def http_error(error: HTTPException, request: Request) -> Response:
 
 
 def unexpected(error: Exception, request: Request) -> Response:
-    log.error("%s %s failed", request.method, request.environ.get("PATH_INFO", "")[:200], exc_info=error)
+    log.error("%r %r failed", request.method, request.environ.get("PATH_INFO", "")[:200], exc_info=error)
     return response(error_reply(HTTPInternalServerError.code, "The gateway failed; its log says why"))
 
 

@@ -13,7 +13,7 @@ import phonenumbers
 SHORT = 6  # digits at the most
 
 _PLAIN = re.compile(r"\+?[1-9][0-9]{6,14}")
-_WRITTEN = re.compile(r"(?P<prefix>\+|00)?[ .()-]*(?P<digits>[0-9](?:[ .()-]*[0-9])*)\)?")
+_WRITTEN = re.compile(r"(?:(?P<prefix>\+|00)[ .()-]*|\(?)(?P<digits>[0-9](?:[ .()-]*[0-9])*)\)?")
 _SHORT = re.compile(r"s([0-9]{3,6})")
 _SEPARATORS = str.maketrans("", "", " .()-")
 

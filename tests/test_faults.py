@@ -7,6 +7,7 @@ read-only or full. There is no smsd here: `outgoing` only fills.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import functools
 import http.client
 import itertools
@@ -15,6 +16,7 @@ import os
 import random
 import shutil
 import signal
+import struct
 import sys
 import threading
 import time
@@ -27,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from inotify_simple import INotify, flags
 
 from smsgw.model import Content, Message, Receipt
 from smsgw.spool.folders import Folders
@@ -206,34 +209,47 @@ def test_nothing_is_lost_torn_or_doubled_by_twenty_kills_under_load(
     assert len(names(spool.receipts)) == sum(order.key is not None for order in load.orders)
 
 
-# kill -9 at every step: a child process is killed just before its n-th change, or look, at the file system
+# Something happens at every step: in a child process, just before its n-th change of, or look at, the file system
 
 
-def is_killed_at(step: int, work: Callable[[], object]) -> bool:
-    """Do `work` in a child that is killed when it is about to make its `step`-th call to the file system.
+def end_with(step: int, happen: Callable[[], object], work: Callable[[], object]) -> int:
+    """The exit status of a child that does `work`, where `happen` comes before its `step`-th call to the file system.
 
-    False: the work was done in fewer.
+    0: the work was done in fewer; `ACCEPTED` or `REFUSED`: it went on, or could not, with what had happened; negative:
+    a signal.
     """
     child = os.fork()
     if child == 0:
-        status = 1
-        calls = itertools.count(1)
+        status, calls = FAILED, itertools.count(1)
+        happened = False
 
-        def kill_at(event: str, _: object) -> None:
-            if (event == "open" or event.startswith("os.")) and next(calls) == step:
-                os.kill(os.getpid(), signal.SIGKILL)
+        def watch(event: str, _: object) -> None:
+            nonlocal happened
+            if (event == "open" or event.startswith("os.")) and not happened and next(calls) == step:
+                happened = True
+                happen()
 
         try:
-            sys.addaudithook(kill_at)
+            sys.addaudithook(watch)
             work()
-            status = 0
+            status = ACCEPTED if happened else 0
+        except SpoolUnavailable:
+            status = REFUSED
         except BaseException:
             traceback.print_exc()
         finally:
             os._exit(status)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert status in (0, -signal.SIGKILL)
-    return status != 0
+    assert status != FAILED
+    return status
+
+
+FAILED, ACCEPTED, REFUSED = 1, 10, 11
+
+
+def is_killed_at(step: int, work: Callable[[], object]) -> bool:
+    """Whether `work`, in a child, had so many steps: it is killed just before that one."""
+    return end_with(step, lambda: os.kill(os.getpid(), signal.SIGKILL), work) == -signal.SIGKILL
 
 
 def steps(spools: Path, work: Callable[[Layout], object]) -> Iterator[tuple[int, Layout]]:
@@ -315,6 +331,38 @@ def test_what_a_killed_probe_of_the_spool_left_is_gone_after_the_next(tmp_path: 
         look_after(layout)
         writer_of(layout).probe()
         assert names(layout.outgoing) == [".smsgw"], step
+
+
+def set_immutable(folder: Path, immutable: bool) -> None:
+    """Whether nothing can enter or leave that folder, and those in it (`chattr +i`; ioctl_iflags(2))."""
+    for each in (folder, *(path for path in sorted(folder.rglob("*")) if path.is_dir())):
+        fd = os.open(each, os.O_RDONLY)
+        fcntl.ioctl(fd, 0x40086602, struct.pack("l", 0x10 if immutable else 0))
+        os.close(fd)
+
+
+@pytest.mark.parametrize("receipt", [None, RECEIPT], ids=["without key", "with key"])
+def test_a_submission_is_refused_only_if_it_is_not_there_whenever_the_spool_goes_out_of_service(
+    small: Small, receipt: Receipt | None
+) -> None:
+    messages, files = submission(3)
+    seen = set()
+    for step in range(1, 100):
+        layout = from_folder(make_spool(small.outside / str(step)))
+        freeze = functools.partial(set_immutable, layout.outgoing, True)
+
+        def put(layout: Layout = layout) -> None:
+            writer_of(layout).put(messages, receipt)
+
+        status = end_with(step, freeze, put)
+        set_immutable(layout.outgoing, False)
+        look_after(layout)
+        found = Spool(layout.outgoing.parent).messages()
+        assert found == ({} if status == REFUSED else files), step
+        seen.add(status)
+        if status == 0:
+            break
+    assert seen == {0, ACCEPTED, REFUSED}
 
 
 @pytest.mark.parametrize("smsd_had_it", [False, True], ids=["in time", "too late"])
@@ -454,6 +502,24 @@ def test_several_processes_on_one_spool_give_each_message_an_id_of_its_own(
     assert spool.messages() == {id: file for files in promised for id, file in files.items()}
     assert len(spool.messages()) == 9 * (13 + 7 * len(MANY)) == sum(map(len, promised))
     assert (len(names(spool.writers)), names(spool.ready)) == (3, [])
+
+
+def test_smsd_sees_a_message_only_when_it_is_complete(run: Callable[..., Server], spool: Spool) -> None:
+    server = run()
+    with INotify() as watch:
+        watch.add_watch(spool.outgoing, flags.CREATE | flags.MODIFY | flags.ATTRIB | flags.MOVED_TO)
+        ids = [
+            id
+            for reply in (
+                server.send(ONE),
+                server.send(ONE, key=KEY),
+                server.send(MANY),
+                server.send(MANY, key=f"{KEY}+"),
+            )
+            for id in reply.json["message_id"].values()
+        ]
+        seen = [(event.name, flags.from_mask(event.mask)) for event in watch.read(timeout=0)]
+    assert seen == [(id, [flags.MOVED_TO]) for id in ids]
 
 
 # A spool that is missing, read-only or full

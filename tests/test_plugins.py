@@ -54,6 +54,7 @@ def refused(
         ({"smsgw.file_mode": "rw"}, ["smsgw.file_mode", "0660"]),
         ({"smsgw.file_mode": "0060"}, ["smsgw.file_mode"]),
         ({"smsgw.file_group": "no-such-group"}, ["smsgw.file_group", "no-such-group"]),
+        ({"smsgw.state": "/proc/smsgw"}, ["smsgw.state", "file system"]),
         ({"smsgw.prefix": "../x"}, ["smsgw.prefix"]),
         ({"smsgw.prefix": ".x"}, ["smsgw.prefix"]),
         ({"smsgw.region": "XX"}, ["smsgw.region", "'XX'", "RU"]),

@@ -24,10 +24,20 @@ def find_layout(settings: Settings) -> Layout:
         layout = from_folder(Path(settings.spool or ""), state)
     if not all(folder.is_absolute() for folders in layout.folders.values() for folder in folders):
         raise ConfigurationError("the spool's folders need absolute paths; in an ini file %(here)s is its own folder")
+    if settings.state and not _on_one_file_system(layout):
+        raise ConfigurationError(f"smsgw.state is not on the file system of {layout.outgoing}; put it there")
     if settings.default_queue and layout.queues is not None and settings.default_queue not in layout.queues:
         known = ", ".join(layout.queues) or "none"
         raise ConfigurationError(f"smsgw.default_queue is {settings.default_queue!r}, and smsd's queues are: {known}")
     return layout
+
+
+def _on_one_file_system(layout: Layout) -> bool:
+    """Whether files can be renamed from smsgw's own folder into ``outgoing``, as far as both are there."""
+    try:
+        return layout.outgoing.stat().st_dev == layout.state.parent.stat().st_dev
+    except OSError:
+        return True
 
 
 def includeme(config: Configurator) -> None:
