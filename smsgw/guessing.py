@@ -7,11 +7,14 @@ this process counts for itself, so that a full disk opens nothing.
 from __future__ import annotations
 
 import contextlib
+import functools
 import ipaddress
+import math
 import os
 import struct
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from smsgw.spool.receipts import digest
@@ -20,6 +23,27 @@ WINDOW = 60.0  # seconds
 REMEMBERED = 10000  # counters that one process keeps for itself
 
 _TIME = struct.Struct("d")  # CLOCK_MONOTONIC, which all processes of a machine share
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt to show who somebody is: ``wait`` says in how many seconds a password may be tried, 0 for now."""
+
+    wait: int
+    _guesses: Guesses
+    _user: str
+    _address: str
+    _is_counted: bool
+
+    def wrong(self) -> None:
+        """A wrong password was tried."""
+        for name in filter(None, (self._user, self._address)):
+            self._guesses.count(name)
+
+    def right(self) -> None:
+        """The right password was shown: that user has not guessed from there."""
+        if self._is_counted:
+            self._guesses.forget(self._user)
 
 
 class Guesses:
@@ -31,42 +55,40 @@ class Guesses:
     """
 
     def __init__(self, folder: Path, per_user: int, per_address: int) -> None:
-        self._folder = folder
+        self._folder = f"{folder}/"
         self._per_user = per_user
         self._per_address = per_address
         self._own: dict[str, list[float]] = {}
         self._lock = threading.Lock()
 
-    def wait(self, userid: str, address: str) -> int:
-        """Seconds until another password may be tried, 0 for now."""
-        waits = [self._wait(name, limit) for name, limit in self._counters(userid, address)]
-        return max(waits, default=0)
+    def attempt(self, userid: str, address: str) -> Attempt:
+        """An attempt of that user from there; of nobody in particular, where ``userid`` is empty."""
+        network = _network(address)
+        user = digest("user", userid, network) if self._per_user and userid else ""
+        place = digest("address", network) if self._per_address else ""
+        of_user = self._times(user, self._per_user) if user else []
+        of_place = self._times(place, self._per_address) if place else []
+        wait = max(_wait(of_user, self._per_user), _wait(of_place, self._per_address))
+        return Attempt(wait, self, user, place, bool(of_user))
 
-    def wrong(self, userid: str, address: str) -> None:
-        """A wrong password was tried."""
+    def count(self, name: str) -> None:
+        """One more on that counter."""
         now = _TIME.pack(time.monotonic())
-        for name, _ in self._counters(userid, address):
-            try:
-                fd = os.open(self._folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-            except OSError:
-                self._remember(name)
-                continue
+        try:
+            fd = os.open(self._folder + name, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             try:
                 if os.write(fd, now) != len(now):
                     self._remember(name)
-            except OSError:
-                self._remember(name)
             finally:
                 os.close(fd)
+        except OSError:
+            self._remember(name)
 
-    def right(self, userid: str, address: str) -> None:
-        """The right password was shown: that user has not guessed from there."""
-        if not self._per_user:
-            return
-        name = _user_counter(userid, address)
+    def forget(self, name: str) -> None:
+        """That counter begins anew."""
         self._own.pop(name, None)
         with contextlib.suppress(OSError):
-            os.unlink(self._folder / name)
+            os.unlink(self._folder + name)
 
     def expire(self) -> None:
         """Forget the counters that no longer count."""
@@ -76,25 +98,10 @@ class Guesses:
                     if entry.stat(follow_symlinks=False).st_mtime < time.time() - 2 * WINDOW:
                         os.unlink(entry.path)
 
-    def _counters(self, userid: str, address: str) -> list[tuple[str, int]]:
-        found = []
-        if self._per_user and userid:
-            found.append((_user_counter(userid, address), self._per_user))
-        if self._per_address:
-            found.append((digest("address", _network(address)), self._per_address))
-        return found
-
-    def _wait(self, name: str, limit: int) -> int:
-        now = time.monotonic()
-        times = [then for then in self._times(name, limit) if now - WINDOW < then <= now]
-        if len(times) < limit:
-            return 0
-        return max(1, int(sorted(times)[-limit] + WINDOW - now + 0.999))
-
     def _times(self, name: str, limit: int) -> list[float]:
         times = list(self._own.get(name, ()))
         try:
-            fd = os.open(self._folder / name, os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(self._folder + name, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return times
         try:
@@ -115,10 +122,16 @@ class Guesses:
             self._own[name] = [then for then in self._own.get(name, ()) if now - then < WINDOW] + [now]
 
 
-def _user_counter(userid: str, address: str) -> str:
-    return digest("user", userid, _network(address))
+def _wait(times: list[float], limit: int) -> int:
+    """Seconds until fewer than ``limit`` of those times are within the last minute, 0 for now."""
+    now = time.monotonic()
+    recent = sorted(then for then in times if now - WINDOW < then <= now)
+    if not recent or len(recent) < limit:
+        return 0
+    return math.ceil(recent[-limit] + WINDOW - now)
 
 
+@functools.lru_cache(maxsize=1024)
 def _network(address: str) -> str:
     """What counts as one address: of IPv6 the /64, since whoever has one address there has them all."""
     try:

@@ -69,17 +69,18 @@ class SecurityPolicy:
         credentials = self._hook.find_credentials(request=request) or _from_header(request, address)
         if credentials is None:
             return None
-        wait = self._guesses.wait(credentials.userid, address)
-        if wait:
-            raise HTTPTooManyRequests("Too many wrong passwords; try again later", headers=[("Retry-After", str(wait))])
+        attempt = self._guesses.attempt(credentials.userid, address)
+        if attempt.wait:
+            retry_after = [("Retry-After", str(attempt.wait))]
+            raise HTTPTooManyRequests("Too many wrong passwords; try again later", headers=retry_after)
         answer = self._hook.authenticate(credentials=credentials)
         if isinstance(answer, Identity) and not _is_userid(answer.userid):
             log.error("%r cannot be a userid here, and is refused", answer.userid)
             answer = None
         if not isinstance(answer, Identity):
-            self._guesses.wrong(credentials.userid, address)
+            attempt.wrong()
             return None
-        self._guesses.right(credentials.userid, address)
+        attempt.right()
         return answer
 
 

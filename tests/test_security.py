@@ -132,24 +132,26 @@ class TestGuessing:
     def test_where_nothing_can_be_written(self, tmp_path: Path) -> None:
         guesses = Guesses(tmp_path / "nowhere", 3, 100)
         for _ in range(3):
-            assert guesses.wait("lvv", "10.0.0.1") == 0
-            guesses.wrong("lvv", "10.0.0.1")
-        assert guesses.wait("lvv", "10.0.0.1") > 0
-        assert guesses.wait("ops", "10.0.0.1") == 0
-        guesses.right("lvv", "10.0.0.1")
-        assert guesses.wait("lvv", "10.0.0.1") == 0
+            attempt = guesses.attempt("lvv", "10.0.0.1")
+            assert attempt.wait == 0
+            attempt.wrong()
+        blocked = guesses.attempt("lvv", "10.0.0.1")
+        assert blocked.wait > 0
+        assert guesses.attempt("ops", "10.0.0.1").wait == 0
+        blocked.right()
+        assert guesses.attempt("lvv", "10.0.0.1").wait == 0
 
     def test_a_counter_that_is_broken(self, tmp_path: Path) -> None:
         guesses = Guesses(tmp_path, 3, 0)
         for junk in (b"x", b"\xff" * 800, os.urandom(1000)):
-            guesses.wrong("lvv", "10.0.0.1")
+            guesses.attempt("lvv", "10.0.0.1").wrong()
             (counter,) = tmp_path.iterdir()
             counter.write_bytes(junk)
-            assert 0 <= guesses.wait("lvv", "10.0.0.1") <= 60
+            assert 0 <= guesses.attempt("lvv", "10.0.0.1").wait <= 60
 
     def test_what_no_longer_counts_is_forgotten(self, tmp_path: Path) -> None:
         guesses = Guesses(tmp_path, 3, 3)
-        guesses.wrong("lvv", "10.0.0.1")
+        guesses.attempt("lvv", "10.0.0.1").wrong()
         guesses.expire()
         assert len(list(tmp_path.iterdir())) == 2
         for counter in tmp_path.iterdir():
