@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from pyramid.config import Configurator
@@ -45,6 +46,8 @@ def includeme(config: Configurator) -> None:
     registry, settings = config.registry, config.registry.smsgw
     layout = registry.layout = find_layout(settings)
     locks = registry.locks = Locks(layout.state)
+    with contextlib.suppress(OSError):  # no spool yet: requests and monitoring say so
+        locks.make()
     registry.writer = Writer(layout, locks, fsync=settings.fsync, mode=settings.file_mode, group=settings.file_group)
     registry.folders = Folders(layout, locks, settings.prefix)
     registry.receipts = Receipts(layout, locks, fsync=settings.fsync)

@@ -44,7 +44,7 @@ class Lock:
 
 
 class Locks:
-    """The locks of one spool. Whoever works in smsgw's own folder takes one first, which makes the folder.
+    """The locks of one spool. Whoever writes to smsgw's own folder takes one first, which makes the folder.
 
     :param folder: smsgw's own folder, in one that exists by the time that a lock is taken.
     """
@@ -53,6 +53,16 @@ class Locks:
         self._folder = folder
         self._path = folder / "locks"
         self._made = False
+
+    def make(self) -> None:
+        """Make smsgw's own folder, where it is not there yet.
+
+        :raises OSError: there is no spool, or it cannot be written to.
+        """
+        for folder in (self._folder, *(self._folder / name for name in FOLDERS)):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(folder, 0o700)
+        self._made = True
 
     def take(self, name: str) -> Lock:
         """The lock of that name, when it is free.
@@ -89,8 +99,5 @@ class Locks:
                 return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             except FileNotFoundError:
                 pass  # the spool was taken away, and perhaps made anew
-        for folder in (self._folder, *(self._folder / name for name in FOLDERS)):
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(folder, 0o700)
-        self._made = True
+        self.make()
         return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -160,7 +160,10 @@ class Writer:
             content = file.render(message.to, file.head(message.content))
             self._write(home, home.folder, message.id, content, self._fsync)
             os.rename(message.id, message.id, src_dir_fd=home.folder, dst_dir_fd=home.outgoing)
-        self._sync(home.outgoing)
+        try:
+            self._sync(home.outgoing)
+        except OSError as error:  # smsd has it, whatever becomes of the disk
+            log.error("%s may be lost if the power fails now: %s", message.id, error)
 
     def _put_all(self, home: _Home, messages: Sequence[Message], receipt: Receipt | None) -> None:
         name = receipt.key if receipt else str(ULID())
@@ -183,8 +186,10 @@ class Writer:
         try:
             release(self._layout, ready.name, self._fsync)
         except OSError as error:
-            if ready.exists() and len(os.listdir(ready)) == count:
-                os.rename(ready, stage)
+            with contextlib.suppress(OSError):  # what cannot be taken back enters as soon as it can
+                if len(os.listdir(ready)) == count:
+                    os.rename(ready, stage)
+            if stage.exists():
                 raise
             log.error("the rest of a submission waits in %s until it can enter outgoing: %s", ready, error)
 
@@ -243,11 +248,11 @@ def release(layout: Layout, name: str, fsync: bool) -> None:
         return
     outgoing = os.open(layout.outgoing, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        for message in sorted(os.listdir(folder)):
+        names = sorted(os.listdir(folder))
+        for message in names:
             if message != RECEIPT:
-                with contextlib.suppress(FileNotFoundError):
-                    os.rename(message, message, src_dir_fd=folder, dst_dir_fd=outgoing)
-        with contextlib.suppress(FileNotFoundError):
+                os.rename(message, message, src_dir_fd=folder, dst_dir_fd=outgoing)
+        if RECEIPT in names:
             os.rename(RECEIPT, layout.state / "receipts" / name, src_dir_fd=folder)
         if fsync:
             os.fsync(outgoing)
