@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol
 
 import pluggy
@@ -16,7 +16,7 @@ from pyramid.security import Denied
 from ulid import ULID
 
 from smsgw.hookspecs import hookimpl
-from smsgw.model import Content, Identity, Message, Receipt, StoredMessage, Submission
+from smsgw.model import Content, Identity, Message, Options, Receipt, StoredMessage, Submission
 from smsgw.numbers import NumberPlan
 from smsgw.security import decide
 from smsgw.settings import Settings, is_header_value
@@ -24,7 +24,7 @@ from smsgw.spool.folders import Folders, Page
 from smsgw.spool.layout import Layout
 from smsgw.spool.receipts import InUse, Receipts, digest
 from smsgw.spool.writer import SpoolUnavailable, Writer
-from smsgw.text import Encoding, measure
+from smsgw.text import measure
 
 MAX_VALIDITY = 63 * 7 * 24 * 60  # minutes: the longest relative validity period (TS 23.040, 9.2.3.12.1)
 
@@ -77,15 +77,11 @@ class KeyReused(Refused):
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What a client asks to have sent: ``numbers`` as written, ``validity`` in minutes."""
+    """What a client asks to have sent; ``numbers`` are as written."""
 
     numbers: Sequence[str]
     text: str
-    queue: str | None = None
-    flash: bool = False
-    high_priority: bool = False
-    validity: int | None = None
-    report: bool | None = None
+    options: Options
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +234,9 @@ class Gateway:
             raise Invalid("There is no valid number to send to", refused)
         accepted, forbidden = self._permitted(identity, order, written)
         text = self._transform(order.text, identity)
-        content = self._content(identity, order, text)
+        content = self._content(identity, text, order.options)
+        if content.parts > self._settings.max_parts:
+            raise _invalid("text", f"has {content.parts} parts as it would go out, over {self._settings.max_parts}")
         refused |= forbidden
         if not accepted:
             raise Forbidden("You may not send to any of these numbers", refused)
@@ -249,14 +247,12 @@ class Gateway:
     def _check(self, order: Order) -> None:
         if len(order.numbers) > self._settings.max_recipients:
             raise _invalid("mobiles", f"has more than {self._settings.max_recipients} numbers")
-        if order.validity is not None and not 1 <= order.validity <= MAX_VALIDITY:
+        validity, queue, queues = order.options.validity, order.options.queue, self._layout.queues
+        if validity is not None and not 1 <= validity <= MAX_VALIDITY:
             raise _invalid("validity", f"should be 1 to {MAX_VALIDITY} minutes")
-        if order.queue is None:
-            return
-        if not is_header_value(order.queue):
+        if queue is not None and not is_header_value(queue):
             raise _invalid("queue", "should be at most 99 characters, none of them a control character")
-        queues = self._layout.queues
-        if queues is not None and order.queue not in queues:
+        if queue is not None and queues is not None and queue not in queues:
             raise _invalid("queue", f"is none of smsd's: {', '.join(queues) or 'it has none'}")
 
     def _normalise(self, numbers: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
@@ -273,7 +269,7 @@ class Gateway:
         self, identity: Identity, order: Order, written: Mapping[str, str]
     ) -> tuple[dict[str, str], dict[str, str]]:
         """A message id for each normalised number that may be sent to, and a reason for each number that may not."""
-        content = self._draft(identity, order, order.text, measure(order.text))
+        content = self._content(identity, order.text, order.options)
         accepted: dict[str, str] = {}
         refused: dict[str, Denied] = {}
         for to in dict.fromkeys(written.values()):
@@ -295,24 +291,10 @@ class Gateway:
                 raise _invalid("text", "is empty as it would go out")
         return str(arguments["text"])
 
-    def _content(self, identity: Identity, order: Order, text: str) -> Content:
+    def _content(self, identity: Identity, text: str, options: Options) -> Content:
         encoding = measure(text)
-        if encoding.parts > self._settings.max_parts:
-            raise _invalid("text", f"has {encoding.parts} parts as it would go out, over {self._settings.max_parts}")
-        return self._draft(identity, order, text, encoding)
-
-    def _draft(self, identity: Identity, order: Order, text: str, encoding: Encoding) -> Content:
-        return Content(
-            sender=identity.userid,
-            text=text,
-            alphabet=encoding.alphabet,
-            parts=encoding.parts,
-            queue=order.queue or self._settings.default_queue,
-            flash=order.flash,
-            high_priority=order.high_priority,
-            validity=order.validity,
-            report=order.report,
-        )
+        options = options if options.queue else replace(options, queue=self._settings.default_queue)
+        return Content(identity.userid, text, encoding.alphabet, encoding.parts, options)
 
 
 def once(identity: Identity, key: str, *request: str | bytes) -> Once:

@@ -33,22 +33,31 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
+class Options:
+    """How a message is to be sent, as far as the client says.
+
+    ``validity`` is in minutes; ``report`` asks for a delivery report or for none (``None``: as the modem is set up).
+    """
+
+    queue: str | None = None
+    flash: bool = False
+    high_priority: bool = False
+    validity: int | None = None
+    report: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Content:
     """All of a message but whom it is for: several recipients share one.
 
-    ``sender`` is a userid; ``alphabet`` is ``"GSM"`` or ``"UCS2"``, ``parts`` the number of PDUs for each phone;
-    ``validity`` is in minutes; ``report`` asks for a delivery report (``None``: as the modem is configured).
+    ``sender`` is a userid; ``alphabet`` is ``"GSM"`` or ``"UCS2"``, ``parts`` the number of PDUs for each phone.
     """
 
     sender: str
     text: str
     alphabet: str
     parts: int
-    queue: str | None = None
-    flash: bool = False
-    high_priority: bool = False
-    validity: int | None = None
-    report: bool | None = None
+    options: Options = Options()
 
 
 @dataclass(frozen=True, slots=True)

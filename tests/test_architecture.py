@@ -30,7 +30,15 @@ MAY_IMPORT = {
         *("smsgw.security", "smsgw.settings", "smsgw.spool"),
     },
     "smsgw.errors": {"smsgw.model", "smsgw.gateway", "smsgw.spool", "smsgw.views"},
-    "smsgw.views": {"smsgw", "smsgw.errors", "smsgw.gateway", "smsgw.plugins", "smsgw.security", "smsgw.views"},
+    "smsgw.views": {
+        "smsgw",
+        "smsgw.errors",
+        "smsgw.gateway",
+        "smsgw.model",
+        "smsgw.plugins",
+        "smsgw.security",
+        "smsgw.views",
+    },
     "smsgw": {"smsgw.model"},
     "smsgw_plugins": PUBLIC,
 }

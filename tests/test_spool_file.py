@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smsgw.model import Content
+from smsgw.model import Content, Options
 from smsgw.spool import file
 from smsgw.text import BASIC, EXTENSION, measure
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
 
 
-def content(text: str, **options: object) -> Content:
+def content(text: str, queue: str | None = None) -> Content:
     encoding = measure(text)
-    return Content("lvv", text, encoding.alphabet, encoding.parts, **options)  # type: ignore[arg-type]
+    return Content("lvv", text, encoding.alphabet, encoding.parts, Options(queue=queue))
 
 
 @given(TEXTS)

@@ -61,17 +61,18 @@ def head(content: Content) -> bytes:
 
     No header value may hold a control character: smsd takes lines such as ``Include: FILE`` at their word.
     """
+    options = content.options
     lines = [f"From: {content.sender}", f"Alphabet: {'UTF-8' if content.alphabet == 'GSM' else 'UCS2'}"]
-    if content.queue is not None:
-        lines.append(f"Queue: {content.queue}")
-    if content.flash:
+    if options.queue is not None:
+        lines.append(f"Queue: {options.queue}")
+    if options.flash:
         lines.append("Flash: yes")
-    if content.high_priority:
+    if options.high_priority:
         lines.append("Priority: HIGH")
-    if content.validity is not None:
-        lines.append(f"Validity: {content.validity} min")
-    if content.report is not None:
-        lines.append(f"Report: {'yes' if content.report else 'no'}")
+    if options.validity is not None:
+        lines.append(f"Validity: {options.validity} min")
+    if options.report is not None:
+        lines.append(f"Report: {'yes' if options.report else 'no'}")
     if not all(map(str.isprintable, lines)):
         raise ValueError("a control character in a header")
     encoding = "utf-8" if content.alphabet == "GSM" else "utf-16-be"

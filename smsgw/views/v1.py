@@ -16,6 +16,7 @@ from pyramid.security import NO_PERMISSION_REQUIRED
 
 from smsgw import errors
 from smsgw.gateway import Gateway, Invalid, Order, Outcome, Refused, Reply, once
+from smsgw.model import Options
 from smsgw.security import AUTHENTICATED
 from smsgw.views.body import Flag, Strings, Text, WholeNumber, deserialize, json_body, response
 
@@ -112,15 +113,14 @@ def monitor(request: Request) -> Response:
 
 
 def _send(request: Request, fields: dict[str, Any]) -> Response:
-    order = Order(
-        numbers=fields["mobiles"],
-        text=fields["text"],
+    options = Options(
         queue=fields["queue"],
         flash=fields["flash"],
         high_priority=fields["priority"] == "high",
         validity=fields["validity"],
         report=fields["report"],
     )
+    order = Order(fields["mobiles"], fields["text"], options)
     key = request.headers.get("Idempotency-Key")
     repeat = None
     if key is not None:
