@@ -6,7 +6,9 @@ Called by the views with an identity and plain values; answers with types and re
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol
 
@@ -18,6 +20,7 @@ from ulid import ULID
 from smsgw.hookspecs import hookimpl
 from smsgw.model import Content, Identity, Message, Options, Receipt, StoredMessage, Submission
 from smsgw.numbers import NumberPlan
+from smsgw.plugins import ask, implementations
 from smsgw.security import decide
 from smsgw.settings import Settings, is_header_value
 from smsgw.spool.folders import Folders, Page
@@ -27,6 +30,8 @@ from smsgw.spool.writer import SpoolUnavailable, Writer
 from smsgw.text import measure
 
 MAX_VALIDITY = 63 * 7 * 24 * 60  # minutes: the longest relative validity period (TS 23.040, 9.2.3.12.1)
+
+BASE32 = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # a ULID's digits
 
 log = logging.getLogger(__name__)
 
@@ -272,8 +277,8 @@ class Gateway:
         content = self._content(identity, order.text, order.options)
         accepted: dict[str, str] = {}
         refused: dict[str, Denied] = {}
-        for to in dict.fromkeys(written.values()):
-            id = f"{self._settings.prefix}{ULID()}"
+        numbers = dict.fromkeys(written.values())
+        for to, id in zip(numbers, _ids(self._settings.prefix, len(numbers)), strict=True):
             answer = decide(self._hook, identity, "send", Message(id, to, content))
             if answer:
                 accepted[to] = id
@@ -282,18 +287,18 @@ class Gateway:
         return accepted, {number: "forbidden" for number, to in written.items() if to in refused}
 
     def _transform(self, text: str, identity: Identity) -> str:
-        arguments = {"text": text, "identity": identity}
-        for implementation in reversed(self._hook.transform.get_hookimpls()):
-            arguments["text"] = implementation.function(*(arguments[name] for name in implementation.argnames))
-            if not isinstance(arguments["text"], str):
+        for implementation in implementations(self._hook.transform):
+            text = ask(implementation, {"text": text, "identity": identity})
+            if not isinstance(text, str):
                 raise TypeError(f"the plugin {implementation.plugin_name!r} made no text of a text")
-            if not arguments["text"]:
+            if not text:
                 raise _invalid("text", "is empty as it would go out")
-        return str(arguments["text"])
+        return text
 
     def _content(self, identity: Identity, text: str, options: Options) -> Content:
         encoding = measure(text)
-        options = options if options.queue else replace(options, queue=self._settings.default_queue)
+        if options.queue is None and self._settings.default_queue is not None:
+            options = replace(options, queue=self._settings.default_queue)
         return Content(identity.userid, text, encoding.alphabet, encoding.parts, options)
 
 
@@ -305,6 +310,17 @@ def once(identity: Identity, key: str, *request: str | bytes) -> Once:
     if not (8 <= len(key) <= 128 and key.isascii() and all("!" <= character <= "~" for character in key)):
         raise _invalid("Idempotency-Key", "should be 8 to 128 visible ASCII characters")
     return Once(digest(identity.userid, key), digest(*request))
+
+
+def _ids(prefix: str, count: int) -> Iterator[str]:
+    """That many message ids of one moment, in order: the last 20 of a ULID's 80 random bits count.
+
+    Each call draws the other 60 anew: ``ULID()`` would count on from the last one within a millisecond.
+    """
+    moment = str(ULID(int(time.time() * 1000).to_bytes(6, "big") + os.urandom(10)))
+    for number in range(count):
+        digits = BASE32[number >> 15] + BASE32[number >> 10 & 31] + BASE32[number >> 5 & 31] + BASE32[number & 31]
+        yield f"{prefix}{moment[:-4]}{digits}"
 
 
 def _invalid(field: str, reason: str) -> Invalid:

@@ -42,6 +42,16 @@ def load(names: tuple[str, ...], raw: Mapping[str, Any]) -> pluggy.PluginManager
     return manager
 
 
+def implementations(hook: pluggy.HookCaller) -> list[pluggy.HookImpl]:
+    """Who implements that hook, in the order of the ini file."""
+    return hook.get_hookimpls()[::-1]
+
+
+def ask(implementation: pluggy.HookImpl, arguments: Mapping[str, Any]) -> Any:
+    """What one plugin says, given those of the arguments that it takes."""
+    return implementation.function(*[arguments[name] for name in implementation.argnames])
+
+
 def _create(name: str, plugin_class: type, raw: Mapping[str, Any]) -> Any:
     schema = getattr(plugin_class, "Settings", None)
     if schema is None and raw:
@@ -89,6 +99,12 @@ def _register(manager: pluggy.PluginManager, name: str, plugin: Any) -> None:
         hook = method if options is None else options.get("specname") or method
         if options is not None and hook not in hooks:
             raise ConfigurationError(f"the plugin {name!r}: there is no hook {hook!r}{nearest(hook, hooks)}")
+        if options is not None and (options.get("tryfirst") or options.get("trylast")):
+            raise ConfigurationError(
+                f"the plugin {name!r}: the order is that of smsgw.plugins, not tryfirst or trylast"
+            )
+        if options is not None and (options.get("wrapper") or options.get("hookwrapper")) and hook != "deliver":
+            raise ConfigurationError(f"the plugin {name!r} wraps {hook!r}, and only 'deliver' can be wrapped")
     try:
         manager.register(plugin, name)
     except pluggy.PluginValidationError as error:

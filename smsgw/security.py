@@ -11,14 +11,18 @@ from typing import Any
 import pluggy
 from pyramid.config import Configurator
 from pyramid.httpexceptions import HTTPTooManyRequests
-from pyramid.request import Request, RequestLocalCache
+from pyramid.request import Request
 from pyramid.security import Allowed, Denied
 
 from smsgw.guessing import Guesses
 from smsgw.model import Credentials, Identity
+from smsgw.plugins import ask, implementations
 from smsgw.settings import Address, is_header_value
 
 AUTHENTICATED = "authenticated"  # the one permission that every identity has: to be asked for more by the gateway
+
+IDENTITY = "smsgw.identity"  # where a request keeps what was found out about it
+NOBODY = Denied("nobody allows it")
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +39,6 @@ class SecurityPolicy:
         self._hook = hook
         self._guesses = guesses
         self._proxies = proxies
-        self._cache = RequestLocalCache(self._authenticate)
 
     def identity(self, request: Request) -> Identity | None:
         """Who is asking; asked of the plugins once for each request.
@@ -43,7 +46,10 @@ class SecurityPolicy:
         :raises HTTPTooManyRequests: too many wrong passwords came from there; none was checked.
         :raises HTTPServiceUnavailable: a backend is out of service.
         """
-        identity: Identity | None = self._cache.get_or_create(request)
+        environ = request.environ
+        if IDENTITY not in environ:
+            environ[IDENTITY] = self._authenticate(request)
+        identity: Identity | None = environ[IDENTITY]
         return identity
 
     def authenticated_userid(self, request: Request) -> str | None:
@@ -86,16 +92,18 @@ class SecurityPolicy:
 
 def decide(hook: pluggy.HookRelay, identity: Identity, permission: str, context: object) -> Allowed | Denied:
     """What the policies say: any ``Denied`` wins, no ``Allowed`` means denied, and one that fails refuses."""
-    try:
-        answers = hook.permits(identity=identity, permission=permission, context=context)
-    except Exception:
-        log.exception("a permission policy failed, which refuses %r to %r", permission, identity.userid)
-        return Denied("a permission policy failed")
-    allowed = Denied("nobody allows it")
-    for answer in answers:
-        if isinstance(answer, Denied) or not isinstance(answer, Allowed):
+    arguments = {"identity": identity, "permission": permission, "context": context}
+    allowed = NOBODY
+    for policy in implementations(hook.permits):
+        try:
+            answer = ask(policy, arguments)
+        except Exception:
+            log.exception("%r failed to judge, which refuses %r to %r", policy.plugin_name, permission, identity.userid)
+            return Denied("a permission policy failed")
+        if isinstance(answer, Allowed):
+            allowed = answer
+        elif answer is not None:
             return answer if isinstance(answer, Denied) else Denied("a permission policy gave no proper answer")
-        allowed = answer
     return allowed
 
 
@@ -106,7 +114,9 @@ def _is_userid(userid: str) -> bool:
 
 def client_address(request: Request, proxies: tuple[Address, ...]) -> str:
     """The client's address: the last one in the chain of trusted proxies that is none of them."""
-    address = request.remote_addr or ""
+    address = str(request.environ.get("REMOTE_ADDR", ""))
+    if not proxies:
+        return address
     forwarded = [hop.strip() for hop in request.headers.get("X-Forwarded-For", "").split(",")]
     while forwarded and _is_among(address, proxies):
         hop = forwarded.pop()

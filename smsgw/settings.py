@@ -126,7 +126,7 @@ class CoreSchema(colander.MappingSchema):
     file_mode = colander.SchemaNode(Mode(), missing=0o660)
     file_group = colander.SchemaNode(colander.String(), missing=None)
     max_body = colander.SchemaNode(colander.Integer(), missing=4 * 1024 * 1024, validator=colander.Range(min=1))
-    max_recipients = colander.SchemaNode(colander.Integer(), missing=10000, validator=colander.Range(min=1))
+    max_recipients = colander.SchemaNode(colander.Integer(), missing=10000, validator=colander.Range(1, 1000000))
     max_parts = colander.SchemaNode(colander.Integer(), missing=10, validator=colander.Range(1, MAX_PARTS))
     default_queue = colander.SchemaNode(colander.String(), missing=None, validator=_header_value)
     get_send = colander.SchemaNode(Boolean(), missing=False)

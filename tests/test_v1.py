@@ -10,7 +10,18 @@ import pytest
 from tests.conftest import OUTGOING, Gateway
 
 SMS = "/api/v1.0/sms"
-BAD_IDS = ["../outgoing/x", "%2e%2e%2foutgoing%2fx", "%2fetc%2fpasswd", "a%00b", "x.LOCK", ".smsgw", "%ff", "a" * 300, "%0a", "x%0a"]
+BAD_IDS = [
+    "../outgoing/x",
+    "%2e%2e%2foutgoing%2fx",
+    "%2fetc%2fpasswd",
+    "a%00b",
+    "x.LOCK",
+    ".smsgw",
+    "%ff",
+    "a" * 300,
+    "%0a",
+    "x%0a",
+]
 
 
 class TestSend:

@@ -14,13 +14,13 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pluggy
 from pyramid.config import Configurator
 from pyramid.events import ApplicationCreated
-from pyramid.registry import Registry
 
-from smsgw.model import Event
+from smsgw.plugins import ask, implementations
 from smsgw.spool.folders import GRACE, Folders
 from smsgw.spool.layout import Layout
 from smsgw.spool.locks import Lock, Locks
@@ -171,19 +171,18 @@ def _watched(name: str, work: Work, stop: threading.Event) -> None:
             stop.wait(10)
 
 
-def _tracker(registry: Registry, plugin: pluggy.HookImpl) -> Tracker:
-    def tell(events: Sequence[Event]) -> None:
-        plugin.function(*([events] if plugin.argnames else []))
-
-    return Tracker(registry.layout, registry.folders, plugin.plugin_name, tell)
+def _asking(plugin: pluggy.HookImpl, argument: str) -> Callable[[Any], Any]:
+    return lambda value: ask(plugin, {argument: value})
 
 
 def includeme(config: Configurator) -> None:
     """Start the owner with the application."""
     registry = config.registry
-    works = [(work.plugin_name, work.function) for work in registry.plugins.hook.background.get_hookimpls()]
-    for plugin in registry.plugins.hook.notify.get_hookimpls():
-        works.append((plugin.plugin_name, _tracker(registry, plugin).run))
+    hook = registry.plugins.hook
+    works = [(plugin.plugin_name, _asking(plugin, "stop")) for plugin in implementations(hook.background)]
+    for plugin in implementations(hook.notify):
+        tracker = Tracker(registry.layout, registry.folders, plugin.plugin_name, _asking(plugin, "events"))
+        works.append((plugin.plugin_name, tracker.run))
     registry.owner = Owner(
         registry.layout,
         registry.locks,

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import grp
 import json
 import logging
 import os
 import shutil
 import stat
+import struct
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -40,25 +42,24 @@ class SpoolUnavailable(Exception):
 
 
 class _Home:
-    """The process's own folder, and ``outgoing``, opened; what is open is closed with the last thread that uses it.
+    """The process's own folder, opened; it is closed with the last thread that uses it.
 
     :raises OSError: the spool does not let us in.
     """
 
     def __init__(self, layout: Layout, locks: Locks, mode: int, group: int | None) -> None:
-        self._layout = layout
-        self._pid = os.getpid()
+        self.pid = os.getpid()
         self._files = contextlib.ExitStack()
         try:
-            self.outgoing = self._open(layout.outgoing)
             token = str(ULID())
             # Taken before the folder is there: the owner removes folders that nobody holds the lock of.
             lock = locks.take(f"writer {token}")
             self._files.callback(lock.release)
             self.path = layout.state / "writers" / token
             os.mkdir(self.path, 0o700)
-            self._share(group)
-            self.folder = self._open(self.path)
+            _share(self.path, layout.outgoing, mode, group)
+            self.folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._files.callback(os.close, self.folder)
             self.must_chmod = mode != self._mode_of_new_files(mode)
         except BaseException:
             self._files.close()
@@ -67,34 +68,7 @@ class _Home:
     def __del__(self) -> None:
         self._files.close()
 
-    def is_current(self) -> bool:
-        """Whether the opened folders are still those that stand under their names, and this is no forked child."""
-        try:
-            return (
-                self._pid == os.getpid()
-                and os.path.samestat(os.stat(self._layout.outgoing), os.fstat(self.outgoing))
-                and os.path.samestat(os.stat(self.path), os.fstat(self.folder))
-            )
-        except OSError:
-            return False
-
-    def _open(self, folder: Path) -> int:
-        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._files.callback(os.close, fd)
-        return fd
-
-    def _share(self, group: int | None) -> None:
-        """Let files made here have the group that smsd reads them by: set-group-ID folders pass it on."""
-        try:
-            os.chown(self.path, -1, os.fstat(self.outgoing).st_gid if group is None else group)
-        except PermissionError:
-            if group is not None:
-                raise
-            log.warning("messages do not get the group of %s: let smsgw's user be in it", self._layout.outgoing)
-        os.chmod(self.path, 0o2700)
-
     def _mode_of_new_files(self, mode: int) -> int:
-        """What the umask leaves of that mode."""
         fd = os.open(".mode", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, mode, dir_fd=self.folder)
         try:
             return stat.S_IMODE(os.fstat(fd).st_mode)
@@ -117,8 +91,9 @@ class Writer:
         self._locks = locks
         self._fsync = fsync
         self._mode = mode
+        self._outgoing = f"{layout.outgoing}/"
         self._home: _Home | None = None
-        self._opening = threading.Lock()
+        self._entering = threading.Lock()
         try:
             self._group = grp.getgrnam(group).gr_gid if group else None
         except KeyError:
@@ -129,41 +104,64 @@ class Writer:
 
         :raises SpoolUnavailable: none was put, and nothing is left behind.
         """
-        try:
-            home = self._open()
-            if len(messages) == 1 and receipt is None:
-                self._put_one(home, messages[0])
-            else:
-                self._put_all(home, messages, receipt)
-        except OSError as error:
-            raise unavailable(error) from error
+        if len(messages) == 1 and receipt is None:
+            self._at_home(lambda home: self._put_one(home, messages[0]))
+        else:
+            self._at_home(lambda home: self._put_all(home, messages, receipt))
 
     def probe(self) -> None:
         """Do with an empty name what ``put`` does with a message, where smsd does not look.
 
         :raises SpoolUnavailable: the spool would not take a message now.
         """
+        self._at_home(self._probe)
+
+    def _at_home(self, work: Callable[[_Home], None]) -> None:
+        """Do that in the process's own folder; once more in a new one, where the spool was taken away or made anew.
+
+        :raises SpoolUnavailable: it cannot be done.
+        """
         try:
-            home = self._open()
-            name = f".{ULID()}"
-            with _undone(name, home.folder):
-                self._write(home, home.folder, name, bytes(512))
-                # One name for all: what a process that dies here leaves is gone with the next probe.
-                os.rename(name, PROBE, src_dir_fd=home.folder, dst_dir_fd=home.outgoing)
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(PROBE, dir_fd=home.outgoing)
+            home = self._enter(None)
+            try:
+                work(home)
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.EXDEV):
+                    raise
+                work(self._enter(home))
         except OSError as error:
             raise unavailable(error) from error
+
+    def _enter(self, gone: _Home | None) -> _Home:
+        """The process's own folder; another one than ``gone``, and than the one of a process that forked this one."""
+        home = self._home
+        if home is None or home is gone or home.pid != os.getpid():
+            with self._entering:
+                home = self._home
+                if home is None or home is gone or home.pid != os.getpid():
+                    home = self._home = _Home(self._layout, self._locks, self._mode, self._group)
+        return home
+
+    def _probe(self, home: _Home) -> None:
+        name = f".{ULID()}"
+        with _undone(name, home.folder):
+            self._write(home, home.folder, name, bytes(512))
+            # One name for all: what a process that dies here leaves is gone with the next probe.
+            os.rename(name, self._outgoing + PROBE, src_dir_fd=home.folder)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._outgoing + PROBE)
 
     def _put_one(self, home: _Home, message: Message) -> None:
         with _undone(message.id, home.folder):
             content = file.render(message.to, file.head(message.content))
             self._write(home, home.folder, message.id, content, self._fsync)
-            os.rename(message.id, message.id, src_dir_fd=home.folder, dst_dir_fd=home.outgoing)
-        try:
-            self._sync(home.outgoing)
-        except OSError as error:  # smsd has it, whatever becomes of the disk
-            log.error("%s may be lost if the power fails now: %s", message.id, error)
+            # By its path: the folder that stands there now, and not one that was moved away.
+            os.rename(message.id, self._outgoing + message.id, src_dir_fd=home.folder)
+        if self._fsync:
+            try:
+                _sync_folder(self._layout.outgoing)
+            except OSError as error:  # smsd has it, whatever becomes of the disk
+                log.error("%s may be lost if the power fails now: %s", message.id, error)
 
     def _put_all(self, home: _Home, messages: Sequence[Message], receipt: Receipt | None) -> None:
         name = receipt.key if receipt else str(ULID())
@@ -220,16 +218,6 @@ class Writer:
         finally:
             os.close(fd)
 
-    def _sync(self, folder: int) -> None:
-        if self._fsync:
-            os.fsync(folder)
-
-    def _open(self) -> _Home:
-        with self._opening:
-            if self._home is None or not self._home.is_current():
-                self._home = _Home(self._layout, self._locks, self._mode, self._group)
-            return self._home
-
 
 def ready_lock(name: str) -> str:
     """The lock that whoever moves a committed submission on holds."""
@@ -276,6 +264,34 @@ def _undone(name: str, folder: int) -> Iterator[None]:
         with contextlib.suppress(OSError):
             os.unlink(name, dir_fd=folder)
         raise
+
+
+def _share(folder: Path, outgoing: Path, mode: int, group: int | None) -> None:
+    """Let files made in that folder be such as smsd can read.
+
+    They get its group, which set-group-ID folders pass on, and that mode whatever the umask says, where the file system
+    knows default access lists (acl(5)); each needs a call of its own otherwise.
+    """
+    try:
+        os.chown(folder, -1, os.stat(outgoing).st_gid if group is None else group)
+    except PermissionError:
+        if group is not None:
+            raise
+        log.warning("messages do not get the group of %s: let smsgw's user be in it", outgoing)
+    os.chmod(folder, 0o2700)
+    # The kernel's struct posix_acl_xattr: version 2, then tag (user, group, others), permissions, no id.
+    entries = ((0x01, mode >> 6), (0x04, mode >> 3), (0x20, mode))
+    access = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", tag, bits & 7, 0xFFFFFFFF) for tag, bits in entries)
+    with contextlib.suppress(OSError):
+        os.setxattr(folder, "system.posix_acl_default", access)
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _syncfs(fd: int) -> None:
