@@ -30,16 +30,24 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
+class _Hash:
+    """A stored password; all of one ``kind``, which is a scheme and its rounds, cost the same time to check."""
+
+    kind: tuple[str, int]
+    stored: str
+
+
+@dataclass(frozen=True, slots=True)
 class _File:
-    """The file as it was read: ``stamp`` tells whether it is still the same, ``costliest`` is its slowest hash."""
+    """The file as it was read: ``stamp`` tells whether it is the same still, ``kinds`` has a hash of each kind."""
 
     stamp: tuple[int, ...]
-    users: dict[str, str]
-    costliest: str
+    users: dict[str, _Hash]
+    kinds: dict[tuple[str, int], _Hash]
 
 
 class Htpasswd:
-    """An authentication backend. Every wrong answer costs about the time of the costliest hash in the file."""
+    """An authentication backend. Every wrong answer costs one hash of each kind in the file, whoever asks."""
 
     class Settings(colander.MappingSchema):
         path = colander.SchemaNode(colander.String(), description="Apache's password file")
@@ -59,12 +67,13 @@ class Htpasswd:
         if credentials.scheme != "Basic":
             return None
         file = self._current()
-        stored = file.users.get(credentials.userid)
-        if stored is not None and self._is_right(credentials.secret, stored):
+        own = file.users.get(credentials.userid)
+        if own is not None and self._is_right(credentials.secret, own.stored):
             return Identity(credentials.userid)
-        if stored != file.costliest:
-            _verify(credentials.secret, file.costliest)
-        return None if stored is None else Denied("wrong password")
+        for kind, other in file.kinds.items():
+            if own is None or kind != own.kind:
+                _verify(credentials.secret, other.stored)
+        return None if own is None else Denied("wrong password")
 
     def _current(self) -> _File:
         try:
@@ -80,16 +89,18 @@ class Htpasswd:
         with open(self._path, "rb") as stream:
             stamp = _stamp(os.fstat(stream.fileno()))
             lines = stream.read().decode("utf-8", "replace").splitlines()
-        users: dict[str, str] = {}
+        users: dict[str, _Hash] = {}
         for line in lines:
             userid, colon, stored = line.strip().partition(":")
             if not colon or userid.startswith("#"):
                 continue
-            if HASHES.identify(stored) is None:
-                log.warning("%s: the password of %r is not hashed with a scheme that is accepted", self._path, userid)
-                continue
-            users.setdefault(userid, stored)  # Apache takes the first
-        return _File(stamp, users, max(users.values(), key=_cost, default=""))
+            if (found := _parse(stored)) is None:
+                log.warning("%s: %r has no password hash of a scheme that is accepted", self._path, userid)
+            else:
+                users.setdefault(userid, found)  # Apache takes the first
+        if not users:
+            log.warning("%s: there is no user with a password in it", self._path)
+        return _File(stamp, users, {found.kind: found for found in users.values()})
 
     def _is_right(self, secret: str, stored: str) -> bool:
         """Whether that is the password; once verified, it is known again by a keyed digest."""
@@ -121,12 +132,12 @@ def _verify(secret: str, stored: str) -> bool:
         return False
 
 
-def _cost(stored: str) -> float:
-    """About how many milliseconds one check of that hash takes."""
+def _parse(stored: str) -> _Hash | None:
     scheme = HASHES.identify(stored)
-    if scheme == "bcrypt":
-        return 0.07 * 2.0 ** int(stored.split("$")[2])
-    if scheme in ("sha256_crypt", "sha512_crypt"):
-        field = stored.split("$")[2]
-        return 0.0006 * (int(field[7:]) if field.startswith("rounds=") else 5000)
-    return 1.0 if scheme == "apr_md5_crypt" else 0.0
+    if scheme is None:
+        return None
+    try:
+        parsed = HASHES.handler(scheme).from_string(stored)
+    except ValueError:
+        return None
+    return _Hash((scheme, getattr(parsed, "rounds", 0)), stored)

@@ -20,6 +20,11 @@ from smsgw.spool.layout import Layout
 PERIOD = 0.05  # seconds between two looks
 
 
+def _is_number(node: colander.SchemaNode, value: float) -> None:
+    if value != value:  # "nan" passes any range
+        raise colander.Invalid(node, "should be a number of seconds")
+
+
 class Simulator:
     """Background work: files go from ``outgoing`` through ``checked`` to ``sent``, with what smsd adds to them."""
 
@@ -27,7 +32,7 @@ class Simulator:
         delay = colander.SchemaNode(
             colander.Float(),
             missing=0.0,
-            validator=colander.Range(0, 3600),
+            validator=colander.All(colander.Range(0, 3600), _is_number),
             description="seconds that a message spends in checked",
         )
         fail = colander.SchemaNode(

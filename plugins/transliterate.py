@@ -33,7 +33,7 @@ class Transliterate:
     def transform(self, text: str, identity: Identity) -> str:
         plain = _TYPOGRAPHIC.sub(lambda match: anyascii(match[0]), text)
         if self._everything:
-            latin = "".join(c if measure(c + ".").alphabet == "GSM" else _latin(c) for c in plain)
+            latin = plain.translate({ord(c): _latin(c) for c in set(plain) if measure(c).alphabet != "GSM"})
             if latin and measure(latin).parts < measure(plain).parts:
                 return latin
         return plain

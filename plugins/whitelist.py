@@ -48,9 +48,9 @@ class Whitelist:
 def _read(name: str, words: list[str]) -> _Numbers:
     exact, prefixes = set(), []
     for word in words:
-        prefix = re.fullmatch(r"(?:\+|00|s)?([0-9]{0,15})\*", word)
+        prefix = re.fullmatch(r"(?:\+|00)?([1-9][0-9]{0,14})\*|\*", word)
         if prefix:
-            prefixes.append(prefix[1])
+            prefixes.append(prefix[1] or "")
             continue
         try:
             exact.add(NumberPlan().normalise(word))

@@ -20,11 +20,15 @@ def main(global_config: dict[str, str], **settings: Any) -> Router:
     on, and which gunicorn takes for a worker that need not be started again.
     """
     try:
+        for key in global_config:
+            if key.startswith("smsgw."):
+                raise ConfigurationError(f"{key} stands in [DEFAULT]; move it to the application's own section")
         with Configurator(settings=settings) as config:
             config.registry.ini = settings  # as written: Pyramid adds its own to its copy
             for part in PARTS:
                 config.include(f"smsgw.{part}")
             return config.make_wsgi_app()
     except ConfigurationError as error:
-        sys.stderr.write(f"smsgw does not start: {error}.\n")
+        sentence = f"smsgw does not start: {error}"
+        sys.stderr.write(sentence + ("\n" if sentence.endswith("?") else ".\n"))
         raise SystemExit(3) from None

@@ -20,6 +20,7 @@ from pyramid.request import Request
 from pyramid.response import Response
 
 from smsgw.gateway import Refused, Reply
+from smsgw.logs import indented
 from smsgw.model import TooMany
 from smsgw.spool.writer import SpoolUnavailable
 from smsgw.views.body import response
@@ -43,7 +44,7 @@ def too_many(error: TooMany, request: Request) -> Response:
 
 
 def spool_unavailable(error: SpoolUnavailable, request: Request) -> Response:
-    log.error("%s (%r)", error, error.__cause__)
+    log.error("%s (%s)", error, error.__cause__)
     return response(error_reply(503, str(error)), retry_after=str(RETRY_AFTER))
 
 
@@ -58,8 +59,12 @@ def http_error(error: HTTPException, request: Request) -> Response:
             known = request.identity is not None
         except HTTPException as instead:
             return http_error(instead, request)
+        except Exception as failed:  # which no view of exceptions would be shown any more
+            return unexpected(failed, request)
         if not known:
-            error = HTTPUnauthorized("Authentication is needed", headers=[("WWW-Authenticate", 'Basic realm="smsgw"')])
+            error = HTTPUnauthorized(
+                "No credentials, or wrong ones", headers=[("WWW-Authenticate", 'Basic realm="smsgw"')]
+            )
     if isinstance(error, HTTPNotFound):
         error = HTTPNotFound("Not found")
     found = response(error_reply(error.code, error.detail or error.title))
@@ -72,7 +77,7 @@ def http_error(error: HTTPException, request: Request) -> Response:
 
 
 def unexpected(error: Exception, request: Request) -> Response:
-    log.error("%r %r failed", request.method, request.environ.get("PATH_INFO", "")[:200], exc_info=error)
+    log.error("%r %r failed%s", request.method, request.environ.get("PATH_INFO", "")[:200], indented(error))
     return response(error_reply(HTTPInternalServerError.code, "The gateway failed; its log says why"))
 
 

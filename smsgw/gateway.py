@@ -6,18 +6,16 @@ Called by the views with an identity and plain values; answers with types and re
 from __future__ import annotations
 
 import logging
-import os
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol
 
 import pluggy
 from pyramid.config import Configurator
 from pyramid.security import Denied
-from ulid import ULID
 
 from smsgw.hookspecs import hookimpl
+from smsgw.ids import Ids
 from smsgw.model import Content, Identity, Message, Options, Receipt, StoredMessage, Submission
 from smsgw.numbers import NumberPlan
 from smsgw.plugins import ask, implementations
@@ -31,7 +29,7 @@ from smsgw.text import measure
 
 MAX_VALIDITY = 63 * 7 * 24 * 60  # minutes: the longest relative validity period (TS 23.040, 9.2.3.12.1)
 
-BASE32 = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # a ULID's digits
+REFUSAL = 4096  # bytes of a refusal that is remembered: one block of a disk that refusals shall not fill
 
 log = logging.getLogger(__name__)
 
@@ -151,6 +149,7 @@ class Gateway:
         self._folders = folders
         self._receipts = receipts
         self._plan = NumberPlan(settings.region)
+        self._ids = Ids(settings.prefix)
 
     def send(self, identity: Identity, order: Order, dialect: Dialect, once: Once | None = None) -> Reply:
         """Send it, and say so in that dialect; a repeated request gets the reply of the first.
@@ -167,6 +166,9 @@ class Gateway:
         try:
             with self._receipts.hold(once.key):
                 return self._send_once(identity, order, dialect, once)
+        except SpoolUnavailable:
+            self._prepare(identity, order)  # what is wrong with the request comes first
+            raise
         except InUse:
             raise KeyInUse("The first request with this Idempotency-Key is still under way") from None
 
@@ -201,7 +203,11 @@ class Gateway:
             raise Forbidden("smsd has this message, and it cannot be taken back")
         if not self._may(identity, "cancel" if kind == "outgoing" else "delete", message):
             raise Forbidden("You may not delete this message")
-        if not (self._folders.cancel(id) if kind == "outgoing" else self._folders.remove(kind, id)):
+        try:
+            done = self._folders.cancel(id) if kind == "outgoing" else self._folders.remove(kind, id)
+        except PermissionError:
+            raise Forbidden("The gateway's own user may not delete files there") from None
+        if not done:
             raise NotFound
 
     def _may(self, identity: Identity, permission: str, context: object) -> bool:
@@ -217,7 +223,8 @@ class Gateway:
             outcome = self._prepare(identity, order)
         except Refused as refusal:
             reply = dialect.refused(refusal)
-            self._receipts.keep(Receipt(once.key, once.fingerprint, reply.status, reply.body))
+            if len(reply.body) <= REFUSAL:
+                self._receipts.keep(Receipt(once.key, once.fingerprint, reply.status, reply.body))
             return reply
         reply = dialect.accepted(outcome)
         receipt = Receipt(once.key, once.fingerprint, reply.status, reply.body)
@@ -258,7 +265,8 @@ class Gateway:
         if queue is not None and not is_header_value(queue):
             raise _invalid("queue", "should be at most 99 characters, none of them a control character")
         if queue is not None and queues is not None and queue not in queues:
-            raise _invalid("queue", f"is none of smsd's: {', '.join(queues) or 'it has none'}")
+            known = f"is none of smsd's: {', '.join(queues)}" if queues else "should be left out: smsd has no queues"
+            raise _invalid("queue", known)
 
     def _normalise(self, numbers: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
         """The normalised number of each that is one, and a reason for each other."""
@@ -278,7 +286,7 @@ class Gateway:
         accepted: dict[str, str] = {}
         refused: dict[str, Denied] = {}
         numbers = dict.fromkeys(written.values())
-        for to, id in zip(numbers, _ids(self._settings.prefix, len(numbers)), strict=True):
+        for to, id in zip(numbers, self._ids.take(len(numbers)), strict=True):
             answer = decide(self._hook, identity, "send", Message(id, to, content))
             if answer:
                 accepted[to] = id
@@ -310,17 +318,6 @@ def once(identity: Identity, key: str, *request: str | bytes) -> Once:
     if not (8 <= len(key) <= 128 and key.isascii() and all("!" <= character <= "~" for character in key)):
         raise _invalid("Idempotency-Key", "should be 8 to 128 visible ASCII characters")
     return Once(digest(identity.userid, key), digest(*request))
-
-
-def _ids(prefix: str, count: int) -> Iterator[str]:
-    """That many message ids of one moment, in order: the last 20 of a ULID's 80 random bits count.
-
-    Each call draws the other 60 anew: ``ULID()`` would count on from the last one within a millisecond.
-    """
-    moment = str(ULID(int(time.time() * 1000).to_bytes(6, "big") + os.urandom(10)))
-    for number in range(count):
-        digits = BASE32[number >> 15] + BASE32[number >> 10 & 31] + BASE32[number >> 5 & 31] + BASE32[number & 31]
-        yield f"{prefix}{moment[:-4]}{digits}"
 
 
 def _invalid(field: str, reason: str) -> Invalid:

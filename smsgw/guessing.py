@@ -20,6 +20,7 @@ from pathlib import Path
 from smsgw.spool.receipts import digest
 
 WINDOW = 60.0  # seconds
+QUIET = 0.02  # seconds for which it is known that nobody guesses; the first guess elsewhere may show so much later
 REMEMBERED = 10000  # counters that one process keeps for itself
 
 _TIME = struct.Struct("d")  # CLOCK_MONOTONIC, which all processes of a machine share
@@ -31,19 +32,18 @@ class Attempt:
 
     wait: int
     _guesses: Guesses
-    _user: str
+    _userid: str
     _address: str
-    _is_counted: bool
+    _has_guessed: bool
 
     def wrong(self) -> None:
         """A wrong password was tried."""
-        for name in filter(None, (self._user, self._address)):
-            self._guesses.count(name)
+        self._guesses.count(self._userid, self._address)
 
     def right(self) -> None:
         """The right password was shown: that user has not guessed from there."""
-        if self._is_counted:
-            self._guesses.forget(self._user)
+        if self._has_guessed:
+            self._guesses.forget(self._userid, self._address)
 
 
 class Guesses:
@@ -59,36 +59,39 @@ class Guesses:
         self._per_user = per_user
         self._per_address = per_address
         self._own: dict[str, list[float]] = {}
+        self._quiet_until = 0.0
         self._lock = threading.Lock()
 
     def attempt(self, userid: str, address: str) -> Attempt:
         """An attempt of that user from there; of nobody in particular, where ``userid`` is empty."""
-        network = _network(address)
-        user = digest("user", userid, network) if self._per_user and userid else ""
-        place = digest("address", network) if self._per_address else ""
-        of_user = self._times(user, self._per_user) if user else []
-        of_place = self._times(place, self._per_address) if place else []
-        wait = max(_wait(of_user, self._per_user), _wait(of_place, self._per_address))
-        return Attempt(wait, self, user, place, bool(of_user))
+        if self._is_quiet():
+            return Attempt(0, self, userid, address, False)
+        times = [(self._times(name, limit), limit) for name, limit in self._counters(userid, address)]
+        wait = max((_wait(found, limit) for found, limit in times), default=0)
+        return Attempt(wait, self, userid, address, any(found for found, _ in times))
 
-    def count(self, name: str) -> None:
-        """One more on that counter."""
+    def count(self, userid: str, address: str) -> None:
+        """One more wrong password."""
+        self._quiet_until = 0.0
         now = _TIME.pack(time.monotonic())
-        try:
-            fd = os.open(self._folder + name, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        for name, _ in self._counters(userid, address):
             try:
-                if os.write(fd, now) != len(now):
-                    self._remember(name)
-            finally:
-                os.close(fd)
-        except OSError:
-            self._remember(name)
+                fd = os.open(self._folder + name, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+                try:
+                    if os.write(fd, now) != len(now):
+                        self._remember(name)
+                finally:
+                    os.close(fd)
+            except OSError:
+                self._remember(name)
 
-    def forget(self, name: str) -> None:
-        """That counter begins anew."""
-        self._own.pop(name, None)
-        with contextlib.suppress(OSError):
-            os.unlink(self._folder + name)
+    def forget(self, userid: str, address: str) -> None:
+        """That user has not guessed from there; the address's own count stays."""
+        if self._per_user:
+            name = _counter("user", userid, address)
+            self._own.pop(name, None)
+            with contextlib.suppress(OSError):
+                os.unlink(self._folder + name)
 
     def expire(self) -> None:
         """Forget the counters that no longer count."""
@@ -97,6 +100,30 @@ class Guesses:
                 with contextlib.suppress(FileNotFoundError):
                     if entry.stat(follow_symlinks=False).st_mtime < time.time() - 2 * WINDOW:
                         os.unlink(entry.path)
+
+    def _is_quiet(self) -> bool:
+        """Whether nobody guesses at all; known for a moment, so that those who know their password need not wait."""
+        if time.monotonic() < self._quiet_until:
+            return True
+        if self._own:
+            return False
+        try:
+            with os.scandir(self._folder) as counters:
+                if next(counters, None) is not None:
+                    return False
+        except OSError:
+            return False
+        self._quiet_until = time.monotonic() + QUIET
+        return True
+
+    def _counters(self, userid: str, address: str) -> list[tuple[str, int]]:
+        """The counters of an attempt, and how much each may count in a minute."""
+        found = []
+        if self._per_user and userid:
+            found.append((_counter("user", userid, address), self._per_user))
+        if self._per_address:
+            found.append((_counter("address", "", address), self._per_address))
+        return found
 
     def _times(self, name: str, limit: int) -> list[float]:
         times = list(self._own.get(name, ()))
@@ -120,6 +147,10 @@ class Guesses:
                 del self._own[next(iter(self._own))]
             now = time.monotonic()
             self._own[name] = [then for then in self._own.get(name, ()) if now - then < WINDOW] + [now]
+
+
+def _counter(kind: str, userid: str, address: str) -> str:
+    return digest(kind, userid, _network(address))
 
 
 def _wait(times: list[float], limit: int) -> int:

@@ -50,6 +50,9 @@ class NumberPlan:
             raise ValueError("not a phone number: it has 3 to 15 digits")
         if self._trunk and not match["prefix"] and len(digits) > SHORT and digits.startswith(self._trunk):
             return self._national(digits)
+        if digits.startswith("0") and (match["prefix"] or len(digits) > SHORT):
+            # smsd would drop further zeros, and send to a number that nobody was asked about.
+            raise ValueError("not a phone number: no country's code begins with 0")
         return digits
 
     def _national(self, digits: str) -> str:

@@ -5,8 +5,10 @@ Used by the application factory, once. Whatever is wrong is a ``ConfigurationErr
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -18,6 +20,8 @@ from smsgw.model import ConfigurationError
 from smsgw.settings import nearest, plugin_settings, read
 
 GROUP = "smsgw.plugins"
+
+log = logging.getLogger(__name__)
 
 
 def load(names: tuple[str, ...], raw: Mapping[str, Any]) -> pluggy.PluginManager:
@@ -53,14 +57,22 @@ def ask(implementation: pluggy.HookImpl, arguments: Mapping[str, Any]) -> Any:
 
 
 def _create(name: str, plugin_class: type, raw: Mapping[str, Any]) -> Any:
-    schema = getattr(plugin_class, "Settings", None)
-    if schema is None and raw:
-        raise ConfigurationError(f"the plugin {name!r} has no settings; take smsgw.{name}.{next(iter(raw))} out")
-    values = read(schema(), raw, f"smsgw.{name}.") if schema else {}
+    with _blamed(name):
+        schema = getattr(plugin_class, "Settings", None)
+        if schema is None and raw:
+            raise ConfigurationError(f"it has no settings; take smsgw.{name}.{next(iter(raw))} out")
+        return plugin_class(**(read(schema(), raw, f"smsgw.{name}.") if schema else {}))
+
+
+@contextlib.contextmanager
+def _blamed(name: str) -> Iterator[None]:
+    """Whatever goes wrong in the block is that plugin's fault, and stops the start with its name."""
     try:
-        return plugin_class(**values)
+        yield
     except ConfigurationError as error:
         raise ConfigurationError(f"the plugin {name!r}: {error}") from error
+    except Exception as error:
+        raise ConfigurationError(f"the plugin {name!r}: {type(error).__name__}: {error}") from error
 
 
 def _find(name: str) -> type:
@@ -79,8 +91,8 @@ def _find(name: str) -> type:
     except ModuleNotFoundError as error:
         extra = f"; pip install 'smsgw[{name}]'" if _distribution(found[0]) == "smsgw" else ""
         raise ConfigurationError(f"the plugin {name!r} needs the module {error.name!r}{extra}") from error
-    except (ImportError, AttributeError) as error:
-        raise ConfigurationError(f"the plugin {name!r} cannot be loaded: {error}") from error
+    except Exception as error:
+        raise ConfigurationError(f"the plugin {name!r} cannot be loaded: {type(error).__name__}: {error}") from error
     if not inspect.isclass(plugin_class):
         raise ConfigurationError(f"the plugin {name!r} should be a class, and {found[0].value} is none")
     return plugin_class
@@ -113,7 +125,10 @@ def _register(manager: pluggy.PluginManager, name: str, plugin: Any) -> None:
 
 def includeme(config: Configurator) -> None:
     """The plugins are ``registry.plugins`` from here on."""
-    config.registry.plugins = load(config.registry.smsgw.plugins, config.registry.ini)
+    plugins = config.registry.plugins = load(config.registry.smsgw.plugins, config.registry.ini)
+    for hook, lack in (("authenticate", "knows users, so nobody gets in"), ("permits", "permits anything")):
+        if not getattr(plugins.hook, hook).get_hookimpls():
+            log.warning("no plugin in smsgw.plugins %s", lack)
 
 
 def include_views(config: Configurator) -> None:
@@ -121,5 +136,5 @@ def include_views(config: Configurator) -> None:
     for name in config.registry.smsgw.plugins:
         plugin = config.registry.plugins.get_plugin(name)
         if hasattr(plugin, "includeme"):
-            # Not by config.include, which takes two classes of one module for the same.
-            plugin.includeme(config)
+            with _blamed(name):  # not by config.include, which takes two classes of one module for the same
+                plugin.includeme(config)

@@ -6,6 +6,7 @@ import base64
 import binascii
 import ipaddress
 import logging
+import re
 from typing import Any
 
 import pluggy
@@ -15,9 +16,10 @@ from pyramid.request import Request
 from pyramid.security import Allowed, Denied
 
 from smsgw.guessing import Guesses
+from smsgw.logs import indented
 from smsgw.model import Credentials, Identity
 from smsgw.plugins import ask, implementations
-from smsgw.settings import Address, is_header_value
+from smsgw.settings import UNIX, Address, is_header_value
 
 AUTHENTICATED = "authenticated"  # the one permission that every identity has: to be asked for more by the gateway
 
@@ -79,15 +81,27 @@ class SecurityPolicy:
         if attempt.wait:
             retry_after = [("Retry-After", str(attempt.wait))]
             raise HTTPTooManyRequests("Too many wrong passwords; try again later", headers=retry_after)
-        answer = self._hook.authenticate(credentials=credentials)
-        if isinstance(answer, Identity) and not _is_userid(answer.userid):
-            log.error("%r cannot be a userid here, and is refused", answer.userid)
-            answer = None
-        if not isinstance(answer, Identity):
+        identity = self._ask(credentials)
+        if identity is None:
+            log.warning("wrong credentials of %r from %s", credentials.userid, address)
             attempt.wrong()
-            return None
-        attempt.right()
-        return answer
+        else:
+            attempt.right()
+        return identity
+
+    def _ask(self, credentials: Credentials) -> Identity | None:
+        """Ask the backends in turn; the first that answers decides."""
+        for backend in implementations(self._hook.authenticate):
+            answer = ask(backend, {"credentials": credentials})
+            if isinstance(answer, Identity) and _is_userid(answer.userid):
+                return answer
+            if isinstance(answer, Identity):
+                log.error("%r answered with a userid that cannot be one, %r", backend.plugin_name, answer.userid)
+            elif answer is not None and not isinstance(answer, Denied):
+                log.error("%r should answer Identity, Denied or None, and not %s", backend.plugin_name, type(answer))
+            if answer is not None:
+                return None
+        return None
 
 
 def decide(hook: pluggy.HookRelay, identity: Identity, permission: str, context: object) -> Allowed | Denied:
@@ -97,8 +111,8 @@ def decide(hook: pluggy.HookRelay, identity: Identity, permission: str, context:
     for policy in implementations(hook.permits):
         try:
             answer = ask(policy, arguments)
-        except Exception:
-            log.exception("%r failed to judge, which refuses %r to %r", policy.plugin_name, permission, identity.userid)
+        except Exception as error:
+            log.error("%r failed to judge, which refuses %r%s", policy.plugin_name, permission, indented(error))
             return Denied("a permission policy failed")
         if isinstance(answer, Allowed):
             allowed = answer
@@ -107,9 +121,9 @@ def decide(hook: pluggy.HookRelay, identity: Identity, permission: str, context:
     return allowed
 
 
-def _is_userid(userid: str) -> bool:
+def _is_userid(userid: object) -> bool:
     """Whether it can stand in a spool file's ``From``, and is no group in the ini file."""
-    return is_header_value(userid) and not userid.startswith("@")
+    return isinstance(userid, str) and is_header_value(userid) and not userid.startswith("@")
 
 
 def client_address(request: Request, proxies: tuple[Address, ...]) -> str:
@@ -117,22 +131,33 @@ def client_address(request: Request, proxies: tuple[Address, ...]) -> str:
     address = str(request.environ.get("REMOTE_ADDR", ""))
     if not proxies:
         return address
-    forwarded = [hop.strip() for hop in request.headers.get("X-Forwarded-For", "").split(",")]
+    forwarded = request.headers.get("X-Forwarded-For", "").split(",")
     while forwarded and _is_among(address, proxies):
-        hop = forwarded.pop()
-        try:
-            address = str(ipaddress.ip_address(hop))
-        except ValueError:
+        hop = _HOP.fullmatch(forwarded.pop().strip())
+        if hop is None or _parse(hop["v6"] or hop["v4"]) is None:
             break
+        address = hop["v6"] or hop["v4"]
     return address
 
 
-def _is_among(address: str, networks: tuple[Address, ...]) -> bool:
+# RFC 7239, 6, has ports and brackets; some proxies write them here too.
+_HOP = re.compile(r"\[?(?P<v6>[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)(?:\](?::\d+)?)?|(?P<v4>[0-9.]+)(?::\d+)?")
+
+
+def _parse(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
-        return False
-    return any(parsed in network for network in networks)
+        return None
+    return getattr(parsed, "ipv4_mapped", None) or parsed
+
+
+def _is_among(address: str, proxies: tuple[Address, ...]) -> bool:
+    """Whether that is a trusted proxy; who comes over a unix socket has no address."""
+    parsed = _parse(address)
+    if parsed is None:
+        return UNIX in proxies and not address
+    return any(parsed in network for network in proxies if network != UNIX)
 
 
 def _from_header(request: Request, address: str) -> Credentials | None:

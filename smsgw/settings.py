@@ -21,7 +21,8 @@ from smsgw.text import MAX_PARTS
 
 PREFIX = "smsgw."
 
-Address = ipaddress.IPv4Network | ipaddress.IPv6Network
+UNIX = "unix"  # stands for a unix socket among addresses
+Address = ipaddress.IPv4Network | ipaddress.IPv6Network | str
 
 
 class Boolean(colander.Boolean):
@@ -45,7 +46,10 @@ class Words(colander.String):
     def deserialize(self, node: colander.SchemaNode, cstruct: Any) -> Any:
         if cstruct is colander.null:
             return cstruct
-        return tuple(re.split(r"[\s,]+", cstruct.strip())) if cstruct.strip() else ()
+        words = tuple(filter(None, re.split(r"[\s,]+", cstruct)))
+        if any(word.startswith(("#", ";")) for word in words):
+            raise colander.Invalid(node, "has a comment in it, and comments stand on lines of their own")
+        return words
 
 
 class Lines(colander.String):
@@ -68,14 +72,14 @@ class Lines(colander.String):
 
 
 class Networks(Words):
-    """IP addresses and networks as a tuple."""
+    """IP addresses and networks as a tuple; ``unix`` is a socket of that kind."""
 
     def deserialize(self, node: colander.SchemaNode, cstruct: Any) -> Any:
         words = super().deserialize(node, cstruct)
         if words is colander.null:
             return words
         try:
-            return tuple(ipaddress.ip_network(word) for word in words)
+            return tuple(word if word == UNIX else ipaddress.ip_network(word) for word in words)
         except ValueError as error:
             raise colander.Invalid(node, str(error)) from error
 
@@ -164,6 +168,13 @@ def read_core(raw: Mapping[str, Any]) -> Settings:
 
     :raises ConfigurationError: one is wrong, or unknown.
     """
+    for key, value in raw.items():
+        if indented := re.search(r"^\s*(smsgw\.[\w.]+)\s*=", str(value), re.M):
+            raise ConfigurationError(
+                f"the line of {indented[1]} is indented, and so became a part of {key}; unindent it"
+            )
+        if "\0" in str(value):
+            raise ConfigurationError(f"{key} has a NUL character in it; take it out")
     strays = [key for key in raw if not key.startswith((PREFIX, "pyramid."))]
     if strays:
         raise ConfigurationError(

@@ -65,6 +65,9 @@ NONE += [
 ]
 
 
+NONE += ["+0079680000000", "000079680000000", "0680000000", "+00911", "+0911"]
+
+
 @pytest.mark.parametrize("written", NONE)
 @pytest.mark.parametrize("region", [None, "RU"])
 def test_none(written: str, region: str | None) -> None:

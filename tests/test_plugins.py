@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from smsgw import main
 from tests.conftest import Gateway, eventually
 
 BASE = "htpasswd allow"
@@ -55,6 +56,10 @@ def refused(
         ({"smsgw.file_mode": "0060"}, ["smsgw.file_mode"]),
         ({"smsgw.file_group": "no-such-group"}, ["smsgw.file_group", "no-such-group"]),
         ({"smsgw.state": "/proc/smsgw"}, ["smsgw.state", "file system"]),
+        ({"smsgw.state": "state"}, ["absolute"]),
+        ({"smsgw.prefix": "a\0b"}, ["smsgw.prefix", "NUL"]),
+        ({"smsgw.allow.admins": "root ; no longer lvv"}, ["smsgw.allow.admins", "comment"]),
+        ({"smsgw.allow.admins": "root\n  smsgw.max_parts = 3"}, ["smsgw.max_parts is indented", "smsgw.allow.admins"]),
         ({"smsgw.prefix": "../x"}, ["smsgw.prefix"]),
         ({"smsgw.prefix": ".x"}, ["smsgw.prefix"]),
         ({"smsgw.region": "XX"}, ["smsgw.region", "'XX'", "RU"]),
@@ -63,6 +68,8 @@ def refused(
         ({"debug": "true"}, ["'debug' is no setting", "indented"]),
         ({"smsgw.plugins": "htpasswd allow signature"}, ["signature", "smsgw.signature.text"]),
         ({"smsgw.plugins": "htpasswd allow simulator", "smsgw.simulator.delay": "soon"}, ["smsgw.simulator.delay"]),
+        ({"smsgw.plugins": "htpasswd allow simulator", "smsgw.simulator.delay": "nan"}, ["smsgw.simulator.delay"]),
+        ({"smsgw.plugins": "htpasswd allow simulator", "smsgw.spool": "/proc/none"}, ["'simulator'", "/proc/none"]),
     ],
 )
 def test_settings_that_are_wrong(
@@ -84,6 +91,17 @@ def test_settings_that_are_wrong(
         ("Other = 1", ["Plugin"]),
         ("def Plugin(): ...", ["should be a class"]),
         ("class Plugin:\n    def __init__(self):\n        raise ConfigurationError('turn it off')", ["turn it off"]),
+        (
+            "class Plugin:\n    def __init__(self):\n        raise ValueError('no such tea')",
+            ["ValueError", "no such tea"],
+        ),
+        ("class Plugin:\n    def __init__(self, cup): ...", ["cup"]),
+        ("class Plugin:\n    Settings = 5", ["TypeError"]),
+        ("class Plugin:\n    def includeme(self, config):\n        1 / 0", ["ZeroDivisionError"]),
+        ("class Plugin\n", ["SyntaxError"]),
+        ("class Plugin:\n    @hookimpl(wrapper=True)\n    def transform(self): ...", ["only 'deliver' can be wrapped"]),
+        ("class Plugin:\n    @hookimpl(hookwrapper=True)\n    def notify(self): yield", ["only 'deliver'"]),
+        ("class Plugin:\n    @hookimpl(tryfirst=True)\n    def transform(self): ...", ["tryfirst"]),
     ],
 )
 def test_plugins_that_are_wrong(
@@ -96,6 +114,13 @@ def test_plugins_that_are_wrong(
     distribution("acme", imports + source, rules="Plugin")
     sentence = refused({"smsgw.plugins": f"{BASE} rules"})
     assert all(word in sentence for word in ("'rules'", *words)), sentence
+
+
+def test_settings_for_all_applications(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main({"smsgw.spool": "/spool"})
+    assert stopped.value.code == 3
+    assert "[DEFAULT]" in capsys.readouterr().err
 
 
 def test_a_plugin_without_settings(
@@ -214,6 +239,13 @@ class Stop:
     def authenticate(self, credentials):
         return Denied("no") if credentials.userid == "ops" else None
 
+class Odd:
+    @hookimpl
+    def authenticate(self, credentials):
+        if credentials.userid == "ops":
+            raise RuntimeError("secret\\n2026-11-23 ERROR forged")
+        return Identity(7) if credentials.userid == "root" else "lvv"
+
 class Any:
     @hookimpl
     def authenticate(self, credentials):
@@ -256,7 +288,7 @@ class Elsewhere:
 
 @pytest.fixture
 def policies(distribution: Callable[..., None]) -> None:
-    names = ("Deny", "Raise", "Bogus", "Down", "Stop", "Any", "Token", "Quota", "Elsewhere")
+    names = ("Odd", "Deny", "Raise", "Bogus", "Down", "Stop", "Any", "Token", "Quota", "Elsewhere")
     distribution("acme", POLICIES, **{name.lower(): name for name in names})
 
 
@@ -287,6 +319,20 @@ class TestPolicies:
         gateway = make_gateway({"smsgw.plugins": "stop any allow", "smsgw.htpasswd.path": None})
         gateway.send()
         gateway.send(user="ops", status=401)
+
+    def test_answers_that_make_no_sense(
+        self, make_gateway: Callable[..., Gateway], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        gateway = make_gateway({"smsgw.plugins": "odd allow", "smsgw.htpasswd.path": None})
+        for user in ("lvv", "root"):
+            gateway.send(user=user, status=401)
+            gateway.get("/no/such/path", user=user, status=401)
+        assert "'odd' should answer Identity" in caplog.text
+        for path in ("/api/v1.0/sms/sent/", "/no/such%0a2026-11-23%20ERROR%20forged"):
+            reply = gateway.get(path, user="ops", status=500)
+            assert "secret" not in reply.text
+            assert reply.json["error"]
+        assert not [line for line in caplog.text.splitlines() if line.startswith("2026-11-23 ERROR")]
 
     def test_credentials_of_a_plugin(self, make_gateway: Callable[..., Gateway]) -> None:
         gateway = make_gateway({"smsgw.plugins": "token htpasswd allow"})

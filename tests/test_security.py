@@ -129,6 +129,14 @@ class TestGuessing:
         ask(gateway, self.RIGHT, 200, **{"X-Forwarded-For": "10.1.1.1, bogus"})
         ask(gateway, self.RIGHT, 429, address="10.1.1.1")
 
+    @pytest.mark.parametrize("proxy", ["127.0.0.1", "::ffff:127.0.0.1", ""])
+    @pytest.mark.parametrize("hop", ["10.1.1.1", "10.1.1.1:4711", "2001:db8::1", "[2001:db8::1]", "[2001:db8::1]:4711"])
+    def test_every_form_of_an_address(self, make_gateway: Callable[..., Gateway], proxy: str, hop: str) -> None:
+        gateway = make_gateway({"smsgw.guesses_per_address": "1", "smsgw.trusted_proxies": "127.0.0.1 unix"})
+        ask(gateway, self.WRONG, 401, address=proxy, **{"X-Forwarded-For": f"6.6.6.6, {hop}"})
+        ask(gateway, self.RIGHT, 429, address=proxy, **{"X-Forwarded-For": hop})
+        ask(gateway, self.RIGHT, 200, address=proxy, **{"X-Forwarded-For": "10.1.1.2"})
+
     def test_where_nothing_can_be_written(self, tmp_path: Path) -> None:
         guesses = Guesses(tmp_path / "nowhere", 3, 100)
         for _ in range(3):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from typing import Any
 
 import pytest
@@ -326,6 +328,36 @@ class TestRead:
         gateway.put("sent", "m1", f"To: 1\nFrom: lvv\nAlphabet: {alphabet}\n\n".encode() + body)
         assert gateway.get(f"{SMS}/sent/m1").json["text"] == text
 
+    def test_a_file_that_the_gateway_may_not_read(self, gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Root reads everything: so a refusal of the system is played."""
+        gateway.put("sent", "m1", self.SENT)
+        path = gateway.put("sent", "m2", self.SENT)
+        system = os.open
+
+        def refuse(name: Any, *args: Any, **kw: Any) -> int:
+            if name == path:
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return system(name, *args, **kw)
+
+        with monkeypatch.context() as refused:
+            refused.setattr(os, "open", refuse)
+            gateway.get(f"{SMS}/sent/m2", status=404)
+            assert gateway.get(f"{SMS}/sent/").json["message_id"] == ["m1"]
+        assert gateway.get(f"{SMS}/sent/").json["total_count"] == 2
+
+    def test_a_message_on_its_way_into_outgoing(self, gateway: Gateway) -> None:
+        """What a full disk keeps in smsgw's own folder is there for its sender, and can be taken back."""
+        gateway.send()
+        waiting = gateway.state / "ready" / "waiting"
+        with gateway.app.app.registry.locks.take("ready waiting"):
+            waiting.mkdir()
+            (waiting / "m1").write_text(self.SENT)
+            assert gateway.get(f"{SMS}/outgoing/m1").json["message_id"] == "m1"
+            assert gateway.get(f"{SMS}/outgoing/").json["total_count"] == 2
+        gateway.delete(f"{SMS}/outgoing/m1")
+        assert "m1" not in gateway.files("outgoing")
+        gateway.get(f"{SMS}/outgoing/m1", status=404)
+
     def test_half_copied_by_smsd(self, gateway: Gateway) -> None:
         gateway.put("outgoing", "m1", self.SENT)
         gateway.put("checked", "m1", self.SENT[:-5])
@@ -369,6 +401,25 @@ class TestList:
         path.write_text("To: 79680000000\nFrom: lvv\n\nHi")
         assert gateway.get(f"{SMS}/sent/").json["message_id"] == ["m1"]
 
+    def test_another_file_under_the_same_name(self, gateway: Gateway) -> None:
+        gateway.put("sent", "m1", TestRead.SENT)
+        assert gateway.get(f"{SMS}/sent/").json["total_count"] == 1
+        gateway.put("sent", ".m1", TestRead.SENT.replace("lvv", "ops")).rename(gateway.spool / "sent" / "m1")
+        assert gateway.get(f"{SMS}/sent/").json["message_id"] == []
+        assert gateway.get(f"{SMS}/sent/", user="ops").json["message_id"] == ["m1"]
+
+    def test_a_file_whose_headers_are_many(self, gateway: Gateway) -> None:
+        gateway.put("sent", "m1", "To: 911\n" + "X-Note: x\n" * 1000 + "From: lvv\n\nHi")
+        assert gateway.get(f"{SMS}/sent/").json["message_id"] == ["m1"]
+
+    def test_a_file_that_was_incomplete_for_long(self, gateway: Gateway) -> None:
+        path = gateway.put("sent", "m1", "To: 911\n")
+        os.utime(path, (0, 0))
+        assert gateway.get(f"{SMS}/sent/", user="root").json["message_id"] == ["m1"]
+        path.write_text(TestRead.SENT)
+        os.utime(path, (0, 0))
+        assert gateway.get(f"{SMS}/sent/").json["message_id"] == ["m1"]
+
     def test_locks_and_hidden_files_never_show(self, gateway: Gateway) -> None:
         for name in ("m1.LOCK", ".hidden"):
             gateway.put("sent", name, TestRead.SENT)
@@ -406,6 +457,25 @@ class TestDelete:
         gateway.delete(f"{SMS}/outgoing/{id}", user="root")
         assert (gateway.state / "cancelled" / id).exists()
         assert gateway.files() == {}
+
+    def test_a_name_that_was_cancelled_before(self, gateway: Gateway) -> None:
+        for content in (TestRead.SENT, TestRead.SENT + " again"):
+            gateway.put("outgoing", "alarm", content)
+            gateway.delete(f"{SMS}/outgoing/alarm")
+        assert (gateway.state / "cancelled" / "alarm").read_text().endswith("again")
+        gateway.put("outgoing", "alarm", TestRead.SENT)
+        gateway.put("checked", "alarm", TestRead.SENT)
+        gateway.delete(f"{SMS}/outgoing/alarm", status=404)
+
+    def test_a_file_that_the_gateway_may_not_delete(self, gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+        gateway.put("sent", "m1", TestRead.SENT)
+
+        def refuse(*_: Any, **__: Any) -> None:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+
+        with monkeypatch.context() as refused:
+            refused.setattr(os, "unlink", refuse)
+            assert "user" in gateway.delete(f"{SMS}/sent/m1", user="root", status=403).json["error"]
 
     def test_smsd_s_queue_is_smsd_s(self, gateway: Gateway) -> None:
         gateway.put("checked", "m1", TestRead.SENT)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import logging
 from pathlib import Path
 
 from pyramid.config import Configurator
@@ -15,6 +15,8 @@ from smsgw.spool.locks import Locks
 from smsgw.spool.receipts import Receipts
 from smsgw.spool.writer import Writer
 
+log = logging.getLogger(__name__)
+
 
 def find_layout(settings: Settings) -> Layout:
     """:raises ConfigurationError: the settings and smsd's file do not go together."""
@@ -23,7 +25,12 @@ def find_layout(settings: Settings) -> Layout:
         layout = from_smsd_conf(Path(settings.smsd_conf), state)
     else:
         layout = from_folder(Path(settings.spool or ""), state)
-    if not all(folder.is_absolute() for folders in layout.folders.values() for folder in folders):
+    folders = [folder for folders in layout.folders.values() for folder in folders]
+    if layout.state in folders:
+        raise ConfigurationError(
+            f"smsgw.state is {layout.state}, which is smsd's own folder; give smsgw one of its own"
+        )
+    if not all(folder.is_absolute() for folder in (layout.state, *folders)):
         raise ConfigurationError("the spool's folders need absolute paths; in an ini file %(here)s is its own folder")
     if settings.state and not _on_one_file_system(layout):
         raise ConfigurationError(f"smsgw.state is not on the file system of {layout.outgoing}; put it there")
@@ -46,8 +53,10 @@ def includeme(config: Configurator) -> None:
     registry, settings = config.registry, config.registry.smsgw
     layout = registry.layout = find_layout(settings)
     locks = registry.locks = Locks(layout.state)
-    with contextlib.suppress(OSError):  # no spool yet: requests and monitoring say so
+    try:
         locks.make()
+    except OSError as error:
+        log.warning("%s; until it can be written to, sends are answered 503", error)
     registry.writer = Writer(layout, locks, fsync=settings.fsync, mode=settings.file_mode, group=settings.file_group)
     registry.folders = Folders(layout, locks, settings.prefix)
     registry.receipts = Receipts(layout, locks, fsync=settings.fsync)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import threading
 import time
@@ -15,12 +16,14 @@ from smsgw.spool import file
 from smsgw.spool.index import SETTLED, Entry, Index, Judge, is_message
 from smsgw.spool.layout import KINDS, Layout
 from smsgw.spool.locks import Locks
-from smsgw.spool.writer import SpoolUnavailable, unavailable
+from smsgw.spool.writer import SpoolUnavailable, ready_lock, unavailable
 
 GRACE = 1.0  # seconds in which smsd shows whether it had a file that was taken from it
 OWNED = ("outgoing", "checked", "sent", "failed")  # kinds whose From is a userid
 LATE_REPORT = 60.0  # seconds in which the message of a report may still be on its way to "sent"
 EARLY_REPORT = 5.0  # seconds by which a report can be written before its message reaches "sent"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +44,24 @@ class Folders:
         self._layout = layout
         self._locks = locks
         self._references = _References()
-        self._indexes = {
-            kind: Index(layout.folders[kind], prefix, self._report_entry if kind == "report" else self._entry(kind))
-            for kind in KINDS
-        }
+        self._indexes = {kind: self._index(kind, prefix) for kind in KINDS}
+
+    def _index(self, kind: str, prefix: str) -> Index:
+        judge = self._report_entry if kind == "report" else self._entry(kind)
+        forget = self._references.discard if kind == "sent" else _nothing
+        return Index(lambda: self._places(kind), prefix, judge, forget)
+
+    def _places(self, kind: str) -> tuple[Path, ...]:
+        """Where messages of that kind are, in the order in which they move."""
+        return (*(self._ready() if kind == "outgoing" else ()), *self._layout.folders[kind])
+
+    def _ready(self) -> list[Path]:
+        """The folders of submissions on their way into ``outgoing``."""
+        ready = self._layout.state / "ready"
+        try:
+            return [ready / name for name in os.listdir(ready)]
+        except FileNotFoundError:
+            return []
 
     def find(self, kind: str, id: str) -> StoredMessage | None:
         """That message, where there is one of that kind now.
@@ -54,13 +71,20 @@ class Folders:
         if kind not in KINDS or not is_message(id):
             return None
         try:
-            for folder in self._layout.folders[kind]:
-                with contextlib.suppress(FileNotFoundError):
+            if kind == "report":
+                self._refresh_references()  # first, so that it does not show whether there is such a report
+            for folder in self._places(kind):
+                try:
                     content, found = file.read(folder / id)
-                    parsed = file.parse(content)
-                    half = not parsed.whole and time.time() - found.st_mtime < SETTLED
-                    if not half and not self._is_being_copied(kind, folder, id):
-                        return self._message(kind, id, parsed, found.st_mtime)
+                except FileNotFoundError:
+                    continue
+                except PermissionError as error:
+                    log.error("%s: the gateway's own user cannot read it: %s", folder / id, error.strerror)
+                    continue
+                parsed = file.parse(content)
+                half = not parsed.whole and time.time() - found.st_mtime < SETTLED
+                if not half and not self._is_being_copied(kind, folder, id):
+                    return self._message(kind, id, parsed, found.st_mtime)
             os.stat(self._layout.outgoing)
         except OSError as error:
             raise unavailable(error) from error
@@ -87,6 +111,7 @@ class Folders:
     def remove(self, kind: str, id: str) -> bool:
         """Delete that file; whether it was still there.
 
+        :raises PermissionError: the gateway's own user may not.
         :raises SpoolUnavailable: it cannot be deleted.
         """
         for folder in self._layout.folders[kind]:
@@ -95,6 +120,8 @@ class Folders:
                 return True
             except FileNotFoundError:
                 continue
+            except PermissionError:
+                raise
             except OSError as error:
                 raise unavailable(error) from error
         return False
@@ -113,6 +140,8 @@ class Folders:
             raise SpoolUnavailable("nothing can be cancelled: smsd keeps no sent or no failed messages")
         try:
             with self._locks.take(f"cancel {id}"):
+                if self._take_waiting(id):
+                    return True
                 if not self._take(id):
                     return False
                 threading.Event().wait(GRACE)
@@ -125,17 +154,24 @@ class Folders:
 
         :raises OSError: nothing was decided; to be called again.
         """
-        taken, cancelled = self._cancelling(id), self._layout.state / "cancelled" / id
-        with contextlib.suppress(FileNotFoundError):
-            was_taken = taken.stat().st_size > 0 and not self._is_with_smsd(id)
-            # smsd's lock goes first: as long as there is something in "cancelling", the owner knows that it is ours.
-            self._smsd_lock(id).unlink(missing_ok=True)
-            if was_taken:
-                os.utime(taken)
-                taken.rename(cancelled)
-            else:
-                taken.unlink()
-        return cancelled.exists()
+        taken = self._cancelling(id)
+        was_taken = taken.stat().st_size > 0 and not self._is_with_smsd(id)
+        # smsd's lock goes first: as long as there is something in "cancelling", the owner knows that it is ours.
+        self._smsd_lock(id).unlink(missing_ok=True)
+        if was_taken:
+            os.utime(taken)
+            taken.rename(self._layout.state / "cancelled" / id)
+        else:
+            taken.unlink()
+        return was_taken
+
+    def _take_waiting(self, id: str) -> bool:
+        """Move a message to the cancelled ones that has not entered ``outgoing`` yet; whether it was there."""
+        for folder in self._ready():
+            with self._locks.take(ready_lock(folder.name)), contextlib.suppress(FileNotFoundError):
+                os.rename(folder / id, self._layout.state / "cancelled" / id)
+                return True
+        return False
 
     def _take(self, id: str) -> bool:
         """Move a message out of smsd's reach, as far as it goes; whether it was there.
@@ -177,7 +213,6 @@ class Folders:
 
     def _message(self, kind: str, id: str, found: file.SpoolFile, written: float) -> StoredMessage:
         if kind == "report":
-            self._refresh_references()
             owner = self._report_entry(id, found, written).owner
         else:
             owner = found.headers.get("From") if kind in OWNED else None
@@ -187,7 +222,7 @@ class Folders:
         def judge(id: str, found: file.SpoolFile, written: float) -> Entry:
             owner = found.headers.get("From") if kind in OWNED else None
             if kind == "sent":
-                self._references.add(found, written, owner)
+                self._references.add(id, found, written, owner)
             return Entry(owner)
 
         return judge
@@ -201,6 +236,10 @@ class Folders:
             self._indexes["sent"].refresh()
 
 
+def _nothing(id: str) -> None:
+    """Nobody else remembers anything of that message."""
+
+
 def _create(path: Path) -> None:
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o660))
 
@@ -209,20 +248,27 @@ class _References:
     """Which message a status report is about: the latest sent before, by that modem, to that number, with that id."""
 
     def __init__(self) -> None:
-        self._sent: dict[tuple[str, str, str], list[tuple[float, str | None]]] = {}
+        self._sent: dict[tuple[str, str, str], dict[str, tuple[float, str | None]]] = {}
+        self._of: dict[str, list[tuple[str, str, str]]] = {}
 
-    def add(self, sent: file.SpoolFile, written: float, owner: str | None) -> None:
+    def add(self, id: str, sent: file.SpoolFile, written: float, owner: str | None) -> None:
         modem, to = sent.headers.get("Modem", ""), from_spool(sent.headers.get("To", ""))
         for part in sent.headers.get("Message_id", "").split():
             if part.isdigit():
-                known = self._sent.setdefault((modem, to, part), [])
-                if (written, owner) not in known:
-                    known.append((written, owner))
+                self._sent.setdefault((modem, to, part), {})[id] = (written, owner)
+                self._of.setdefault(id, []).append((modem, to, part))
+
+    def discard(self, id: str) -> None:
+        for reference in self._of.pop(id, ()):
+            known = self._sent.get(reference, {})
+            known.pop(id, None)
+            if not known:
+                self._sent.pop(reference, None)
 
     def owner_of(self, report: file.SpoolFile, written: float) -> str | None:
         lines = dict(line.split(": ", 1) for line in report.text.splitlines() if ": " in line)
         modem, to = report.headers.get("Modem", ""), from_spool(report.headers.get("From", ""))
-        known = self._sent.get((modem, to, lines.get("Message_id", "").strip()), [])
+        known = self._sent.get((modem, to, lines.get("Message_id", "").strip()), {}).values()
         # The modem can hand out the report before smsd has moved the file.
         before = [(then, owner) for then, owner in known if then <= written + EARLY_REPORT]
         return max(before, key=lambda sent: sent[0])[1] if before else None

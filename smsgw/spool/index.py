@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from ulid import ULID
 
@@ -25,6 +27,15 @@ class Entry:
     settled: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is remembered of a file."""
+
+    inode: int
+    owner: str | None
+
+
+Found = TypeVar("Found")
 Judge = Callable[[str, file.SpoolFile, float], Entry]
 
 
@@ -41,17 +52,22 @@ def is_message(name: str) -> bool:
 class Index:
     """The messages of one kind; shared by all threads.
 
+    :param folders: where they are; the last of these must be there, the others may come and go.
     :param judge: says of a file (its name, what it holds, when it was written) whose it is.
+    :param forget: told the name of each file that is there no more.
     """
 
-    def __init__(self, folders: tuple[Path, ...], prefix: str, judge: Judge) -> None:
+    def __init__(
+        self, folders: Callable[[], Sequence[Path]], prefix: str, judge: Judge, forget: Callable[[str], None]
+    ) -> None:
         self._folders = folders
         self._prefix = prefix
         self._judge = judge
+        self._forget = forget
         self._lock = threading.Lock()
-        self._entries: dict[str, tuple[str | None, tuple[int, str]]] = {}
+        self._entries: dict[str, _Known] = {}
         self._unsettled: set[str] = set()
-        self._seen: tuple[int, ...] | None = None
+        self._seen: dict[Path, int] | None = None
         self._all: list[tuple[int, str]] = []
         self._owned: dict[str | None, list[tuple[int, str]]] = {}
 
@@ -73,40 +89,63 @@ class Index:
 
     def _refresh(self) -> None:
         now = time.time_ns()
-        changed = tuple(os.stat(folder).st_mtime_ns for folder in self._folders)
+        changed = self._each_folder(lambda folder: os.stat(folder).st_mtime_ns)
         if changed == self._seen and not self._unsettled:
             return
-        names = {name: folder for folder in self._folders for name in os.listdir(folder) if is_message(name)}
-        stale = (self._entries.keys() - names.keys()) | self._unsettled
-        if stale:
-            self._drop(stale)
-        self._add({name: names[name] for name in names.keys() - self._entries.keys()})
+        files = {
+            name: (inode, folder)
+            for folder, names in self._each_folder(_inodes).items()
+            for name, inode in names.items()
+        }
+        known = self._entries.items()
+        stale = {name for name, entry in known if name not in files or files[name][0] != entry.inode}
+        if stale or self._unsettled:
+            self._drop(stale | self._unsettled)
+        self._add({name: files[name] for name in files.keys() - self._entries.keys()})
         # A folder's time is that of a clock tick: what changes later within the same one would not show.
-        self._seen = changed if all(now - then > 100_000_000 for then in changed) else None
+        self._seen = changed if all(now - then > 100_000_000 for then in changed.values()) else None
+
+    def _each_folder(self, look: Callable[[Path], Found]) -> dict[Path, Found]:
+        folders = self._folders()
+        if not folders:
+            return {}
+        *others, last = folders
+        found = {}
+        for folder in others:
+            with contextlib.suppress(FileNotFoundError):
+                found[folder] = look(folder)
+        return found | {last: look(last)}
 
     def _drop(self, names: set[str]) -> None:
-        owners = {self._entries.pop(name)[0] for name in names if name in self._entries}
+        owners = {self._entries.pop(name).owner for name in names if name in self._entries}
         self._unsettled -= names
+        for name in names:
+            self._forget(name)
         self._all = [item for item in self._all if item[1] not in names]
         for owner in owners:
             self._owned[owner] = [item for item in self._owned[owner] if item[1] not in names]
 
-    def _add(self, names: dict[str, Path]) -> None:
+    def _add(self, files: dict[str, tuple[int, Path]]) -> None:
         touched = set()
-        for name, folder in names.items():
+        for name, (inode, folder) in files.items():
             try:
                 content, found = file.read(folder / name, HEAD)
-            except OSError:
+                parsed = file.parse(content)
+                if not parsed.complete and found.st_size > HEAD:
+                    parsed = file.parse(file.read(folder / name)[0])
+            except FileNotFoundError:
                 continue
-            parsed = file.parse(content)
+            except OSError:
+                self._unsettled.add(name)  # it may become readable, which does not show in the folder
+                continue
             fresh = time.time() - found.st_mtime < SETTLED
             entry = self._judge(name, parsed, found.st_mtime)
-            if fresh or not entry.settled:
+            if fresh or not parsed.complete or not entry.settled:
                 self._unsettled.add(name)
             if fresh and not parsed.complete:
                 continue
             item = (self._milliseconds(name, found.st_mtime), name)
-            self._entries[name] = (entry.owner, item)
+            self._entries[name] = _Known(inode, entry.owner)
             self._all.append(item)
             self._owned.setdefault(entry.owner, []).append(item)
             touched.add(entry.owner)
@@ -122,3 +161,9 @@ class Index:
             except ValueError:
                 pass
         return int(written * 1000)
+
+
+def _inodes(folder: Path) -> dict[str, int]:
+    """The messages' files in a folder: another file under the same name has another number."""
+    with os.scandir(folder) as entries:
+        return {entry.name: entry.inode() for entry in entries if is_message(entry.name)}

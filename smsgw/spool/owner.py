@@ -6,7 +6,6 @@ Every process has an ``Owner``; the one that holds the lock works, the others wa
 from __future__ import annotations
 
 import atexit
-import contextlib
 import logging
 import os
 import shutil
@@ -14,12 +13,14 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pluggy
 from pyramid.config import Configurator
 from pyramid.events import ApplicationCreated
 
+from smsgw.logs import indented
 from smsgw.plugins import ask, implementations
 from smsgw.spool.folders import GRACE, Folders
 from smsgw.spool.layout import Layout
@@ -118,46 +119,60 @@ class Owner:
 
     def _look_after(self) -> None:
         """One look; what fails is logged, and tried again at the next."""
-        jobs = [self.finish_submissions, self.finish_cancels, self.clear_dead]
+        state = self._layout.state
+        for folder, job in (
+            ("ready", self._finish_submission),
+            ("cancelling", self._finish_cancel),
+            ("writers", self._clear_dead),
+        ):
+            for name in _names(state / folder):
+                _try(job, name)
         if time.monotonic() >= self._next_expiry:
             self._next_expiry = time.monotonic() + SELDOM
-            jobs += [self._expire_cancelled, *self._expire]
-        for job in jobs:
-            try:
-                job()
-            except FileNotFoundError:
-                continue  # the folder is made with the first message
-            except Exception:
-                log.exception("looking after the spool: %s failed", job.__name__)
+            for name in _names(state / "cancelled"):
+                _try(self._expire_cancelled, name)
+            for expire in self._expire:
+                _try(expire)
 
-    def finish_submissions(self) -> None:
-        """Let what dead processes committed enter ``outgoing``; a living one that is at it is not disturbed."""
-        for name in os.listdir(self._layout.state / "ready"):
-            if lock := self._locks.try_take(ready_lock(name)):
-                with lock:
-                    release(self._layout, name, self._fsync)
+    def _finish_submission(self, name: str) -> None:
+        """Let what a dead process committed enter ``outgoing``; a living one that is at it is not disturbed."""
+        if lock := self._locks.try_take(ready_lock(name)):
+            with lock:
+                release(self._layout, name, self._fsync)
 
-    def finish_cancels(self) -> None:
-        """Decide about messages whose cancelling process died."""
-        for id in os.listdir(self._layout.state / "cancelling"):
-            if lock := self._locks.try_take(f"cancel {id}"):
-                with lock, contextlib.suppress(FileNotFoundError):
-                    path = self._layout.state / "cancelling" / id
-                    if time.time() - path.stat().st_ctime > GRACE:
-                        self._folders.finish_cancel(id)
+    def _finish_cancel(self, id: str) -> None:
+        """Decide about a message whose cancelling process died."""
+        if lock := self._locks.try_take(f"cancel {id}"):
+            with lock:
+                if time.time() - (self._layout.state / "cancelling" / id).stat().st_ctime > GRACE:
+                    self._folders.finish_cancel(id)
 
-    def clear_dead(self) -> None:
-        """Remove what dead processes had not committed."""
-        for token in os.listdir(self._layout.state / "writers"):
-            if lock := self._locks.try_take(f"writer {token}"):
-                with lock:
-                    shutil.rmtree(self._layout.state / "writers" / token)
+    def _clear_dead(self, token: str) -> None:
+        """Remove what a dead process had not committed."""
+        if lock := self._locks.try_take(f"writer {token}"):
+            with lock:
+                shutil.rmtree(self._layout.state / "writers" / token)
 
-    def _expire_cancelled(self) -> None:
-        with os.scandir(self._layout.state / "cancelled") as entries:
-            for entry in entries:
-                if entry.stat(follow_symlinks=False).st_mtime < time.time() - CANCELLED_KEPT:
-                    os.unlink(entry.path)
+    def _expire_cancelled(self, id: str) -> None:
+        path = self._layout.state / "cancelled" / id
+        if path.stat().st_mtime < time.time() - CANCELLED_KEPT:
+            path.unlink()
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:  # it is made with the first message; requests say what else may be wrong
+        return []
+
+
+def _try(job: Callable[..., None], *arguments: str) -> None:
+    try:
+        job(*arguments)
+    except FileNotFoundError:
+        pass  # somebody else was faster
+    except Exception as error:
+        log.error("looking after the spool: %s%r failed%s", job.__name__, arguments, indented(error))
 
 
 def _watched(name: str, work: Work, stop: threading.Event) -> None:
@@ -166,8 +181,8 @@ def _watched(name: str, work: Work, stop: threading.Event) -> None:
         try:
             work(stop)
             return
-        except Exception:
-            log.exception("the background work of the plugin %r failed; it starts again in 10 seconds", name)
+        except Exception as error:
+            log.error("the background work of %r failed; it starts again in 10 seconds%s", name, indented(error))
             stop.wait(10)
 
 

@@ -20,7 +20,7 @@ from ulid import ULID
 from smsgw.model import Receipt
 from smsgw.spool.layout import Layout
 from smsgw.spool.locks import Locks
-from smsgw.spool.writer import RECEIPT, ready_lock, release, unavailable
+from smsgw.spool.writer import RECEIPT, SpoolUnavailable, ready_lock, release, unavailable
 
 KEPT = 25 * 3600  # seconds; a day is promised
 
@@ -80,6 +80,8 @@ class Receipts:
             return None
         except OSError as error:
             raise unavailable(error) from error
+        except (ValueError, TypeError) as error:
+            raise SpoolUnavailable("what is remembered of this Idempotency-Key cannot be read") from error
 
     def exists(self, key: str) -> bool:
         """Whether there is a receipt, or will be."""

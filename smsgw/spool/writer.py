@@ -58,8 +58,7 @@ class _Home:
             self.path = layout.state / "writers" / token
             os.mkdir(self.path, 0o700)
             _share(self.path, layout.outgoing, mode, group)
-            self.folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            self._files.callback(os.close, self.folder)
+            self.folder = _open_folder(self.path, self._files)
             self.must_chmod = mode != self._mode_of_new_files(mode)
         except BaseException:
             self._files.close()
@@ -168,11 +167,8 @@ class Writer:
         stage = home.path / name
         os.mkdir(stage)
         try:
-            folder = os.open(stage, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                self._fill(home, folder, messages, receipt)
-            finally:
-                os.close(folder)
+            with contextlib.ExitStack() as opened:
+                self._fill(home, _open_folder(stage, opened), messages, receipt)
             with self._locks.take(ready_lock(name)):
                 self._commit(stage, self._layout.state / "ready" / name)
         finally:
@@ -230,12 +226,12 @@ def release(layout: Layout, name: str, fsync: bool) -> None:
     :raises OSError: not all could be moved; to be called again.
     """
     ready = layout.state / "ready" / name
-    try:
-        folder = os.open(ready, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return
-    outgoing = os.open(layout.outgoing, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with contextlib.ExitStack() as opened:
+        try:
+            folder = _open_folder(ready, opened)
+        except FileNotFoundError:
+            return
+        outgoing = _open_folder(layout.outgoing, opened)
         names = sorted(os.listdir(folder))
         for message in names:
             if message != RECEIPT:
@@ -244,10 +240,6 @@ def release(layout: Layout, name: str, fsync: bool) -> None:
             os.rename(RECEIPT, layout.state / "receipts" / name, src_dir_fd=folder)
         if fsync:
             os.fsync(outgoing)
-    finally:
-        os.close(folder)
-        os.close(outgoing)
-    with contextlib.suppress(FileNotFoundError):
         os.rmdir(ready)
 
 
@@ -286,12 +278,15 @@ def _share(folder: Path, outgoing: Path, mode: int, group: int | None) -> None:
         os.setxattr(folder, "system.posix_acl_default", access)
 
 
-def _sync_folder(folder: Path) -> None:
+def _open_folder(folder: Path, opened: contextlib.ExitStack) -> int:
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    opened.callback(os.close, fd)
+    return fd
+
+
+def _sync_folder(folder: Path) -> None:
+    with contextlib.ExitStack() as opened:
+        os.fsync(_open_folder(folder, opened))
 
 
 def _syncfs(fd: int) -> None:

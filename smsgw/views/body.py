@@ -9,7 +9,7 @@ from typing import Any
 import colander
 from pyramid.config import Configurator
 from pyramid.events import NewRequest
-from pyramid.httpexceptions import HTTPNotFound, HTTPRequestEntityTooLarge, HTTPUnsupportedMediaType
+from pyramid.httpexceptions import HTTPBadRequest, HTTPNotFound, HTTPRequestEntityTooLarge, HTTPUnsupportedMediaType
 from pyramid.request import Request
 from pyramid.response import Response
 
@@ -31,6 +31,18 @@ class Text(colander.SchemaType):
         if not cstruct.isascii() and any("\ud800" <= character <= "\udfff" for character in cstruct):
             raise colander.Invalid(node, "has half of a surrogate pair")
         return cstruct
+
+
+class Word(Text):
+    """One of some words."""
+
+    def __init__(self, *words: str) -> None:
+        self._words = words
+
+    def deserialize(self, node: colander.SchemaNode, cstruct: Any) -> Any:
+        if super().deserialize(node, cstruct) in (colander.null, *self._words):
+            return cstruct
+        raise colander.Invalid(node, f"should be {' or '.join(map(repr, self._words))}, or be left out")
 
 
 class Flag(colander.SchemaType):
@@ -94,8 +106,7 @@ def _read(request: Request) -> dict[str, Any]:
     if (request.charset or "utf-8").lower() not in ("utf-8", "utf8", "us-ascii"):
         raise HTTPUnsupportedMediaType("The charset of JSON is UTF-8")
     if not request.is_body_seekable and request.content_length is not None:
-        # Read once: WebOb would copy it, one over 10 KiB by way of a file.
-        request.body = request.body_file_raw.read(request.content_length)
+        _take_in(request, request.content_length)
     try:
         content = json.loads(request.body.decode("utf-8-sig"))
     except (ValueError, RecursionError):
@@ -103,6 +114,14 @@ def _read(request: Request) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise Invalid("The body should be a JSON object")
     return content
+
+
+def _take_in(request: Request, size: int) -> None:
+    """Read at most that much of the body, once: WebOb would copy it, one over 10 KiB by way of a file."""
+    try:
+        request.body = request.body_file_raw.read(size)
+    except Exception as error:  # each server raises types of its own
+        raise HTTPBadRequest("The body is incomplete, or malformed") from error
 
 
 def check_request(event: NewRequest) -> None:
@@ -114,7 +133,7 @@ def check_request(event: NewRequest) -> None:
     environ = request.environ
     size = request.content_length
     if size is None and environ.get("wsgi.input_terminated"):
-        request.body = request.body_file_raw.read(limit + 1)
+        _take_in(request, limit + 1)
         size = request.content_length
     if size is not None and size > limit:
         raise HTTPRequestEntityTooLarge(f"The body has over {limit} bytes")

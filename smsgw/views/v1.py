@@ -18,7 +18,7 @@ from smsgw import errors
 from smsgw.gateway import Gateway, Invalid, Order, Outcome, Refused, Reply, once
 from smsgw.model import Options
 from smsgw.security import AUTHENTICATED
-from smsgw.views.body import Flag, Strings, Text, WholeNumber, deserialize, json_body, response
+from smsgw.views.body import Flag, Strings, Text, WholeNumber, Word, deserialize, json_body, response
 
 ROOT = "/api/v1.0"
 LIMIT = 1000  # ids in a list, where the client does not say
@@ -36,7 +36,7 @@ class SendSchema(colander.MappingSchema):
     text = colander.SchemaNode(Text())
     queue = colander.SchemaNode(Text(), missing=None)
     flash = colander.SchemaNode(Flag(), missing=False)
-    priority = colander.SchemaNode(Text(), missing=None, validator=colander.OneOf(["high"]))
+    priority = colander.SchemaNode(Word("high"), missing=None)
     validity = colander.SchemaNode(WholeNumber(), missing=None)
     report = colander.SchemaNode(Flag(), missing=None)
 
@@ -75,7 +75,8 @@ def send_by_get(request: Request) -> Response:
     fields: dict[str, Any] = {name: query[name] for name in ("text", "queue", "priority") if name in query}
     if "mobiles" in query:
         # A plus arrives as the space that it stands for in a query.
-        fields["mobiles"] = [re.sub(r"\A ", "+", number) for number in query["mobiles"].split(",")]
+        written = ",".join(request.GET.getall("mobiles")).split(",")
+        fields["mobiles"] = [re.sub(r"\A ", "+", number) for number in written]
     for name in ("flash", "report"):
         if name in query:
             fields[name] = {"true": True, "false": False}.get(query[name], query[name])
@@ -146,7 +147,7 @@ def _query(request: Request) -> dict[str, str]:
 
 def _whole_number(name: str, written: str) -> int:
     if not re.fullmatch(r"[0-9]{1,9}", written):
-        raise Invalid(f"{name} should be a whole number", {name: "should be a whole number"})
+        raise Invalid(f"{name} should be a whole number, 0 or more", {name: "should be a whole number, 0 or more"})
     return int(written)
 
 

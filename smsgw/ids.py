@@ -1,0 +1,41 @@
+"""Message ids: a prefix and a ULID, so that they are unique for ever and sort by time."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+from ulid import ULID
+
+COUNTED = 1 << 20  # how many ids one moment has: the last four of a ULID's digits count
+DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+_PAIRS = [first + second for first in DIGITS for second in DIGITS]
+
+
+class Ids:
+    """Ids that sort in the order in which they were taken, in one process; shared by all threads.
+
+    A ULID has 48 bits of milliseconds and 80 that are random; here each millisecond draws 60 and counts with the rest.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+        self._lock = threading.Lock()
+        self._moment = (0, 0)  # milliseconds, and the process, which may be forked
+        self._stem = ""
+        self._next = 0
+
+    def take(self, count: int) -> list[str]:
+        """That many ids, at most ``COUNTED``."""
+        with self._lock:
+            now, (then, pid) = time.time_ns() // 1_000_000, self._moment
+            if now > then or self._next + count > COUNTED or pid != os.getpid():
+                now = max(now, then + 1)  # also where a clock was set back
+                self._moment = (now, os.getpid())
+                self._stem = self._prefix + str(ULID(now.to_bytes(6, "big") + os.urandom(10)))[:-4]
+                self._next = 0
+            first, stem = self._next, self._stem
+            self._next += count
+        return [f"{stem}{_PAIRS[number >> 10]}{_PAIRS[number & 1023]}" for number in range(first, first + count)]
