@@ -276,9 +276,7 @@ def look_after(layout: Layout) -> None:
     """What the owner does once a second."""
     locks = Locks(layout.state)
     owner = Owner(layout, locks, Folders(layout, locks, "smsgw.http."), fsync=True)
-    for job in (owner.finish_submissions, owner.finish_cancels, owner.clear_dead):
-        with contextlib.suppress(FileNotFoundError):  # the process died before it had made the folder
-            job()
+    owner.look_after()
 
 
 def submission(count: int) -> tuple[list[Message], dict[str, bytes]]:

@@ -96,7 +96,7 @@ class Owner:
                 continue
             try:
                 while reign.lock.is_shared() and not self._stop.is_set():
-                    self._look_after()
+                    self.look_after()
                     self._stop.wait(PERIOD)
             finally:
                 reign.end()
@@ -117,7 +117,7 @@ class Owner:
             thread.start()
         return reign
 
-    def _look_after(self) -> None:
+    def look_after(self) -> None:
         """One look; what fails is logged, and tried again at the next."""
         state = self._layout.state
         for folder, job in (

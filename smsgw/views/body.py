@@ -119,9 +119,12 @@ def _read(request: Request) -> dict[str, Any]:
 def _take_in(request: Request, size: int) -> None:
     """Read at most that much of the body, once: WebOb would copy it, one over 10 KiB by way of a file."""
     try:
-        request.body = request.body_file_raw.read(size)
+        body = request.body_file_raw.read(size)
     except Exception as error:  # each server raises types of its own
         raise HTTPBadRequest("The body is incomplete, or malformed") from error
+    if len(body) < (request.content_length or 0):
+        raise HTTPBadRequest("The body is incomplete")
+    request.body = body
 
 
 def check_request(event: NewRequest) -> None:
