@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import configparser
+import dataclasses
 import importlib
 import json
+import logging
 import os
 import re
 import shlex
@@ -17,6 +20,8 @@ from pathlib import Path
 import pytest
 from pyramid.paster import get_app
 
+from smsgw import model
+from smsgw.gateway import MAX_VALIDITY
 from smsgw.settings import CoreSchema
 from tests.conftest import Gateway, eventually, make_spool, sha
 from tests.server import Server, free_port
@@ -24,6 +29,9 @@ from tests.server import Server, free_port
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 PRODUCTION = (ROOT / "production.ini").read_text()
+OPERATION = (ROOT / "docs" / "operation.md").read_text()
+API = (ROOT / "docs" / "api-v1.md").read_text()
+PLUGINS = (ROOT / "docs" / "plugins.md").read_text()
 SHIPPED = ("htpasswd", "allow", "whitelist", "transliterate", "signature", "simulator")
 
 
@@ -82,9 +90,30 @@ def test_the_first_message() -> None:
     command = read.replace("smsgw.http.2bpDiR", ids["79160000000"])
     eventually(lambda: run(command)[0] == 200)
     status, found = run(command)
-    assert found.keys() >= example_of_sent.keys()
+    assert found.keys() == example_of_sent.keys()
     assert found["text"] == example_of_sent["text"]
     assert found["To"] == example_of_sent["To"]
+
+
+def test_without_the_simulator_messages_can_be_cancelled(tmp_path: Path) -> None:
+    """As development.ini says."""
+    text = (ROOT / "development.ini").read_text()
+    assert 'take "simulator" out' in text
+    shutil.copy(ROOT / "development.htpasswd", tmp_path)
+    path = tmp_path / "development.ini"
+    path.write_text(text)
+    get_app(str(path)).registry.owner.stop()  # it has made the folders
+    text = re.sub(r"^smsgw\.simulator\..*\n", "", text.replace(" simulator\n", "\n"), flags=re.M)
+    path.write_text(text)
+    from webtest import TestApp
+
+    router = get_app(str(path))
+    try:
+        gateway = Gateway(TestApp(router), tmp_path / "spool")
+        (id,) = gateway.send().json["message_id"].values()
+        assert gateway.delete(f"/api/v1.0/sms/outgoing/{id}").json == {"deleted": f"outgoing/{id}"}
+    finally:
+        router.registry.owner.stop()
 
 
 def test_the_two_commands_are_those_that_ci_runs() -> None:
@@ -104,7 +133,8 @@ def test_no_document_names_a_setting_that_is_none() -> None:
     for path in [ROOT / "README.md", ROOT / "development.ini", *(ROOT / "docs").glob("*.md")]:
         named = set(
             re.findall(
-                r"\bsmsgw\.(?!http\.|model|settings|hookspecs|plugins`|md)[a-z_]+(?:\.[a-z_]+)?", path.read_text()
+                r"\bsmsgw\.(?!http\.|model|settings|hookspecs|plugins`|md|service)[a-z_]+(?:\.[a-z_]+)?",
+                path.read_text(),
             )
         )
         assert named <= known_settings(), path
@@ -116,9 +146,9 @@ def production(tmp_path: Path) -> Callable[[str], Path]:
 
     def write(text: str) -> Path:
         spool = make_spool(tmp_path / "spool")
-        (spool / "GSM1").mkdir()
+        (spool / "OTHER").mkdir()
         folders = "".join(f"{kind} = {spool / kind}\n" for kind in ("outgoing", "sent", "failed", "incoming", "report"))
-        (tmp_path / "smsd.conf").write_text(f"devices = GSM1\n{folders}[queues]\nGSM1 = {spool / 'GSM1'}\n")
+        (tmp_path / "smsd.conf").write_text(f"devices = GSM1\n{folders}[queues]\nOTHER = {spool / 'OTHER'}\n")
         (tmp_path / "htpasswd").write_text(f"lvv:{sha('SecretPAss')}\n")
         for theirs, ours in (
             ("/etc/smsd.conf", str(tmp_path / "smsd.conf")),
@@ -164,8 +194,7 @@ def test_production_ini(production: Callable[[str], Path], every: bool, tmp_path
 @pytest.mark.parametrize("program", ["pserve", "gunicorn"])
 def test_the_servers(production: Callable[[str], Path], program: str, tmp_path: Path) -> None:
     """production.ini by the commands of README and operation.md."""
-    text = (ROOT / "docs" / "operation.md").read_text() + README
-    (command,) = re.findall(rf"\.venv/bin/({program} .*production\.ini.*)\n", text)
+    command = re.findall(rf"/bin/({program} .*production\.ini.*)\n", README + OPERATION)[0]
     path = production(PRODUCTION)
     words = [str(path) if word.endswith("production.ini") else word for word in shlex.split(command)[1:]]
     port = re.search(r"^listen = 127.0.0.1:(\d+)", path.read_text(), re.M)
@@ -189,6 +218,26 @@ def test_the_servers(production: Callable[[str], Path], program: str, tmp_path: 
         process.communicate()
 
 
+def test_the_unit_of_systemd(tmp_path: Path) -> None:
+    """It runs what the README runs, as the user that the README makes, and systemd knows every word of it."""
+    (unit,) = blocks(OPERATION, "ini")
+    assert "/etc/systemd/system/smsgw.service" in OPERATION
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.read_string(unit)
+    service = parser["Service"]
+    assert f"runuser -u {service['User']} -- {service['ExecStart']}\n" in README
+    assert f"adduser --system --group {service['User']} " in README
+    if shutil.which("systemd-analyze") is None:
+        return
+    path = tmp_path / "smsgw.service"
+    unit = unit.replace("ExecStart=/opt/smsgw/bin/", f"ExecStart={Path(sys.executable).parent}/")
+    path.write_text(unit.replace("User=smsgw", "User=root"))
+    command = ["systemd-analyze", "verify", "--man=no", str(path)]
+    said = subprocess.run(command, capture_output=True, text=True, check=False).stderr
+    assert str(path) not in said
+
+
 def test_a_wrong_setting_stops_the_servers(production: Callable[[str], Path]) -> None:
     path = production(PRODUCTION.replace("smsgw.plugins =", "smsgw.plugin ="))
     for command in (["pserve", path], ["gunicorn", "--no-control-socket", "-b", "127.0.0.1:0", "--paste", path]):
@@ -199,50 +248,121 @@ def test_a_wrong_setting_stops_the_servers(production: Callable[[str], Path]) ->
         assert "Traceback" not in ended.stderr
 
 
+def test_a_mistake_outside_of_our_settings_is_the_last_line(production: Callable[[str], Path], tmp_path: Path) -> None:
+    """Each that the README names; ``pserve`` tells of it before, or after, smsgw can."""
+    pserve = Path(sys.executable).with_name("pserve")
+    port = free_port()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        for old, new, last in (
+            ("", "", "No such file"),
+            ("smsgw.plugins =", "smsgw.prefix = 100%\nsmsgw.plugins =", "'%' must be followed by"),
+            ("smsgw.plugins =", "smsgw.plugins = allow\nsmsgw.plugins =", "'smsgw.plugins' in section 'app:main'"),
+            ("threads = 4", "thread = 4", "'thread'"),
+            ("listen = 127.0.0.1:5000", f"listen = 127.0.0.1:{port}  \n# 127.0.0.1:5000", "Address already in use"),
+        ):
+            shutil.rmtree(tmp_path / "spool", ignore_errors=True)
+            path = production(PRODUCTION.replace(old, new)) if old else tmp_path / "absent.ini"
+            ended = subprocess.run([pserve, path], capture_output=True, text=True, timeout=60, check=False)
+            assert ended.returncode == 1
+            assert last in ended.stderr.splitlines()[-1]
+
+
 def test_from_an_empty_folder_to_a_plugin_at_work(tmp_path: Path, base_settings: dict[str, str]) -> None:
-    text = (ROOT / "docs" / "plugins.md").read_text()
-    module, setup = blocks(text, "python")[:2]
-    (install,) = blocks(text, "sh")
-    (setting,) = blocks(text, "ini")
+    module, setup = blocks(PLUGINS, "python")[:2]
+    (install,) = blocks(PLUGINS, "sh")
+    (setting,) = blocks(PLUGINS, "ini")
     folder = tmp_path / "acme-sms"
     folder.mkdir()
     (folder / "acme_sms.py").write_text(module)
     (folder / "setup.py").write_text(setup)
     command = [sys.executable, "-m", "pip", *shlex.split(install)[1:]]
     offline = ["--no-build-isolation", "--no-deps", "--no-index", "--target", str(tmp_path / "site"), "--quiet"]
-    subprocess.run([*command, *offline], cwd=tmp_path, check=True, capture_output=True)
+    pip = subprocess.run(
+        [*command, *offline], cwd=tmp_path, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert pip.returncode == 0, pip.stdout
     name, _, value = setting.strip().partition(" = ")
     with Server(tmp_path, base_settings | {name: value}, enter=["env", f"PYTHONPATH={tmp_path / 'site'}"]) as server:
         assert server.send(["79680000000"]).json["sent_text"] == "HI, JACK!"
 
 
-def test_the_examples_of_plugins(distribution: Callable[..., None], make_gateway: Callable[..., Gateway]) -> None:
-    _, _, polite, frugal = blocks((ROOT / "docs" / "plugins.md").read_text(), "python")
+def test_the_examples_of_plugins(
+    distribution: Callable[..., None], make_gateway: Callable[..., Gateway], caplog: pytest.LogCaptureFixture
+) -> None:
+    _, _, polite, token, cheap, frugal, watch = blocks(PLUGINS, "python")
     (shout,) = blocks(README, "python")
-    distribution("acme1", polite, polite="Polite")
-    distribution("acme2", frugal, frugal="Frugal")
-    distribution("acme3", shout, shout="Shout")
-    gateway = make_gateway({"smsgw.plugins": "htpasswd allow shout polite frugal", "smsgw.polite.words": "thank you"})
+    for number, (example, name) in enumerate(
+        ((polite, "polite"), (token, "token"), (cheap, "cheap"), (frugal, "frugal"), (watch, "watch"), (shout, "shout"))
+    ):
+        distribution(f"acme{number}", example, **{name: name.capitalize()})
+    gateway = make_gateway(
+        {
+            "smsgw.plugins": "htpasswd token allow cheap shout polite frugal watch",
+            "smsgw.polite.words": "thank you",
+            "smsgw.token.secret": "geheim",
+        }
+    )
     assert gateway.send().json["sent_text"] == "HI, JACK!, thank you"
     many = [f"7968{number:07}" for number in range(101)]
     assert gateway.send(mobiles=many, status=429).headers["Retry-After"] == "3600"
     gateway.send(mobiles=many[1:])
+    assert gateway.send(mobiles=["112", "79680000000"]).json["errors"] == {"112": "forbidden"}
+    assert "extra" not in gateway.send(mobiles=["112"], status=403).text
+    outgoing = "/api/v1.0/sms/outgoing/"
+    gateway.get(outgoing, user=None, headers={"Authorization": "Bearer geheim"})
+    gateway.get(outgoing, user=None, headers={"Authorization": "Bearer falsch"}, status=401)
+    with caplog.at_level(logging.ERROR, "watch"):
+        gateway.put("failed", "smsgw.http.X", "To: 79680000000\nFrom: lvv\nFail_reason: no network\n\nHi")
+        eventually(lambda: "smsgw.http.X failed: no network" in caplog.text)
+
+
+def test_a_policy_that_only_restricts_allows_nothing(
+    distribution: Callable[..., None], make_gateway: Callable[..., Gateway]
+) -> None:
+    distribution("acme", blocks(PLUGINS, "python")[4], cheap="Cheap")
+    gateway = make_gateway({"smsgw.plugins": "htpasswd cheap", "smsgw.allow.admins": None})
+    gateway.send(status=403)
+
+
+def test_plugins_md_has_every_type_with_its_fields() -> None:
+    types = {
+        f"{name}({', '.join(f'{field.name}: {field.type}' for field in dataclasses.fields(found))})"
+        for name, found in vars(model).items()
+        if dataclasses.is_dataclass(found) and "__annotations__" in vars(found)
+    }
+    table = re.findall(r"^\| `([A-Z]\w+\(.*?\))` \|", PLUGINS, re.M)
+    assert {row.replace("\\|", "|") for row in table} == types
 
 
 def test_the_examples_of_the_api(gateway: Gateway) -> None:
-    text = (ROOT / "docs" / "api-v1.md").read_text()
-    (curl,) = blocks(text, "sh")
+    curl, others = blocks(API, "sh")
     words = shlex.split(curl)
     headers = dict(words[place + 1].split(": ", 1) for place, word in enumerate(words) if word == "-H")
     body = json.loads(words[words.index("-d") + 1])
     replies = [gateway.call("POST_JSON", "/api/v1.0/sms/outgoing", body, headers=headers, status=201) for _ in range(2)]
     assert replies[0].body == replies[1].body
     assert len(gateway.files()) == 1
-    (example,) = (json.loads(block) for block in blocks(text, "json"))
+    (example,) = (json.loads(block) for block in blocks(API, "json"))
     (number,) = example["message_id"]
     found = gateway.send(mobiles=[number, *example["errors"]]).json
     assert found["errors"] == example["errors"]
     assert found.keys() == example.keys()
+    listing, cancelling = (shlex.split(line) for line in others.splitlines())
+    gateway.put("sent", "smsgw.http.X", "To: 79680000000\nFrom: lvv\n\nHi")
+    assert gateway.get(listing[-1]).json == {"message_id": ["smsgw.http.X"], "limit": 2, "total_count": 1}
+    assert cancelling[cancelling.index("-X") + 1] == "DELETE"
+    (id,) = found["message_id"].values()
+    gateway.delete(cancelling[-1].replace("smsgw.http.2bpDiR", id))
+    gateway.delete(cancelling[-1].replace("smsgw.http.2bpDiR", id), status=404)
+
+
+def test_api_v1_md_names_the_limits() -> None:
+    defaults = {node.name: node.missing for node in CoreSchema().children}
+    assert f"1 to {MAX_VALIDITY} |" in API
+    assert f"1 to {defaults['max_recipients']} (`smsgw.max_recipients`)" in API
+    assert f"at most {defaults['max_parts']} parts as it goes out (`smsgw.max_parts`)" in API
 
 
 def test_documents_link_to_what_is_there() -> None:
@@ -253,5 +373,5 @@ def test_documents_link_to_what_is_there() -> None:
 
 def test_smsgw_s_own_folder_is_as_operation_says(gateway: Gateway) -> None:
     gateway.send()
-    named = set(re.findall(r"^\| `([a-z]+)` \|", (ROOT / "docs" / "operation.md").read_text(), re.M))
+    named = set(re.findall(r"^\| `([a-z]+)` \|", OPERATION, re.M))
     assert {path.name for path in gateway.state.iterdir() if path.is_dir()} == named
