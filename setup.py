@@ -26,6 +26,7 @@ setup(
         "pluggy>=1.5",  # the hooks
         "pyramid>=2.1",
         "python-ulid>=3",  # message ids that sort by time
+        "sortedcontainers>=2.4",  # lists of a folder, in order while messages come and go
         "setuptools<82",  # Pyramid and Cornice import pkg_resources, which newer ones lack
         "waitress>=3",  # the server of both ini files
     ],

@@ -335,7 +335,7 @@ class TestRead:
         system = os.open
 
         def refuse(name: Any, *args: Any, **kw: Any) -> int:
-            if name == path:
+            if str(name) == str(path):
                 raise PermissionError(errno.EACCES, "Permission denied", str(path))
             return system(name, *args, **kw)
 

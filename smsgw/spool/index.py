@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from sortedcontainers import SortedList
 from ulid import ULID
 
 from smsgw.spool import file
@@ -29,10 +30,10 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What is remembered of a file."""
+    """What is remembered of a file; ``item`` is its place in lists: when it began (ms), and its name."""
 
-    inode: int
     owner: str | None
+    item: tuple[int, str]
 
 
 Found = TypeVar("Found")
@@ -65,11 +66,12 @@ class Index:
         self._judge = judge
         self._forget = forget
         self._lock = threading.Lock()
+        self._seen: dict[Path, int] | None = None
+        self._names: dict[Path, dict[str, int]] = {}
         self._entries: dict[str, _Known] = {}
         self._unsettled: set[str] = set()
-        self._seen: dict[Path, int] | None = None
-        self._all: list[tuple[int, str]] = []
-        self._owned: dict[str | None, list[tuple[int, str]]] = {}
+        self._all = SortedList()
+        self._owned: dict[str | None, SortedList] = {}
 
     def page(self, owner: str | None, limit: int, offset: int) -> tuple[int, list[str]]:
         """How many there are of that owner (``None``: of all), and the ids of one page, newest first.
@@ -78,7 +80,7 @@ class Index:
         """
         with self._lock:
             self._refresh()
-            found = self._all if owner is None else self._owned.get(owner, [])
+            found = self._all if owner is None else self._owned.get(owner, SortedList())
             end = max(len(found) - offset, 0)
             return len(found), [name for _, name in reversed(found[max(end - limit, 0) : end])]
 
@@ -88,20 +90,24 @@ class Index:
             self._refresh()
 
     def _refresh(self) -> None:
+        unsettled, self._unsettled = self._unsettled, set()
+        for path in unsettled:
+            self._drop(path)
+            self._add(path)
         now = time.time_ns()
         changed = self._each_folder(lambda folder: os.stat(folder).st_mtime_ns)
-        if changed == self._seen and not self._unsettled:
+        if changed == self._seen:
             return
-        files = {
-            name: (inode, folder)
-            for folder, names in self._each_folder(_inodes).items()
-            for name, inode in names.items()
-        }
-        known = self._entries.items()
-        stale = {name for name, entry in known if name not in files or files[name][0] != entry.inode}
-        if stale or self._unsettled:
-            self._drop(stale | self._unsettled)
-        self._add({name: files[name] for name in files.keys() - self._entries.keys()})
+        names = self._each_folder(_inodes)
+        for folder in self._names.keys() | names.keys():
+            before, after = self._names.get(folder, {}), names.get(folder, {})
+            for name in before.keys() - after.keys():
+                self._drop(f"{folder}/{name}")
+            for name in [name for name, inode in after.items() if before.get(name) != inode]:
+                if is_message(name):
+                    self._drop(f"{folder}/{name}")
+                    self._add(f"{folder}/{name}")
+        self._names = names
         # A folder's time is that of a clock tick: what changes later within the same one would not show.
         self._seen = changed if all(now - then > 100_000_000 for then in changed.values()) else None
 
@@ -116,42 +122,35 @@ class Index:
                 found[folder] = look(folder)
         return found | {last: look(last)}
 
-    def _drop(self, names: set[str]) -> None:
-        owners = {self._entries.pop(name).owner for name in names if name in self._entries}
-        self._unsettled -= names
-        for name in names:
-            self._forget(name)
-        self._all = [item for item in self._all if item[1] not in names]
-        for owner in owners:
-            self._owned[owner] = [item for item in self._owned[owner] if item[1] not in names]
+    def _drop(self, path: str) -> None:
+        self._unsettled.discard(path)
+        if (entry := self._entries.pop(path, None)) is not None:
+            self._forget(_name(path))
+            self._all.remove(entry.item)
+            self._owned[entry.owner].remove(entry.item)
 
-    def _add(self, files: dict[str, tuple[int, Path]]) -> None:
-        touched = set()
-        for name, (inode, folder) in files.items():
-            try:
-                content, found = file.read(folder / name, HEAD)
-                parsed = file.parse(content)
-                if not parsed.complete and found.st_size > HEAD:
-                    parsed = file.parse(file.read(folder / name)[0])
-            except FileNotFoundError:
-                continue
-            except OSError:
-                self._unsettled.add(name)  # it may become readable, which does not show in the folder
-                continue
-            fresh = time.time() - found.st_mtime < SETTLED
-            entry = self._judge(name, parsed, found.st_mtime)
-            if fresh or not parsed.complete or not entry.settled:
-                self._unsettled.add(name)
-            if fresh and not parsed.complete:
-                continue
-            item = (self._milliseconds(name, found.st_mtime), name)
-            self._entries[name] = _Known(inode, entry.owner)
-            self._all.append(item)
-            self._owned.setdefault(entry.owner, []).append(item)
-            touched.add(entry.owner)
-        self._all.sort()
-        for owner in touched:
-            self._owned[owner].sort()
+    def _add(self, path: str) -> None:
+        try:
+            content, found = file.read(path, HEAD)
+            parsed = file.parse(content)
+            if not parsed.complete and found.st_size > HEAD:
+                parsed = file.parse(file.read(path)[0])
+        except FileNotFoundError:
+            return
+        except OSError:
+            self._unsettled.add(path)  # it may become readable, which does not show in the folder
+            return
+        fresh = time.time() - found.st_mtime < SETTLED
+        name = _name(path)
+        entry = self._judge(name, parsed, found.st_mtime)
+        if fresh or not parsed.complete or not entry.settled:
+            self._unsettled.add(path)
+        if fresh and not parsed.complete:
+            return
+        item = (self._milliseconds(name, found.st_mtime), name)
+        self._entries[path] = _Known(entry.owner, item)
+        self._all.add(item)
+        self._owned.setdefault(entry.owner, SortedList()).add(item)
 
     def _milliseconds(self, name: str, written: float) -> int:
         """When that message began: our names say it, of others the file's time is all there is."""
@@ -163,7 +162,11 @@ class Index:
         return int(written * 1000)
 
 
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
 def _inodes(folder: Path) -> dict[str, int]:
-    """The messages' files in a folder: another file under the same name has another number."""
+    """What is in a folder: another file under the same name has another number."""
     with os.scandir(folder) as entries:
-        return {entry.name: entry.inode() for entry in entries if is_message(entry.name)}
+        return {entry.name: entry.inode() for entry in entries}
