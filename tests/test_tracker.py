@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
 import queue
-from collections.abc import Callable
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
+from inotify_simple import INotify, flags
 
 from smsgw.model import Accepted, Cancelled, Event, Failed, Received, Sent
-from tests.conftest import Gateway, eventually
+from smsgw.spool.folders import Folders
+from smsgw.spool.layout import from_folder
+from smsgw.spool.locks import Locks
+from smsgw.spool.tracker import Tracker
+from tests.conftest import Gateway, eventually, make_spool
 
 PLUGINS = """
 import queue
@@ -103,3 +117,237 @@ def test_what_happened_while_nobody_ran(listening: Callable[[], tuple[Gateway, A
     events = [ear.get(timeout=10) for _ in range(3)]
     assert [type(event) for event in events if event.message.id == id][-1] is Sent
     assert Received in {type(event) for event in events}
+
+
+class Ear:
+    """A plugin that hears what becomes of messages in a spool of its own, but what ``refuses`` is true of."""
+
+    def __init__(self, spool: Path) -> None:
+        self.spool = make_spool(spool)
+        self.layout = from_folder(spool)
+        self.notes = self.layout.state / "told.ear"
+        self.heard: queue.Queue[str] = queue.Queue()
+        self.refused: queue.Queue[int] = queue.Queue()
+        self.refuses: Callable[[str], bool] = lambda event: False
+
+    def notify(self, events: Sequence[Event]) -> None:
+        names = [f"{type(event).__name__} {event.message.id}" for event in events]
+        if any(map(self.refuses, names)):
+            self.refused.put(len(names))
+            raise RuntimeError("the database is down")
+        for name in names:
+            self.heard.put(name)
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        locks = Locks(self.layout.state)
+        locks.make()
+        tracker = Tracker(self.layout, Folders(self.layout, locks, "smsgw."), "ear", self.notify)
+        stop = threading.Event()
+        thread = threading.Thread(target=tracker.run, args=(stop,))
+        thread.start()
+        try:
+            eventually(self.notes.exists)
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+    def put(self, kind: str, name: str) -> Path:
+        path = self.spool / kind / name
+        path.write_text("To: 911\nFrom: lvv\n\nHi")
+        return path
+
+    def hear(self, *wanted: str) -> None:
+        """That comes next, and nothing else."""
+        assert [self.heard.get(timeout=10) for _ in wanted] == list(wanted)
+
+    def hear_at_last(self, *wanted: str) -> None:
+        """That comes, in this order; other things may come before: a restart tells again what has just been told."""
+        for event in wanted:
+            while self.heard.get(timeout=10) != event:
+                pass
+
+    def listen(self) -> None:
+        """All folders are looked into once more, and nothing is heard."""
+        for _ in range(2):
+            name = f"ping{time.monotonic_ns()}"
+            self.put("incoming", name)
+            self.hear(f"Received {name}")
+
+    def noted(self, kind: str) -> tuple[int, list[str]]:
+        until, untold = json.loads(self.notes.read_text())[kind]
+        return until, untold
+
+
+@pytest.fixture
+def ear(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ear:
+    monkeypatch.setattr("smsgw.spool.tracker.PERIOD", 0.02)
+    monkeypatch.setattr("smsgw.spool.tracker.RETRY", 0.05)
+    monkeypatch.setattr("smsgw.spool.tracker.SLACK", 50_000_000)
+    return Ear(tmp_path / "spool")
+
+
+@contextlib.contextmanager
+def unreadable(path: Path) -> Iterator[None]:
+    """A file that nobody else can open now, not even root: fcntl(2), "Leases"."""
+    before = signal.signal(signal.SIGIO, signal.SIG_IGN)
+    with path.with_name(".hidden").open("w+") as stream:
+        stream.write("From: 911\n\nHi")
+        stream.flush()
+        fcntl.fcntl(stream, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        os.rename(stream.name, path)
+        yield
+    signal.signal(signal.SIGIO, before)
+
+
+def test_smsd_takes_its_time_over_a_file(ear: Ear) -> None:
+    with ear.listening():
+        original = ear.put("checked", "slow")
+        ear.hear("Accepted slow")
+        lock = ear.put("sent", "slow.LOCK")
+        copied = ear.put("sent", "slow").stat().st_ctime_ns
+        while ear.noted("sent")[0] <= copied:
+            ear.listen()
+        assert ear.noted("sent")[1] == ["slow"]
+    with ear.listening():
+        ear.put("incoming", "later")
+        ear.hear_at_last("Received later")
+        original.unlink()
+        lock.unlink()
+        ear.hear_at_last("Sent slow")
+        ear.listen()
+
+
+def test_a_file_that_cannot_be_read_holds_up_no_other(ear: Ear, caplog: pytest.LogCaptureFixture) -> None:
+    with ear.listening():
+        with unreadable(ear.spool / "incoming" / "broken"):
+            eventually(lambda: "broken" in caplog.text)
+            for _ in range(5):
+                ear.listen()
+            assert caplog.text.count("broken") == 1
+        ear.hear("Received broken")
+
+
+def test_a_folder_that_cannot_be_read_holds_up_no_other(ear: Ear, caplog: pytest.LogCaptureFixture) -> None:
+    (ear.spool / "sent").rmdir()
+    (ear.spool / "sent").symlink_to("sent")
+    with ear.listening():
+        ear.listen()
+        ear.listen()
+        assert caplog.text.count("sent: ") == 1
+        (ear.spool / "sent").unlink()
+        (ear.spool / "sent").mkdir()
+        ear.put("sent", "m1")
+        ear.hear("Accepted m1", "Sent m1")
+
+
+def test_what_was_told_is_not_told_again_for_a_new_mode_or_link(ear: Ear, tmp_path: Path) -> None:
+    with ear.listening():
+        sent = ear.put("sent", "m1")
+        ear.hear("Accepted m1", "Sent m1")
+        sent.chmod(0o600)
+        os.link(sent, tmp_path / "backup")
+        ear.put("sent", "m2")
+        ear.hear("Accepted m2", "Sent m2")
+        ear.listen()
+
+
+def test_a_name_that_comes_again(ear: Ear) -> None:
+    with ear.listening():
+        for _ in range(3):
+            path = ear.put("outgoing", "alarm")
+            ear.hear("Accepted alarm")
+            path.rename(ear.spool / "sent" / "alarm")
+            ear.hear("Sent alarm")
+        ear.put("sent", "alarm")
+        ear.spool.joinpath("sent", "other").touch()  # as smsd's lock would show
+        ear.hear("Accepted alarm", "Sent alarm")
+
+
+def test_one_message_that_is_refused_holds_up_no_other(ear: Ear, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("smsgw.spool.tracker.MOST", 4)
+    with ear.listening():
+        pass
+    ear.refuses = "Received in6".__eq__
+    names = [f"in{number:x}" for number in range(16)]
+    for name in names:
+        ear.put("incoming", name)
+    with ear.listening():
+        heard = [ear.heard.get(timeout=10) for _ in names[1:]]
+        assert sorted(heard) == [f"Received {name}" for name in names if name != "in6"]
+        ear.listen()
+        eventually(lambda: ear.refused.get(timeout=10) == 1)  # alone
+        ear.refuses = lambda event: False
+        ear.hear("Received in6")
+        ear.listen()
+
+
+def test_a_message_that_is_refused_keeps_its_order(ear: Ear) -> None:
+    with ear.listening():
+        ear.refuses = "Accepted m1".__eq__
+        path = ear.put("outgoing", "m1")
+        ear.refused.get(timeout=10)
+        path.rename(ear.spool / "sent" / "m1")
+        ear.listen()
+        ear.refuses = lambda event: False
+        ear.hear("Accepted m1", "Sent m1")
+        ear.listen()
+
+
+def test_notes_that_cannot_be_written(ear: Ear, caplog: pytest.LogCaptureFixture) -> None:
+    with ear.listening():
+        obstacle = ear.notes.with_name("told.ear.new")
+        eventually(lambda: not obstacle.exists() and _made(obstacle))
+        ear.put("sent", "m1")
+        ear.hear("Accepted m1", "Sent m1")
+        ear.listen()
+        assert caplog.text.count("notes: ") == 1
+        obstacle.rmdir()
+        now = time.time_ns()
+        while ear.noted("sent")[0] < now:
+            ear.listen()
+
+
+def _made(folder: Path) -> bool:
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir()
+    return folder.is_dir()
+
+
+def test_folders_in_which_nothing_happens_are_not_read(ear: Ear) -> None:
+    with ear.listening(), INotify() as watch:
+        ear.put("sent", "m1")
+        ear.hear("Accepted m1", "Sent m1")
+        watch.add_watch(ear.spool / "sent", flags.OPEN)
+        while watch.read(timeout=200):
+            pass  # a folder that has just changed is not trusted yet
+        for _ in range(5):
+            ear.listen()
+        assert not watch.read(timeout=0)
+
+
+def test_a_clock_that_is_set_back(ear: Ear, monkeypatch: pytest.MonkeyPatch) -> None:
+    true, ahead = time.time_ns, 0
+    monkeypatch.setattr(time, "time_ns", lambda: true() + ahead)
+    with ear.listening():
+        ear.listen()
+        ahead = 3_600_000_000_000
+        eventually(lambda: ear.noted("sent")[0] > true() or (ear.spool / "sent" / f".{true()}").touch())
+        ahead = 0
+        eventually(lambda: ear.noted("sent")[0] < true())
+        ear.put("sent", "m1")
+        ear.hear("Accepted m1", "Sent m1")
+    ear.put("sent", "m2")
+    with ear.listening():
+        ear.hear_at_last("Accepted m2", "Sent m2")
+
+
+def test_what_is_in_no_folder_any_more_is_forgotten(ear: Ear) -> None:
+    ear.layout = dataclasses.replace(ear.layout, folders={**ear.layout.folders, "sent": (), "failed": ()})
+    with ear.listening():
+        for _ in range(2):
+            path = ear.put("outgoing", "m1")
+            ear.hear("Accepted m1")
+            path.unlink()
+            ear.listen()
