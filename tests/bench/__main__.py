@@ -1,0 +1,261 @@
+"""What smsgw costs, each figure beside one of the same minute: ``python tests/bench [--quick] [row ...]``.
+
+Prints a Markdown table. Each row compares two things in turn, for several rounds, and takes the medians. The spools are
+made under ``TMPDIR``, which should be a disk's; nothing there is deleted before the end, since a file system that has
+just removed tens of thousands of files is slow to make new ones (ext4 without a journal for up to five minutes: it
+passes over the inodes just freed). So wait between two runs, or let the first one ``--keep`` its spools.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import servers
+from ulid import ULID
+
+RECIPIENTS = 10_000
+LISTED = 100_000
+BULK = json.dumps({"mobiles": [f"7916{n:07}" for n in range(RECIPIENTS)], "text": "Hi, Jack!"}).encode()
+
+Measure = Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How long all takes: rounds of a comparison, seconds under load in each, sends before memory is read again."""
+
+    rounds: int
+    seconds: int
+    sends: int
+
+
+FULL = Scale(rounds=7, seconds=3, sends=100_000)
+QUICK = Scale(rounds=3, seconds=1, sends=5_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One line of the table: what is compared, the two figures as they read, their ratio, and what it should be."""
+
+    what: str
+    ours: str
+    theirs: str
+    ratio: float
+    wanted: str
+    is_met: bool
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python tests/bench", description=__doc__.partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="under 90 seconds, and less exact")
+    parser.add_argument("--keep", action="store_true", help="leave the spools where they are, and say where")
+    parser.add_argument("rows", nargs="*", metavar="row", help=f"only these: {' '.join(ROWS)}")
+    arguments = parser.parse_args()
+    for row in arguments.rows:
+        if row not in ROWS:
+            parser.error(f"there is no row {row!r}; there are: {' '.join(ROWS)}")
+    signal.signal(signal.SIGTERM, _end)
+    folder = Path(tempfile.mkdtemp(prefix="smsgw-bench-"))
+    print("| what | smsgw | beside it | ratio | wanted |  |\n|---|---|---|---|---|---|")
+    try:
+        met = True
+        for name in arguments.rows or ROWS:
+            begin = time.monotonic()
+            own = folder / name
+            own.mkdir()
+            found = ROWS[name](own, QUICK if arguments.quick else FULL)
+            met &= found.is_met
+            verdict = "" if found.is_met else "**missed**"
+            print(f"| {found.what} | {found.ours} | {found.theirs} | {found.ratio:.2f} | {found.wanted} | {verdict} |")
+            sys.stdout.flush()
+            sys.stderr.write(f"{name}: {time.monotonic() - begin:.0f} s\n")
+    finally:
+        if arguments.keep:
+            sys.stderr.write(f"the spools are in {folder}\n")
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+    return 0 if met else 1
+
+
+def in_turn(rounds: int, ours: Measure, theirs: Measure) -> tuple[float, float]:
+    """The medians of both; whoever was second goes first in the next round."""
+    found: dict[Measure, list[float]] = {ours: [], theirs: []}
+    for number in range(rounds):
+        for measure in (ours, theirs) if number % 2 else (theirs, ours):
+            found[measure].append(measure())
+    sys.stderr.write("".join(f"  {' '.join(f'{value:.4g}' for value in values)}\n" for values in found.values()))
+    return statistics.median(found[ours]), statistics.median(found[theirs])
+
+
+def at_least(what: str, ours: float, theirs: float, unit: str, least: float, aim: float) -> Result:
+    ratio = ours / theirs
+    wanted = f"at least {least:g}, aim {aim:g}"
+    return Result(what, f"{ours:,.0f} {unit}", f"{theirs:,.0f} {unit}", ratio, wanted, ratio >= least)
+
+
+def at_most(what: str, ours: str, theirs: str, ratio: float, most: float, aim: float) -> Result:
+    return Result(what, ours, theirs, ratio, f"at most {most:g}, aim {aim:g}", ratio <= most)
+
+
+def send(folder: Path, scale: Scale) -> Result:
+    with servers.smsgw(_made(folder / "smsgw")) as ours, servers.bare(_made(folder / "bare")) as theirs:
+        _warm_up(ours, theirs)
+        rates = in_turn(scale.rounds, lambda: ours.rate(scale.seconds), lambda: theirs.rate(scale.seconds))
+    what = "Single sends with authentication, policy, transforms and spool; a bare Pyramid + Cornice view, no spool"
+    return at_least(what, *rates, "/s", 1.0, 1.5)
+
+
+def processes(folder: Path, scale: Scale) -> Result:
+    with servers.gunicorn(_made(folder / "two"), 2) as two, servers.gunicorn(_made(folder / "one"), 1) as one:
+        _warm_up(two, one)
+        rates = in_turn(scale.rounds, lambda: two.rate(scale.seconds), lambda: one.rate(scale.seconds))
+    return at_least("Single sends with two gunicorn processes; with one", *rates, "/s", 1.6, 1.9)
+
+
+def bulk(folder: Path, scale: Scale) -> Result:
+    with servers.smsgw(_made(folder / "smsgw")) as server, server.client() as client:
+        _, reply = client.request("POST", servers.OUTGOING, BULK)
+        one = next(iter(json.loads(reply)["message_id"].values()))
+        content = (server.spool / "outgoing" / one).read_bytes()
+        # Beside the server's own: ext4 gives the files of a folder the inodes near it, and some are slower to get.
+        beside = server.spool / "outgoing" / ".smsgw" / "bench"
+        renamed = _made(folder / "renamed")
+        beside.mkdir()
+        took = in_turn(
+            scale.rounds,
+            lambda: _send_bulk(client),
+            lambda: _write_files(_made(beside / str(ULID())), renamed, content),
+        )
+    files = (RECIPIENTS / seconds for seconds in took)
+    what = f"Files a second, one request with {RECIPIENTS:,} recipients; a loop that writes and renames such files"
+    return at_least(what, *files, "/s", 0.7, 0.9)
+
+
+def sync(folder: Path, scale: Scale) -> Result:
+    with (
+        servers.smsgw(_made(folder / "synced"), fsync=True) as synced,
+        servers.smsgw(_made(folder / "not")) as not_synced,
+        synced.client() as ours,
+        not_synced.client() as theirs,
+    ):
+        _send_bulk(ours)
+        _send_bulk(theirs)
+        took = in_turn(scale.rounds, lambda: _send_bulk(ours), lambda: _send_bulk(theirs))
+    files = (RECIPIENTS / seconds for seconds in took)
+    return at_least("The same request, synced to disk; not synced", *files, "/s", 0.5, 0.75)
+
+
+def hashed(folder: Path, scale: Scale) -> Result:
+    with servers.smsgw(_made(folder / "smsgw")) as server:
+        server.load(1, "bcrypt")
+        server.load(1, "sha")
+        rates = in_turn(
+            scale.rounds, lambda: server.rate(scale.seconds, "bcrypt"), lambda: server.rate(scale.seconds, "sha")
+        )
+    what = "Single sends of a user with a bcrypt-12 password, second request on; with {SHA}"
+    return at_least(what, *rates, "/s", 0.9, 1.0)
+
+
+def memory(folder: Path, scale: Scale) -> Result:
+    with servers.smsgw(_made(folder / "smsgw")) as server:
+        early, first = _memory_after(server, 1000, 0)
+        late, last = _memory_after(server, scale.sends, early)
+    what = f"Memory after {late:,} sends; after {early:,}"
+    return at_most(what, f"{last / 1e6:.1f} MB", f"{first / 1e6:.1f} MB", last / first, 1.1, 1.0)
+
+
+def listing(folder: Path, scale: Scale) -> Result:
+    with servers.smsgw(_made(folder / "smsgw")) as server, server.client() as client:
+        made = folder / "made"
+        made.mkdir()
+        sent = server.spool / "sent"
+        _write_files(made, sent, b"To: 79160000000\nFrom: sha\nSent: 26-01-01 00:00:00\n\nHi, Jack!", LISTED)
+        time.sleep(2.5)  # smsgw reads again what is younger than two seconds
+        first, reply = client.request("GET", "/api/v1.0/sms/sent/")
+        if json.loads(reply)["total_count"] != LISTED:
+            raise RuntimeError(f"the list has not all: {reply[-100:]!r}")
+        sys.stderr.write(f"  the first list: {first:.2f} s\n")
+        took = in_turn(
+            scale.rounds * 3, lambda: client.request("GET", "/api/v1.0/sms/sent/")[0], lambda: _listdir(sent)
+        )
+    what = f"List of a folder of {LISTED:,} messages, second call on; `os.listdir` of it"
+    return at_most(what, f"{took[0] * 1e3:.1f} ms", f"{took[1] * 1e3:.1f} ms", took[0] / took[1], 5, 2)
+
+
+ROWS: dict[str, Callable[[Path, Scale], Result]] = {
+    "send": send,
+    "processes": processes,
+    "bulk": bulk,
+    "sync": sync,
+    "bcrypt": hashed,
+    "memory": memory,
+    "list": listing,
+}
+
+
+def _warm_up(*warmed: servers.Server) -> None:
+    for server in warmed:
+        server.load(1)
+
+
+def _send_bulk(client: servers.Client) -> float:
+    took, reply = client.request("POST", servers.OUTGOING, BULK)
+    if len(json.loads(reply)["message_id"]) != RECIPIENTS:
+        raise RuntimeError(f"not all were sent: {reply[:300]!r}")
+    return took
+
+
+def _write_files(made: Path, renamed: Path, content: bytes, count: int = RECIPIENTS) -> float:
+    """Seconds that it takes to make such files in one folder and to move them to another."""
+    names = [f"smsgw.http.{ULID()}" for _ in range(count)]
+    source, target = os.open(made, os.O_RDONLY), os.open(renamed, os.O_RDONLY)
+    begin = time.perf_counter()
+    for name in names:
+        fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o660, dir_fd=source)
+        os.write(fd, content)
+        os.close(fd)
+        os.rename(name, name, src_dir_fd=source, dst_dir_fd=target)
+    took = time.perf_counter() - begin
+    os.close(source)
+    os.close(target)
+    return took
+
+
+def _memory_after(server: servers.Server, sends: int, sent: int) -> tuple[int, int]:
+    """How many were sent in all by then, at least ``sends``, and the server's resident bytes."""
+    while sent < sends:
+        sent += server.load(1 if sends - sent < 5000 else 3)[0]
+    return sent, server.memory()
+
+
+def _listdir(folder: Path) -> float:
+    begin = time.perf_counter()
+    os.listdir(folder)
+    return time.perf_counter() - begin
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        sys.exit(main())

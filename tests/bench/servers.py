@@ -1,0 +1,231 @@
+"""The servers under load, each in processes of its own on 127.0.0.1 with a spool of its own, and their clients."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import functools
+import hashlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import bcrypt
+
+HERE = Path(__file__).parent
+OUTGOING = "/api/v1.0/sms/outgoing"
+KINDS = ("outgoing", "checked", "sent", "failed", "incoming", "report")
+PASSWORD = "SecretPAss"
+
+THREADS = 1  # of waitress, and of each gunicorn process: more make a busy process slower
+CONNECTIONS = 16  # kept alive; so many that each of several processes has some
+START = 30.0  # seconds until a server listens
+STOP = 15.0  # seconds until it has ended
+REQUEST = 120.0  # seconds for one request
+
+SEND = json.dumps({"mobiles": ["79160000000"], "text": "Hi, Jack!"})
+
+SMSGW = """
+[app:main]
+use = egg:smsgw
+smsgw.spool = {spool}
+smsgw.plugins = htpasswd allow whitelist transliterate signature
+smsgw.fsync = {fsync}
+smsgw.htpasswd.path = {passwords}
+smsgw.whitelist.numbers =
+    sha: 7915* 7916* 79680000000
+    bcrypt: 7915* 7916* 79680000000
+smsgw.signature.text = Yours, smsgw
+"""
+
+BARE = """
+[app:main]
+paste.app_factory = bare:main
+"""
+
+WAITRESS = """
+[server:main]
+use = egg:waitress#main
+listen = 127.0.0.1:{port}
+threads = {threads}
+
+[loggers]
+keys = root, queue
+[handlers]
+keys = console
+[formatters]
+keys = plain
+[logger_root]
+level = WARNING
+handlers = console
+[logger_queue]
+level = ERROR
+handlers =
+qualname = waitress.queue
+[handler_console]
+class = StreamHandler
+args = (sys.stderr,)
+formatter = plain
+[formatter_plain]
+format = %(levelname)s %(name)s: %(message)s
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """One connection, kept alive."""
+
+    connection: http.client.HTTPConnection
+
+    def request(self, method: str, path: str, body: bytes | None = None) -> tuple[float, bytes]:
+        """Seconds from the first byte of the request to the last of the reply, and the reply."""
+        headers = {"Authorization": _basic("sha"), "Content-Type": "application/json"}
+        begin = time.perf_counter()
+        self.connection.request(method, path, body, headers)
+        reply = self.connection.getresponse()
+        content = reply.read()
+        took = time.perf_counter() - begin
+        if reply.status not in (200, 201):
+            raise RuntimeError(f"{method} {path}: {reply.status} {content[:300]!r}")
+        return took, content
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server that listens; ``pid`` is the process that was started, ``spool`` its own."""
+
+    port: int
+    pid: int
+    spool: Path
+
+    def load(self, seconds: int, user: str = "sha") -> tuple[int, float]:
+        """Send single messages for that long: how many were taken, and in how many seconds."""
+        command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", str(HERE / "load.lua")]
+        run = subprocess.run(
+            [*command, f"http://127.0.0.1:{self.port}{OUTGOING}"],
+            env=os.environ | {"BODY": SEND, "AUTHORIZATION": _basic(user)},
+            capture_output=True,
+            text=True,
+            timeout=seconds + REQUEST,
+            check=True,
+        )
+        requests, microseconds, failures = map(int, run.stdout.splitlines()[-1].split())
+        if failures or not requests:
+            raise RuntimeError(f"{failures} failures beside {requests} replies:\n{run.stdout}")
+        return requests, microseconds / 1e6
+
+    def rate(self, seconds: int, user: str = "sha") -> float:
+        """Single sends a second."""
+        requests, took = self.load(seconds, user)
+        return requests / took
+
+    @contextlib.contextmanager
+    def client(self) -> Iterator[Client]:
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=REQUEST)) as connection:
+            yield Client(connection)
+
+    def memory(self) -> int:
+        """Resident bytes of the process that was started."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return int(status.partition("VmRSS:")[2].split()[0]) * 1024
+
+
+@contextlib.contextmanager
+def bare(folder: Path) -> Iterator[Server]:
+    """``bare.py`` under ``pserve``."""
+    with _pserve(folder, BARE) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def smsgw(folder: Path, *, fsync: bool = False) -> Iterator[Server]:
+    """smsgw with authentication, policies and transforms under ``pserve``."""
+    with _pserve(folder, _smsgw(folder, fsync)) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def gunicorn(folder: Path, processes: int) -> Iterator[Server]:
+    """The same under gunicorn."""
+    ini = folder / "bench.ini"
+    ini.write_text(_smsgw(folder, fsync=False))
+    port = _free_port()
+    # Its default worker closes every connection after one reply.
+    worker = ["--worker-class", "gthread", "--threads", str(THREADS), "--workers", str(processes)]
+    command = ["-m", "gunicorn", "--paste", str(ini), "--bind", f"127.0.0.1:{port}", "--log-level", "warning", *worker]
+    with _running(folder, command, port) as pid:
+        yield Server(port, pid, folder)
+
+
+@contextlib.contextmanager
+def _pserve(folder: Path, app: str) -> Iterator[Server]:
+    port = _free_port()
+    ini = folder / "bench.ini"
+    ini.write_text(app + WAITRESS.format(port=port, threads=THREADS))
+    with _running(folder, ["-m", "pyramid.scripts.pserve", str(ini)], port) as pid:
+        yield Server(port, pid, folder)
+
+
+def _smsgw(folder: Path, fsync: bool) -> str:
+    for kind in KINDS:
+        (folder / kind).mkdir(exist_ok=True)
+    passwords = folder / "htpasswd"
+    passwords.write_text(_passwords())
+    return SMSGW.format(spool=folder, fsync=str(fsync).lower(), passwords=passwords)
+
+
+@functools.cache
+def _passwords() -> str:
+    sha = base64.b64encode(hashlib.sha1(PASSWORD.encode()).digest()).decode()
+    cost_12 = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(12)).decode()
+    return f"sha:{{SHA}}{sha}\nbcrypt:{cost_12}\n"
+
+
+@contextlib.contextmanager
+def _running(folder: Path, command: list[str], port: int) -> Iterator[int]:
+    log = folder / "server.log"
+    # What PYTHONPATH names goes first, so that another tree can be measured.
+    path = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))
+    environment = os.environ | {"PYTHONPATH": path, "PYTHONWARNINGS": "ignore"}
+    with open(log, "wb") as stream:
+        process = subprocess.Popen(
+            [sys.executable, *command], cwd=folder, env=environment, stdout=stream, stderr=stream
+        )
+    try:
+        deadline = time.monotonic() + START
+        while not _listens(port):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"{' '.join(command)} does not serve:\n{log.read_text()}")
+            time.sleep(0.05)
+        yield process.pid
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(STOP)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
+
+
+def _basic(user: str) -> str:
+    return "Basic " + base64.b64encode(f"{user}:{PASSWORD}".encode()).decode()
