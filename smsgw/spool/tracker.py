@@ -22,6 +22,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
+from smsgw.logs import indented
 from smsgw.model import Accepted, Cancelled, Event, Failed, Received, Sent, StoredMessage
 from smsgw.spool import file
 from smsgw.spool.folders import Folders
@@ -122,8 +123,8 @@ class Tracker:
         try:
             if events:
                 self._tell(events)
-        except Exception:
-            log.exception("the plugin %r failed to take events; it is told again", self._name)
+        except Exception as error:
+            log.error("the plugin %r failed to take events; it is told again%s", self._name, indented(error))
             self._refused |= {change.name: self._refused.get(change.name, 0) + 1 for change in told}
             return False
         self._under_way = under_way
