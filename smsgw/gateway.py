@@ -144,6 +144,8 @@ class Gateway:
         receipts: Receipts,
     ) -> None:
         self._hook = hook
+        self._policies = implementations(hook.permits)
+        self._transforms = implementations(hook.transform)
         self._settings = settings
         self._layout = layout
         self._folders = folders
@@ -211,7 +213,7 @@ class Gateway:
             raise NotFound
 
     def _may(self, identity: Identity, permission: str, context: object) -> bool:
-        return bool(decide(self._hook, identity, permission, context))
+        return bool(decide(self._policies, identity, permission, context))
 
     def _send_once(self, identity: Identity, order: Order, dialect: Dialect, once: Once) -> Reply:
         known = self._receipts.find(once.key)
@@ -287,7 +289,7 @@ class Gateway:
         refused: dict[str, Denied] = {}
         numbers = dict.fromkeys(written.values())
         for to, id in zip(numbers, self._ids.take(len(numbers)), strict=True):
-            answer = decide(self._hook, identity, "send", Message(id, to, content))
+            answer = decide(self._policies, identity, "send", Message(id, to, content))
             if answer:
                 accepted[to] = id
             else:
@@ -295,7 +297,7 @@ class Gateway:
         return accepted, {number: "forbidden" for number, to in written.items() if to in refused}
 
     def _transform(self, text: str, identity: Identity) -> str:
-        for implementation in implementations(self._hook.transform):
+        for implementation in self._transforms:
             text = ask(implementation, {"text": text, "identity": identity})
             if not isinstance(text, str):
                 raise TypeError(f"the plugin {implementation.plugin_name!r} made no text of a text")

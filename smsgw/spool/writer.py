@@ -170,12 +170,11 @@ class Writer:
             with contextlib.ExitStack() as opened:
                 self._fill(home, _open_folder(stage, opened), messages, receipt)
             with self._locks.take(ready_lock(name)):
-                self._commit(stage, self._layout.state / "ready" / name)
+                self._commit(stage, self._layout.state / "ready" / name, len(messages) + bool(receipt))
         finally:
             shutil.rmtree(stage, ignore_errors=True)
 
-    def _commit(self, stage: Path, ready: Path) -> None:
-        count = len(os.listdir(stage))
+    def _commit(self, stage: Path, ready: Path, count: int) -> None:
         os.rename(stage, ready)
         try:
             release(self._layout, ready.name, self._fsync)
@@ -232,10 +231,9 @@ def release(layout: Layout, name: str, fsync: bool) -> None:
         except FileNotFoundError:
             return
         outgoing = _open_folder(layout.outgoing, opened)
-        names = sorted(os.listdir(folder))
-        for message in names:
-            if message != RECEIPT:
-                os.rename(message, message, src_dir_fd=folder, dst_dir_fd=outgoing)
+        names = set(os.listdir(folder))
+        for message in sorted(names - {RECEIPT}):
+            os.rename(message, message, src_dir_fd=folder, dst_dir_fd=outgoing)
         if RECEIPT in names:
             os.rename(RECEIPT, layout.state / "receipts" / name, src_dir_fd=folder)
         if fsync:
