@@ -40,6 +40,7 @@ class SecurityPolicy:
 
     def __init__(self, hook: pluggy.HookRelay, guesses: Guesses, proxies: tuple[Address, ...]) -> None:
         self._hook = hook
+        self._finds = bool(implementations(hook.find_credentials))
         self._backends = implementations(hook.authenticate)
         self._policies = implementations(hook.permits)
         self._guesses = guesses
@@ -77,7 +78,7 @@ class SecurityPolicy:
 
     def _authenticate(self, request: Request) -> Identity | None:
         address = client_address(request, self._proxies)
-        credentials = self._hook.find_credentials(request=request) or _from_header(request, address)
+        credentials = (self._finds and self._hook.find_credentials(request=request)) or _from_header(request, address)
         if credentials is None:
             return None
         attempt = self._guesses.attempt(credentials.userid, address)

@@ -96,8 +96,13 @@ def deserialize(schema: colander.MappingSchema, content: dict[str, Any]) -> dict
 
 
 def response(reply: Reply, **headers: str) -> Response:
-    """That reply; further headers by their names, with ``_`` for ``-``."""
-    return Response(reply.body.encode("ascii"), reply.status, content_type="application/json", **headers)
+    """That reply, and further headers by their names, with ``_`` for ``-``."""
+    body = reply.body.encode("ascii")
+    fields = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+    found = Response(app_iter=[body], status=reply.status, headerlist=fields)
+    for name, value in headers.items():
+        found.headers[name.replace("_", "-")] = value
+    return found
 
 
 def _read(request: Request) -> dict[str, Any]:
@@ -105,10 +110,8 @@ def _read(request: Request) -> dict[str, Any]:
         raise HTTPUnsupportedMediaType("Content-Type should be application/json")
     if (request.charset or "utf-8").lower() not in ("utf-8", "utf8", "us-ascii"):
         raise HTTPUnsupportedMediaType("The charset of JSON is UTF-8")
-    if not request.is_body_seekable and request.content_length is not None:
-        _take_in(request, request.content_length)
     try:
-        content = json.loads(request.body.decode("utf-8-sig"))
+        content = json.loads(_take_in(request).decode("utf-8-sig"))
     except (ValueError, RecursionError):
         raise Invalid("The body is not JSON in UTF-8") from None
     if not isinstance(content, dict):
@@ -116,15 +119,22 @@ def _read(request: Request) -> dict[str, Any]:
     return content
 
 
-def _take_in(request: Request, size: int) -> None:
-    """Read at most that much of the body, once: WebOb would copy it, one over 10 KiB by way of a file."""
+def _take_in(request: Request) -> bytes:
+    """The body, read once: WebOb would copy it, one over 10 KiB by way of a file.
+
+    Of one whose length is unknown no more is read than shows that it is too large.
+    """
+    if request.is_body_seekable:
+        return bytes(request.body)
+    size = request.content_length
     try:
-        body = request.body_file_raw.read(size)
+        body: bytes = request.body_file_raw.read(request.registry.smsgw.max_body + 1 if size is None else size)
     except Exception as error:  # each server raises types of its own
         raise HTTPBadRequest("The body is incomplete, or malformed") from error
-    if len(body) < (request.content_length or 0):
+    if len(body) < (size or 0):
         raise HTTPBadRequest("The body is incomplete")
     request.body = body
+    return body
 
 
 def check_request(event: NewRequest) -> None:
@@ -136,8 +146,7 @@ def check_request(event: NewRequest) -> None:
     environ = request.environ
     size = request.content_length
     if size is None and environ.get("wsgi.input_terminated"):
-        _take_in(request, limit + 1)
-        size = request.content_length
+        size = len(_take_in(request))
     if size is not None and size > limit:
         raise HTTPRequestEntityTooLarge(f"The body has over {limit} bytes")
     if environ.get("PATH_INFO", "").endswith("\n"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from pyramid.security import Denied
@@ -28,6 +29,19 @@ def test_lines_add_up() -> None:
     assert refused(plugin, Identity("ops", frozenset({"alarms"})), ["911", "79680000000"]) == ["911"]
     assert refused(plugin, Identity("ops", frozenset({"alarms", "open"})), numbers) == []
     assert refused(plugin, Identity("ops"), numbers) == []
+
+
+def test_threads_do_not_lend_each_other_their_numbers() -> None:
+    plugin = Whitelist({"lvv": "7916*", "ops": "7968*"})
+
+    def ask(userid: str) -> list[str]:
+        return [
+            number for _ in range(5000) for number in refused(plugin, Identity(userid), ["79160000000", "79680000000"])
+        ]
+
+    with ThreadPoolExecutor(4) as pool:
+        answers = dict(zip(("lvv", "ops") * 2, pool.map(ask, ("lvv", "ops") * 2), strict=True))
+    assert answers == {"lvv": ["79680000000"] * 5000, "ops": ["79160000000"] * 5000}
 
 
 def test_other_permissions_are_not_its_business() -> None:
