@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from random import Random
 
 from ulid import ULID
 
@@ -18,12 +19,14 @@ class Ids:
     """Ids that sort in the order in which they were taken, in one process; shared by all threads.
 
     A ULID has 48 bits of milliseconds and 80 that are random; here each millisecond draws 60 and counts with the rest.
+    They are no secrets: whoever knows one may not read its message for that.
     """
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
         self._lock = threading.Lock()
         self._moment = (0, 0)  # milliseconds, and the process, which may be forked
+        self._random = _seeded()
         self._stem = ""
         self._next = 0
 
@@ -34,8 +37,15 @@ class Ids:
             if now > then or self._next + count > COUNTED or pid != os.getpid():
                 now = max(now, then + 1)  # also where a clock was set back
                 self._moment = (now, os.getpid())
-                self._stem = self._prefix + str(ULID(now.to_bytes(6, "big") + os.urandom(10)))[:-4]
+                if pid != os.getpid():
+                    self._random = _seeded()
+                self._stem = self._prefix + str(ULID(now.to_bytes(6, "big") + self._random.randbytes(10)))[:-4]
                 self._next = 0
             first, stem = self._next, self._stem
             self._next += count
         return [f"{stem}{_PAIRS[number >> 10]}{_PAIRS[number & 1023]}" for number in range(first, first + count)]
+
+
+def _seeded() -> Random:
+    """A generator that the system seeded: to ask the system each time would cost every send a call into it."""
+    return Random()  # noqa: S311 (an id is no secret)
