@@ -1,0 +1,59 @@
+"""The owner's second looks: one thing that is wrong holds up nothing else, and nothing grows."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from smsgw.spool.folders import Folders
+from smsgw.spool.layout import Layout, from_folder
+from smsgw.spool.locks import Locks
+from smsgw.spool.owner import Owner
+from tests.conftest import Gateway, make_spool
+
+MESSAGE = "To: 911\nFrom: lvv\n\nHi"
+REPORT = "From: 79680000007\nModem: GSM1\n\nSMS STATUS REPORT\nMessage_id: 21\nStatus: 0,Ok,received\n"
+
+
+def owner_of(layout: Layout) -> Owner:
+    locks = Locks(layout.state)
+    locks.make()
+    return Owner(layout, locks, Folders(layout, locks, "smsgw.http."), fsync=False)
+
+
+def test_strays_hold_up_nothing(tmp_path: Path) -> None:
+    layout = from_folder(make_spool(tmp_path / "spool"))
+    owner = owner_of(layout)
+    for folder in ("ready", "cancelling", "writers", "cancelled"):
+        (layout.state / folder / "a stray").mkdir(parents=True)
+        (layout.state / folder / "a stray" / "folder").mkdir()
+        (layout.state / folder / "another").touch()
+    (layout.state / "ready" / "z").mkdir()
+    (layout.state / "ready" / "z" / "m1").write_text(MESSAGE)
+    owner.look_after()
+    assert (layout.outgoing / "m1").read_text() == MESSAGE
+
+
+def test_a_spool_that_is_gone_costs_no_open_files(tmp_path: Path) -> None:
+    layout = from_folder(make_spool(tmp_path / "spool"), tmp_path / "state")
+    owner = owner_of(layout)
+    (layout.state / "ready" / "z").mkdir()
+    (layout.state / "ready" / "z" / "m1").write_text(MESSAGE)
+    layout.outgoing.rename(tmp_path / "away")
+    owner.look_after()
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(10):
+        owner.look_after()
+    assert len(os.listdir("/proc/self/fd")) == before
+    (tmp_path / "away").rename(layout.outgoing)
+    owner.look_after()
+    assert (layout.outgoing / "m1").exists()
+
+
+def test_a_report_outlives_no_message(gateway: Gateway) -> None:
+    """Whose it is, is known by the message that it is about: in every process alike, and for as long."""
+    sent = gateway.put("sent", "m1", "To: 79680000007\nFrom: lvv\nModem: GSM1\nMessage_id: 21\n\nHi")
+    gateway.put("report", "GSM1.r", REPORT)
+    gateway.get("/api/v1.0/sms/report/GSM1.r")
+    sent.unlink()
+    gateway.get("/api/v1.0/sms/report/GSM1.r", status=404)
