@@ -7,6 +7,12 @@ HTPASSWD = [
     "bcrypt>=4",  # which it leaves bcrypt to
 ]
 TRANSLITERATE = ["anyascii>=0.3"]  # the tables of transliteration
+LDAP = ["ldap3>=2.9.1"]  # in Python alone: nothing is compiled
+JWT = ["PyJWT[crypto]>=2.10"]  # signatures, claims, keys
+STORE = ["sqlalchemy>=2"]  # one database for plugins with a memory
+POSTGRESQL = [*STORE, "psycopg[binary]>=3.2"]  # its driver
+HOURS = ["tzdata"]  # time zones, where the system has none
+TESTING = ["pytest>=8", "webtest>=3"]  # tests of plugins against the real application
 
 setup(
     name="smsgw",
@@ -19,6 +25,7 @@ setup(
     package_dir={"smsgw_plugins": "plugins"},
     package_data={"smsgw": ["py.typed"]},
     install_requires=[
+        "click>=8.1",  # the command line
         "colander>=2",  # schemas of bodies and settings
         "cornice>=6.1",  # services, one a path
         "phonenumbers>=9",  # numbers as they are written within a country
@@ -26,31 +33,53 @@ setup(
         "pluggy>=1.5",  # the hooks
         "pyramid>=2.1",
         "python-ulid>=3",  # message ids that sort by time
+        "rich>=13",  # tables on the command line
         "sortedcontainers>=2.4",  # lists of a folder, in order while messages come and go
         "setuptools<82",  # Pyramid and Cornice import pkg_resources, which newer ones lack
         "waitress>=3",  # the server of both ini files
     ],
     extras_require={
+        "hours": HOURS,
         "htpasswd": HTPASSWD,
+        "jwt": JWT,
+        "ldap": LDAP,
+        "postgresql": POSTGRESQL,
+        "quota": STORE,
+        "store": STORE,
+        "testing": TESTING,
+        "token": STORE,
         "transliterate": TRANSLITERATE,
         "test": [
             *HTPASSWD,
             *TRANSLITERATE,
+            *LDAP,
+            *JWT,
+            *POSTGRESQL,
+            *HOURS,
+            *TESTING,
             "gunicorn>=22",  # several processes on one spool
             "hypothesis>=6",
             "inotify_simple>=1.3",  # what the tests wait for happens in folders
-            "pytest>=8",
             "setuptools>=70.1",  # a plugin's distribution is built without a network
-            "webtest>=3",
+            "trustme>=1",  # a certificate authority for directories and identity providers
         ],
     },
     entry_points={
+        "console_scripts": ["smsgw = smsgw.cli:main"],
         "paste.app_factory": ["main = smsgw:main"],
         "smsgw.plugins": [
             "allow = smsgw_plugins.allow:Allow",
+            "blacklist = smsgw_plugins.blacklist:Blacklist",
+            "hours = smsgw_plugins.hours:Hours",
             "htpasswd = smsgw_plugins.htpasswd:Htpasswd",
+            "jwt = smsgw_plugins.jwt:Jwt",
+            "ldap = smsgw_plugins.ldap:Ldap",
+            "limit = smsgw_plugins.limit:Limit",
+            "quota = smsgw_plugins.quota:Quota",
             "signature = smsgw_plugins.signature:Signature",
             "simulator = smsgw_plugins.simulator:Simulator",
+            "template = smsgw_plugins.template:Template",
+            "token = smsgw_plugins.token:Token",
             "transliterate = smsgw_plugins.transliterate:Transliterate",
             "whitelist = smsgw_plugins.whitelist:Whitelist",
         ],

@@ -21,8 +21,7 @@ from pyramid.response import Response
 
 from smsgw.gateway import Refused, Reply
 from smsgw.logs import indented
-from smsgw.model import TooMany
-from smsgw.spool.writer import SpoolUnavailable
+from smsgw.model import TooMany, Unavailable
 from smsgw.views.body import response
 
 RETRY_AFTER = 30  # seconds, where nobody knows better
@@ -40,12 +39,14 @@ def refused(error: Refused, request: Request) -> Response:
 
 
 def too_many(error: TooMany, request: Request) -> Response:
-    return response(error_reply(429, error.detail), retry_after=str(error.retry_after))
+    found = response(error_reply(429, error.detail), retry_after=str(error.retry_after))
+    found.headers.update(error.fields)
+    return found
 
 
-def spool_unavailable(error: SpoolUnavailable, request: Request) -> Response:
+def unavailable(error: Unavailable, request: Request) -> Response:
     log.error("%s (%s)", error, error.__cause__)
-    return response(error_reply(503, str(error)), retry_after=str(RETRY_AFTER))
+    return response(error_reply(503, error.detail), retry_after=str(error.retry_after or RETRY_AFTER))
 
 
 def undecodable_path(error: URLDecodeError, request: Request) -> Response:
@@ -59,6 +60,8 @@ def http_error(error: HTTPException, request: Request) -> Response:
             known = request.identity is not None
         except HTTPException as instead:
             return http_error(instead, request)
+        except Unavailable as instead:
+            return unavailable(instead, request)
         except Exception as failed:  # which no view of exceptions would be shown any more
             return unexpected(failed, request)
         if not known:
@@ -85,7 +88,7 @@ def includeme(config: Configurator) -> None:
     for view, context in (
         (refused, Refused),
         (too_many, TooMany),
-        (spool_unavailable, SpoolUnavailable),
+        (unavailable, Unavailable),
         (undecodable_path, URLDecodeError),
         (http_error, HTTPException),
         (unexpected, Exception),

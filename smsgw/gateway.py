@@ -16,7 +16,7 @@ from pyramid.security import Denied
 
 from smsgw.hookspecs import hookimpl
 from smsgw.ids import Ids
-from smsgw.model import Content, Identity, Message, Options, Receipt, StoredMessage, Submission
+from smsgw.model import Content, Identity, Message, Options, Receipt, StoredMessage, Submission, TextRefused
 from smsgw.numbers import NumberPlan
 from smsgw.plugins import ask, implementations
 from smsgw.security import decide
@@ -298,7 +298,10 @@ class Gateway:
 
     def _transform(self, text: str, identity: Identity) -> str:
         for implementation in self._transforms:
-            text = ask(implementation, {"text": text, "identity": identity})
+            try:
+                text = ask(implementation, {"text": text, "identity": identity})
+            except TextRefused as refusal:
+                raise _invalid("text", refusal.reason) from None
             if not isinstance(text, str):
                 raise TypeError(f"the plugin {implementation.plugin_name!r} made no text of a text")
             if not text:

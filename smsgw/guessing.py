@@ -150,7 +150,8 @@ class Guesses:
 
 
 def _counter(kind: str, userid: str, address: str) -> str:
-    return digest(kind, userid, _network(address))
+    """However a userid is spelt: to a directory, ``LVV`` is ``lvv``."""
+    return digest(kind, userid.casefold(), _network(address))
 
 
 def _wait(times: list[float], limit: int) -> int:

@@ -36,8 +36,8 @@ def authenticate(credentials: Credentials) -> Identity | Denied | None:
     The first answer counts, in the order of ``smsgw.plugins``. A userid has at most 99 bytes, no control character, and
     no ``@`` at its beginning, where the ini file has groups; any other is refused.
 
-    A plugin whose backend is out of service raises ``pyramid.httpexceptions.HTTPServiceUnavailable``: the request ends
-    with 503, and no other backend is asked.
+    A plugin whose backend is out of service raises ``smsgw.model.Unavailable``, or Pyramid's
+    ``HTTPServiceUnavailable``: the request ends with 503, and no other backend is asked.
     """
 
 
@@ -55,7 +55,8 @@ def permits(identity: Identity, permission: str, context: object) -> Allowed | D
 def transform(text: str, identity: Identity) -> str:
     """The text as it shall go out, not empty. Folded in the order of ``smsgw.plugins``.
 
-    Called once for each different text of a request. A plugin that raises stops the request, and nothing is sent.
+    Called once for each different text of a request. A plugin that raises stops the request, and nothing is sent; with
+    ``smsgw.model.TextRefused`` the client is told what is wrong with the text.
     """
     raise NotImplementedError
 

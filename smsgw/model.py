@@ -31,6 +31,11 @@ class Identity:
     userid: str
     groups: frozenset[str] = frozenset()
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """How lines of an ini file may call that user, the nearest first: ``user``, ``@group`` …, ``*`` (everybody)."""
+        return (self.userid, *(f"@{group}" for group in sorted(self.groups)), "*")
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -150,12 +155,38 @@ class TooMany(Exception):
 
     :param retry_after: seconds until the same submission could be taken.
     :param detail: one sentence for the client: which limit, and when it opens again.
+    :param fields: further HTTP fields of the reply, such as ``RateLimit``.
     """
 
-    def __init__(self, retry_after: int, detail: str) -> None:
+    def __init__(self, retry_after: int, detail: str, fields: Mapping[str, str] | None = None) -> None:
         super().__init__(detail)
         self.retry_after = retry_after
         self.detail = detail
+        self.fields = dict(fields or {})
+
+
+class TextRefused(Exception):
+    """The text cannot go out. Raised by plugins that transform it; the client is told why (400), and nothing is sent.
+
+    :param reason: what is wrong with ``text``, as in ``"names a template that there is not"``.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Unavailable(Exception):
+    """What the request needs is out of service: a directory, a database. The client is told to come again (503).
+
+    :param detail: one sentence for the client, without what is nobody's business.
+    :param retry_after: seconds; ``None``: nobody knows better than the gateway.
+    """
+
+    def __init__(self, detail: str, retry_after: int | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.retry_after = retry_after
 
 
 class ConfigurationError(Exception):

@@ -34,7 +34,7 @@ def load(names: tuple[str, ...], raw: Mapping[str, Any]) -> pluggy.PluginManager
     for name in names:
         if names.count(name) > 1:
             raise ConfigurationError(f"smsgw.plugins names {name!r} twice; once is enough")
-    classes = {name: _find(name) for name in names}
+    classes = {name: find(name) for name in names}
     for owner in plugin_settings(raw):
         if owner not in names:
             raise ConfigurationError(
@@ -75,7 +75,7 @@ def _blamed(name: str) -> Iterator[None]:
         raise ConfigurationError(f"the plugin {name!r}: {type(error).__name__}: {error}") from error
 
 
-def _find(name: str) -> type:
+def find(name: str) -> type:
     offers = entry_points(group=GROUP)
     found = [offer for offer in offers if offer.name == name]
     if not found:

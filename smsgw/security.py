@@ -50,7 +50,7 @@ class SecurityPolicy:
         """Who is asking; asked of the plugins once for each request.
 
         :raises HTTPTooManyRequests: too many wrong passwords came from there; none was checked.
-        :raises HTTPServiceUnavailable: a backend is out of service.
+        :raises Unavailable, HTTPServiceUnavailable: a backend is out of service.
         """
         environ = request.environ
         if IDENTITY not in environ:
@@ -129,8 +129,8 @@ def decide(
 
 
 def _is_userid(userid: object) -> bool:
-    """Whether it can stand in a spool file's ``From``, and is no group in the ini file."""
-    return isinstance(userid, str) and is_header_value(userid) and not userid.startswith("@")
+    """Whether it can stand in a spool file's ``From``, and is no group, or everybody, in the ini file."""
+    return isinstance(userid, str) and is_header_value(userid) and not userid.startswith("@") and userid != "*"
 
 
 def client_address(request: Request, proxies: tuple[Address, ...]) -> str:

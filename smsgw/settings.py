@@ -120,6 +120,7 @@ class CoreSchema(colander.MappingSchema):
     spool = colander.SchemaNode(colander.String(), missing=None)
     smsd_conf = colander.SchemaNode(colander.String(), missing=None)
     state = colander.SchemaNode(colander.String(), missing=None)
+    store = colander.SchemaNode(colander.String(), missing=None)
     plugins = colander.SchemaNode(Words(), missing=())
     prefix = colander.SchemaNode(
         colander.String(),
@@ -147,6 +148,7 @@ class Settings:
     spool: str | None
     smsd_conf: str | None
     state: str | None
+    store: str | None
     plugins: tuple[str, ...]
     prefix: str
     fsync: bool

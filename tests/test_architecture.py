@@ -12,7 +12,7 @@ from smsgw import hookspecs
 
 ROOT = Path(__file__).parent.parent
 PUBLIC = {"smsgw.model", "smsgw.hookspecs", "smsgw.numbers", "smsgw.text", "smsgw.settings"}
-PUBLIC |= {"smsgw.spool.file", "smsgw.spool.layout"}
+PUBLIC |= {"smsgw.spool.file", "smsgw.spool.layout", "smsgw.store", "smsgw.cli"}
 
 # What each module, or all of a package, may import of ours.
 MAY_IMPORT = {
@@ -49,6 +49,8 @@ MAY_IMPORT = {
         "smsgw.security",
         "smsgw.views",
     },
+    "smsgw.store": {"smsgw.model"},
+    "smsgw.cli": {"smsgw.model", "smsgw.plugins", "smsgw.settings", "smsgw.spool"},
     "smsgw": {"smsgw.model"},
     "smsgw_plugins": PUBLIC,
 }

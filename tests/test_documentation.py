@@ -32,7 +32,7 @@ PRODUCTION = (ROOT / "production.ini").read_text()
 OPERATION = (ROOT / "docs" / "operation.md").read_text()
 API = (ROOT / "docs" / "api-v1.md").read_text()
 PLUGINS = (ROOT / "docs" / "plugins.md").read_text()
-SHIPPED = ("htpasswd", "allow", "whitelist", "transliterate", "signature", "simulator")
+SHIPPED = sorted(path.stem for path in (ROOT / "plugins").iterdir() if not path.name.startswith("_"))
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -291,17 +291,24 @@ def test_from_an_empty_folder_to_a_plugin_at_work(tmp_path: Path, base_settings:
 def test_the_examples_of_plugins(
     distribution: Callable[..., None], make_gateway: Callable[..., Gateway], caplog: pytest.LogCaptureFixture
 ) -> None:
-    _, _, polite, token, cheap, frugal, watch = blocks(PLUGINS, "python")
+    _, _, polite, monitor, cheap, frugal, watch = blocks(PLUGINS, "python")
     (shout,) = blocks(README, "python")
     for number, (example, name) in enumerate(
-        ((polite, "polite"), (token, "token"), (cheap, "cheap"), (frugal, "frugal"), (watch, "watch"), (shout, "shout"))
+        (
+            (polite, "polite"),
+            (monitor, "monitor"),
+            (cheap, "cheap"),
+            (frugal, "frugal"),
+            (watch, "watch"),
+            (shout, "shout"),
+        )
     ):
         distribution(f"acme{number}", example, **{name: name.capitalize()})
     gateway = make_gateway(
         {
-            "smsgw.plugins": "htpasswd token allow cheap shout polite frugal watch",
+            "smsgw.plugins": "htpasswd monitor allow cheap shout polite frugal watch",
             "smsgw.polite.words": "thank you",
-            "smsgw.token.secret": "geheim",
+            "smsgw.monitor.secret": "geheim",
         }
     )
     assert gateway.send().json["sent_text"] == "HI, JACK!, thank you"

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from ulid import ULID
 
-from smsgw.model import ConfigurationError, Message, Receipt
+from smsgw.model import ConfigurationError, Message, Receipt, Unavailable
 from smsgw.spool import file
 from smsgw.spool.layout import Layout
 from smsgw.spool.locks import Locks
@@ -37,7 +37,7 @@ FEW = 4  # up to so many files are synced one by one, more by syncing their file
 log = logging.getLogger(__name__)
 
 
-class SpoolUnavailable(Exception):
+class SpoolUnavailable(Unavailable):
     """The spool cannot take, or give, what was asked: missing, full, read-only, or broken. Nothing is left behind."""
 
 

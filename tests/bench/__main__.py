@@ -160,10 +160,12 @@ def sync(folder: Path, scale: Scale) -> Result:
 
 def hashed(folder: Path, scale: Scale) -> Result:
     with servers.smsgw(_made(folder / "smsgw")) as server:
-        server.load(1, "bcrypt")
-        server.load(1, "sha")
+        server.load(1, servers.BCRYPT)
+        server.load(1, servers.SHA)
         rates = in_turn(
-            scale.rounds, lambda: server.rate(scale.seconds, "bcrypt"), lambda: server.rate(scale.seconds, "sha")
+            scale.rounds,
+            lambda: server.rate(scale.seconds, servers.BCRYPT),
+            lambda: server.rate(scale.seconds, servers.SHA),
         )
     what = "Single sends of a user with a bcrypt-12 password, second request on; with {SHA}"
     return at_least(what, *rates, "/s", 0.9, 1.0)

@@ -31,13 +31,21 @@ START = 30.0  # seconds until a server listens
 STOP = 15.0  # seconds until it has ended
 REQUEST = 120.0  # seconds for one request
 
+
+def basic(user: str) -> str:
+    """The ``Authorization`` header of one of the users."""
+    return "Basic " + base64.b64encode(f"{user}:{PASSWORD}".encode()).decode()
+
+
+SHA, BCRYPT = basic("sha"), basic("bcrypt")  # by the schemes of their hashes
+PLUGINS = "htpasswd allow whitelist transliterate signature"
 SEND = json.dumps({"mobiles": ["79160000000"], "text": "Hi, Jack!"})
 
 SMSGW = """
 [app:main]
 use = egg:smsgw
 smsgw.spool = {spool}
-smsgw.plugins = htpasswd allow whitelist transliterate signature
+smsgw.plugins = {plugins}
 smsgw.fsync = {fsync}
 smsgw.htpasswd.path = {passwords}
 smsgw.whitelist.numbers =
@@ -87,7 +95,7 @@ class Client:
 
     def request(self, method: str, path: str, body: bytes | None = None) -> tuple[float, bytes]:
         """Seconds from the first byte of the request to the last of the reply, and the reply."""
-        headers = {"Authorization": _basic("sha"), "Content-Type": "application/json"}
+        headers = {"Authorization": SHA, "Content-Type": "application/json"}
         begin = time.perf_counter()
         self.connection.request(method, path, body, headers)
         reply = self.connection.getresponse()
@@ -106,12 +114,12 @@ class Server:
     pid: int
     spool: Path
 
-    def load(self, seconds: int, user: str = "sha") -> tuple[int, float]:
+    def load(self, seconds: int, authorization: str = SHA) -> tuple[int, float]:
         """Send single messages for that long: how many were taken, and in how many seconds."""
         command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", str(HERE / "load.lua")]
         run = subprocess.run(
             [*command, f"http://127.0.0.1:{self.port}{OUTGOING}"],
-            env=os.environ | {"BODY": SEND, "AUTHORIZATION": _basic(user)},
+            env=os.environ | {"BODY": SEND, "AUTHORIZATION": authorization},
             capture_output=True,
             text=True,
             timeout=seconds + REQUEST,
@@ -122,9 +130,9 @@ class Server:
             raise RuntimeError(f"{failures} failures beside {requests} replies:\n{run.stdout}")
         return requests, microseconds / 1e6
 
-    def rate(self, seconds: int, user: str = "sha") -> float:
+    def rate(self, seconds: int, authorization: str = SHA) -> float:
         """Single sends a second."""
-        requests, took = self.load(seconds, user)
+        requests, took = self.load(seconds, authorization)
         return requests / took
 
     @contextlib.contextmanager
@@ -146,9 +154,9 @@ def bare(folder: Path) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def smsgw(folder: Path, *, fsync: bool = False) -> Iterator[Server]:
-    """smsgw with authentication, policies and transforms under ``pserve``."""
-    with _pserve(folder, _smsgw(folder, fsync)) as server:
+def smsgw(folder: Path, *, fsync: bool = False, plugins: str = PLUGINS, settings: str = "") -> Iterator[Server]:
+    """smsgw with authentication, policies and transforms under ``pserve``; ``settings`` are further lines."""
+    with _pserve(folder, _smsgw(folder, fsync, plugins) + settings) as server:
         yield server
 
 
@@ -156,7 +164,7 @@ def smsgw(folder: Path, *, fsync: bool = False) -> Iterator[Server]:
 def gunicorn(folder: Path, processes: int) -> Iterator[Server]:
     """The same under gunicorn."""
     ini = folder / "bench.ini"
-    ini.write_text(_smsgw(folder, fsync=False))
+    ini.write_text(_smsgw(folder))
     port = _free_port()
     # Its default worker closes every connection after one reply.
     worker = ["--worker-class", "gthread", "--threads", str(THREADS), "--workers", str(processes)]
@@ -174,12 +182,12 @@ def _pserve(folder: Path, app: str) -> Iterator[Server]:
         yield Server(port, pid, folder)
 
 
-def _smsgw(folder: Path, fsync: bool) -> str:
+def _smsgw(folder: Path, fsync: bool = False, plugins: str = PLUGINS) -> str:
     for kind in KINDS:
         (folder / kind).mkdir(exist_ok=True)
     passwords = folder / "htpasswd"
     passwords.write_text(_passwords())
-    return SMSGW.format(spool=folder, fsync=str(fsync).lower(), passwords=passwords)
+    return SMSGW.format(spool=folder, fsync=str(fsync).lower(), passwords=passwords, plugins=plugins)
 
 
 @functools.cache
@@ -225,7 +233,3 @@ def _free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
     return port
-
-
-def _basic(user: str) -> str:
-    return "Basic " + base64.b64encode(f"{user}:{PASSWORD}".encode()).decode()
