@@ -251,7 +251,7 @@ class Any:
     def authenticate(self, credentials):
         return Identity(credentials.userid)
 
-class Token:
+class Sesame:
     @hookimpl
     def find_credentials(self, request):
         if "X-Token" in request.headers:
@@ -262,7 +262,7 @@ class Token:
         if credentials.scheme == "Token" and credentials.secret == "open sesame":
             return Identity("lvv")
 
-class Quota:
+class Frugal:
     def __init__(self):
         self.parts = 0
 
@@ -288,7 +288,7 @@ class Elsewhere:
 
 @pytest.fixture
 def policies(distribution: Callable[..., None]) -> None:
-    names = ("Odd", "Deny", "Raise", "Bogus", "Down", "Stop", "Any", "Token", "Quota", "Elsewhere")
+    names = ("Odd", "Deny", "Raise", "Bogus", "Down", "Stop", "Any", "Sesame", "Frugal", "Elsewhere")
     distribution("acme", POLICIES, **{name.lower(): name for name in names})
 
 
@@ -335,7 +335,7 @@ class TestPolicies:
         assert not [line for line in caplog.text.splitlines() if line.startswith("2026-11-23 ERROR")]
 
     def test_credentials_of_a_plugin(self, make_gateway: Callable[..., Gateway]) -> None:
-        gateway = make_gateway({"smsgw.plugins": "token htpasswd allow"})
+        gateway = make_gateway({"smsgw.plugins": "sesame htpasswd allow"})
         gateway.get("/api/v1.0/sms/sent/", user=None, headers={"X-Token": "open sesame"})
         gateway.get("/api/v1.0/sms/sent/", user=None, headers={"X-Token": "wrong"}, status=401)
         gateway.send()
@@ -346,15 +346,15 @@ class TestPolicies:
         gateway.app.authorization = ("Basic", (userid, "x"))
         gateway.app.get("/api/v1.0/sms/sent/", status=401)
 
-    def test_a_quota_counts_parts_and_refuses_whole(self, make_gateway: Callable[..., Gateway]) -> None:
-        gateway = make_gateway({"smsgw.plugins": f"{BASE} quota"})
-        quota = gateway.app.app.registry.plugins.get_plugin("quota")
+    def test_a_wrapper_counts_parts_and_refuses_whole(self, make_gateway: Callable[..., Gateway]) -> None:
+        gateway = make_gateway({"smsgw.plugins": f"{BASE} frugal"})
+        frugal = gateway.app.app.registry.plugins.get_plugin("frugal")
         reply = gateway.send(mobiles=["79680000000", "79160000000"], text="a" * 161, status=429)
         assert reply.headers["Retry-After"] == "17"
         assert reply.json == {"error": "3 parts are enough"}
         assert gateway.files() == {}
         gateway.send(text="a" * 161)
-        assert quota.parts == 2
+        assert frugal.parts == 2
 
     def test_carried_elsewhere(self, make_gateway: Callable[..., Gateway]) -> None:
         gateway = make_gateway({"smsgw.plugins": f"{BASE} elsewhere"})
