@@ -1,9 +1,10 @@
 """What smsgw costs, each figure beside one of the same minute: ``python tests/bench [--quick] [row ...]``.
 
-Prints a Markdown table. Each row compares two things in turn, for several rounds, and takes the medians. The spools are
-made under ``TMPDIR``, which should be a disk's; nothing there is deleted before the end, since a file system that has
-just removed tens of thousands of files is slow to make new ones (ext4 without a journal for up to five minutes: it
-passes over the inodes just freed). So wait between two runs, or let the first one ``--keep`` its spools.
+Prints a Markdown table. Each row compares two things in turn, for many short rounds, and takes the medians: of both,
+and of the rounds' ratios, since the machine's own speed changes from one to the next. The spools are made under
+``TMPDIR``, which should be a disk's; nothing there is deleted before the end, since a file system that has just removed
+tens of thousands of files is slow to make new ones (ext4 without a journal for up to five minutes: it passes over the
+inodes just freed). So wait between two runs, or let the first one ``--keep`` its spools.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Scale:
     sends: int
 
 
-FULL = Scale(rounds=7, seconds=3, sends=100_000)
+FULL = Scale(rounds=21, seconds=1, sends=100_000)
 QUICK = Scale(rounds=3, seconds=1, sends=5_000)
 
 
@@ -90,18 +91,24 @@ def main() -> int:
     return 0 if met else 1
 
 
-def in_turn(rounds: int, ours: Measure, theirs: Measure) -> tuple[float, float]:
-    """The medians of both; whoever was second goes first in the next round."""
+def in_turn(rounds: int, ours: Measure, theirs: Measure) -> tuple[float, float, float]:
+    """The medians of both and of their ratio in each round; whoever was second goes first in the next."""
     found: dict[Measure, list[float]] = {ours: [], theirs: []}
     for number in range(rounds):
         for measure in (ours, theirs) if number % 2 else (theirs, ours):
             found[measure].append(measure())
     sys.stderr.write("".join(f"  {' '.join(f'{value:.4g}' for value in values)}\n" for values in found.values()))
-    return statistics.median(found[ours]), statistics.median(found[theirs])
+    ratios = [one / other for one, other in zip(found[ours], found[theirs], strict=True)]
+    return statistics.median(found[ours]), statistics.median(found[theirs]), statistics.median(ratios)
 
 
-def at_least(what: str, ours: float, theirs: float, unit: str, least: float, aim: float) -> Result:
-    ratio = ours / theirs
+def a_second(count: int, took: tuple[float, float, float]) -> tuple[float, float, float]:
+    """Rates of the times that so many took."""
+    ours, theirs, ratio = took
+    return count / ours, count / theirs, 1 / ratio
+
+
+def at_least(what: str, ours: float, theirs: float, ratio: float, unit: str, least: float, aim: float) -> Result:
     wanted = f"at least {least:g}, aim {aim:g}"
     return Result(what, f"{ours:,.0f} {unit}", f"{theirs:,.0f} {unit}", ratio, wanted, ratio >= least)
 
@@ -135,13 +142,12 @@ def bulk(folder: Path, scale: Scale) -> Result:
         renamed = _made(folder / "renamed")
         beside.mkdir()
         took = in_turn(
-            scale.rounds,
+            scale.rounds // 3,
             lambda: _send_bulk(client),
             lambda: _write_files(_made(beside / str(ULID())), renamed, content),
         )
-    files = (RECIPIENTS / seconds for seconds in took)
     what = f"Files a second, one request with {RECIPIENTS:,} recipients; a loop that writes and renames such files"
-    return at_least(what, *files, "/s", 0.7, 0.9)
+    return at_least(what, *a_second(RECIPIENTS, took), "/s", 0.7, 0.9)
 
 
 def sync(folder: Path, scale: Scale) -> Result:
@@ -153,9 +159,8 @@ def sync(folder: Path, scale: Scale) -> Result:
     ):
         _send_bulk(ours)
         _send_bulk(theirs)
-        took = in_turn(scale.rounds, lambda: _send_bulk(ours), lambda: _send_bulk(theirs))
-    files = (RECIPIENTS / seconds for seconds in took)
-    return at_least("The same request, synced to disk; not synced", *files, "/s", 0.5, 0.75)
+        took = in_turn(scale.rounds // 3, lambda: _send_bulk(ours), lambda: _send_bulk(theirs))
+    return at_least("The same request, synced to disk; not synced", *a_second(RECIPIENTS, took), "/s", 0.5, 0.75)
 
 
 def hashed(folder: Path, scale: Scale) -> Result:
@@ -190,11 +195,9 @@ def listing(folder: Path, scale: Scale) -> Result:
         if json.loads(reply)["total_count"] != LISTED:
             raise RuntimeError(f"the list has not all: {reply[-100:]!r}")
         sys.stderr.write(f"  the first list: {first:.2f} s\n")
-        took = in_turn(
-            scale.rounds * 3, lambda: client.request("GET", "/api/v1.0/sms/sent/")[0], lambda: _listdir(sent)
-        )
+        took = in_turn(scale.rounds, lambda: client.request("GET", "/api/v1.0/sms/sent/")[0], lambda: _listdir(sent))
     what = f"List of a folder of {LISTED:,} messages, second call on; `os.listdir` of it"
-    return at_most(what, f"{took[0] * 1e3:.1f} ms", f"{took[1] * 1e3:.1f} ms", took[0] / took[1], 5, 2)
+    return at_most(what, f"{took[0] * 1e3:.1f} ms", f"{took[1] * 1e3:.1f} ms", took[2], 5, 2)
 
 
 ROWS: dict[str, Callable[[Path, Scale], Result]] = {
