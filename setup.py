@@ -21,7 +21,7 @@ setup(
     long_description=Path(__file__).with_name("README.md").read_text("utf-8"),
     long_description_content_type="text/markdown",
     python_requires=">=3.11",
-    packages=["smsgw", "smsgw.spool", "smsgw.views", "smsgw_plugins"],
+    packages=["smsgw", "smsgw.spool", "smsgw.testing", "smsgw.views", "smsgw_plugins"],
     package_dir={"smsgw_plugins": "plugins"},
     package_data={"smsgw": ["py.typed"]},
     install_requires=[

@@ -51,6 +51,10 @@ MAY_IMPORT = {
     },
     "smsgw.store": {"smsgw.model"},
     "smsgw.cli": {"smsgw.model", "smsgw.plugins", "smsgw.settings", "smsgw.spool"},
+    "smsgw.testing": {
+        *("smsgw", "smsgw.hookspecs", "smsgw.model", "smsgw.plugins", "smsgw.settings", "smsgw.spool"),
+        *("smsgw.testing", "smsgw.text"),
+    },
     "smsgw": {"smsgw.model"},
     "smsgw_plugins": PUBLIC,
 }

@@ -1,0 +1,54 @@
+"""The kit for who writes plugins: the real application on a spool of its own, and what a plugin must stand. Public.
+
+``pytest_plugins = ["smsgw.testing"]`` in a ``conftest.py`` brings the fixtures (``make_gateway``, ``gateway``,
+``refusal``); all else is imported from here. Needs the extra ``smsgw[testing]``; docs/plugins.md, "Testing".
+"""
+
+from __future__ import annotations
+
+from smsgw.testing.authentication import AuthenticationConformance, DelayConformance, OutageConformance
+from smsgw.testing.fixtures import base_settings, gateway, make_gateway, refusal
+from smsgw.testing.gateway import (
+    OUTGOING,
+    USERS,
+    Gateway,
+    MakeGateway,
+    Users,
+    base_settings_in,
+    basic,
+    bearer,
+    eventually,
+    make_spool,
+    message,
+    offered,
+    running,
+    stored,
+)
+from smsgw.testing.policy import PolicyConformance
+from smsgw.testing.transform import TransformConformance
+
+__all__ = [
+    "OUTGOING",
+    "USERS",
+    "AuthenticationConformance",
+    "DelayConformance",
+    "Gateway",
+    "MakeGateway",
+    "OutageConformance",
+    "PolicyConformance",
+    "TransformConformance",
+    "Users",
+    "base_settings",
+    "base_settings_in",
+    "basic",
+    "bearer",
+    "eventually",
+    "gateway",
+    "make_gateway",
+    "make_spool",
+    "message",
+    "offered",
+    "refusal",
+    "running",
+    "stored",
+]

@@ -1,0 +1,258 @@
+"""The real application on a spool of its own, spoken to as clients do; plugin classes need not be installed for it."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import importlib.metadata
+import itertools
+import sys
+import time
+import types
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import Distribution, DistributionFinder
+from pathlib import Path
+from typing import Any, Protocol
+
+import colander
+from pyramid.security import Denied
+from webtest import TestApp
+
+from smsgw import main
+from smsgw.hookspecs import hookimpl
+from smsgw.model import Content, Credentials, Identity, Message, Options, StoredMessage
+from smsgw.plugins import GROUP
+from smsgw.settings import Lines
+from smsgw.spool.layout import KINDS
+from smsgw.text import measure
+
+OUTGOING = "/api/v1.0/sms/outgoing"
+USERS = {"lvv": "SecretPAss", "ops": "Alarm!ng", "root": "Adm1nist"}  # and their passwords
+GROUPS = {"@alarms": "ops"}
+
+
+class Users:
+    """An authentication plugin for tests, which each of the kit's gateways has as ``users``. Passwords are in clear."""
+
+    class Settings(colander.MappingSchema):
+        passwords = colander.SchemaNode(Lines(), missing=USERS, description="lines 'user: password'")
+        groups = colander.SchemaNode(Lines(), missing=GROUPS, description="lines '@group: user …'")
+
+    def __init__(self, passwords: dict[str, str], groups: dict[str, str]) -> None:
+        self.passwords = passwords
+        self._groups = {name.removeprefix("@"): users.split() for name, users in groups.items()}
+
+    @hookimpl
+    def authenticate(self, credentials: Credentials) -> Identity | Denied | None:
+        if credentials.scheme != "Basic" or credentials.userid not in self.passwords:
+            return None
+        if credentials.secret != self.passwords[credentials.userid]:
+            return Denied("wrong password")
+        groups = frozenset(group for group, users in self._groups.items() if credentials.userid in users)
+        return Identity(credentials.userid, groups)
+
+
+@dataclass
+class Gateway:
+    """An application, its spool, and shorthands for what clients do. ``users`` has passwords by userid."""
+
+    app: TestApp
+    spool: Path
+    settings: dict[str, str] = field(default_factory=dict)
+    users: dict[str, str] = field(default_factory=USERS.copy, repr=False)
+
+    @property
+    def registry(self) -> Any:
+        return self.app.app.registry
+
+    @property
+    def state(self) -> Path:
+        """smsgw's own folder."""
+        return self.spool / "outgoing" / ".smsgw"
+
+    def plugin(self, name: str) -> Any:
+        """The instance of a plugin, as the application made it."""
+        return self.registry.plugins.get_plugin(name)
+
+    def files(self, kind: str = "outgoing") -> dict[str, bytes]:
+        """The messages in a folder: what smsd would see there."""
+        folder = self.spool / kind
+        return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if not path.name.startswith(".")}
+
+    def messages(self, kind: str = "outgoing") -> list[StoredMessage]:
+        """The same, read: headers, text, owner."""
+        found = [self.registry.folders.find(kind, id) for id in self.files(kind)]
+        return [message for message in found if message is not None]
+
+    def send(self, body: Any = None, *, user: str | None = "lvv", status: int | str = 201, **fields: Any) -> Any:
+        """POST a send; ``fields`` go over a body that would be sent as it stands."""
+        if body is None:
+            body = {"mobiles": ["79680000000"], "text": "Hi, Jack!"} | fields
+        return self.call("POST_JSON", OUTGOING, body, user=user, status=status)
+
+    def call(
+        self, method: str, url: str, *args: Any, user: str | None = "lvv", status: int | str = 200, **kw: Any
+    ) -> Any:
+        """A request by a method of WebTest's ``TestApp``; ``user`` is one of ``users``, or ``None`` for nobody.
+
+        :param status: which the reply should have; ``"*"``: any.
+
+        :raises webtest.AppError: the reply has another status.
+        """
+        self.app.authorization = ("Basic", (user, self.users[user])) if user else None
+        return getattr(self.app, method.lower())(url, *args, status=status, **kw)
+
+    def get(self, url: str, **kw: Any) -> Any:
+        return self.call("GET", url, **kw)
+
+    def delete(self, url: str, **kw: Any) -> Any:
+        return self.call("DELETE", url, **kw)
+
+    def put(self, kind: str, name: str, content: bytes | str) -> Path:
+        """A file that another program, or smsd, left in a folder."""
+        path = self.spool / kind / name
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return path
+
+
+class MakeGateway(Protocol):
+    """The fixture ``make_gateway``: a gateway of ``base_settings`` and those given over them; ``None`` takes one away.
+
+    ``plugins`` are classes by the names that they have in ``smsgw.plugins``; installed ones need not be given.
+    """
+
+    def __call__(self, changes: Mapping[str, str | None] | None = None, **plugins: type) -> Gateway: ...
+
+
+@contextlib.contextmanager
+def running(settings: Mapping[str, str], **plugins: type) -> Iterator[Gateway]:
+    """The gateway of those settings; at the end of the block its background work has ended.
+
+    :param plugins: classes that are not installed, by the names that they have in ``smsgw.plugins``.
+    :raises SystemExit: with 3, where a setting is wrong; the sentence is on stderr.
+    """
+    with offered(**{"users": Users} | plugins):
+        router = main({}, **settings)
+    try:
+        spool = Path(settings.get("smsgw.spool") or router.registry.layout.outgoing.parent)
+        users = router.registry.plugins.get_plugin("users")
+        passwords = users.passwords if isinstance(users, Users) else USERS
+        yield Gateway(TestApp(router), spool, dict(settings), dict(passwords))
+    finally:
+        router.registry.owner.stop()
+
+
+def base_settings_in(folder: Path) -> dict[str, str]:
+    """Settings of a gateway with a spool in that folder, ``USERS``, and the permission to send.
+
+    ``ops`` is in the group ``alarms``; ``root`` is an administrator.
+    """
+    return {
+        "smsgw.spool": str(make_spool(folder / "spool")),
+        "smsgw.plugins": "users allow",
+        "smsgw.allow.admins": "root",
+        "smsgw.fsync": "false",
+    }
+
+
+def make_spool(folder: Path) -> Path:
+    """The folders of smsd, empty."""
+    for kind in KINDS:
+        (folder / kind).mkdir(parents=True)
+    return folder
+
+
+_numbers = itertools.count(1)
+
+
+@contextlib.contextmanager
+def offered(**plugins: type) -> Iterator[None]:
+    """Within the block, those classes are offered by those names as if a distribution that has them were installed.
+
+    For all of the process; a class that an installed distribution offers by the same name is left to that one.
+    """
+    installed = {offer.name: offer for offer in importlib.metadata.entry_points(group=GROUP)}
+    fresh = {name: cls for name, cls in plugins.items() if name not in installed or installed[name].load() is not cls}
+    module = types.ModuleType(f"smsgw_offered_{next(_numbers)}")
+    places = {name: f"plugin_{number}" for number, name in enumerate(fresh)}  # a plugin's name may have a hyphen
+    vars(module).update({place: fresh[name] for name, place in places.items()})
+    finder = _Finder(_Offer(module.__name__, places))
+    sys.modules[module.__name__] = module
+    sys.meta_path.append(finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
+        del sys.modules[module.__name__]
+
+
+class _Offer(Distribution):
+    """A distribution that has nothing but entry points."""
+
+    def __init__(self, module: str, places: Mapping[str, str]) -> None:
+        self._files = {
+            "METADATA": f"Metadata-Version: 2.1\nName: {module}\nVersion: 0\n",
+            "entry_points.txt": "".join(
+                [f"[{GROUP}]\n", *(f"{name} = {module}:{place}\n" for name, place in places.items())]
+            ),
+        }
+
+    def read_text(self, filename: str) -> str | None:
+        return self._files.get(filename)
+
+    def locate_file(self, path: Any) -> Any:
+        return Path(path)
+
+
+class _Finder(DistributionFinder):
+    def __init__(self, offer: _Offer) -> None:
+        self._offer = offer
+
+    def find_spec(self, *_: Any) -> None:
+        return None
+
+    def find_distributions(
+        self,
+        context: DistributionFinder.Context = DistributionFinder.Context(),  # noqa: B008
+    ) -> Iterator[_Offer]:
+        if context.name in (None, self._offer.name):
+            yield self._offer
+
+
+def message(
+    to: str = "79680000000",
+    text: str = "Hi, Jack!",
+    sender: str = "lvv",
+    options: Options = Options(),  # noqa: B008
+) -> Message:
+    """A message on its way out, as a policy is asked about: ``to`` is digits alone."""
+    encoding = measure(text)
+    return Message("smsgw.http.TEST", to, Content(sender, text, encoding.alphabet, encoding.parts, options))
+
+
+def stored(kind: str = "sent", owner: str | None = "lvv", text: str = "Hi, Jack!", **headers: str) -> StoredMessage:
+    """A message in the spool, as a policy is asked about."""
+    return StoredMessage(kind, "smsgw.http.TEST", {"To": "79680000000"} | headers, text, owner)
+
+
+def basic(userid: str, secret: str) -> str:
+    """An ``Authorization`` header (RFC 7617)."""
+    return "Basic " + base64.b64encode(f"{userid}:{secret}".encode()).decode()
+
+
+def bearer(token: str) -> str:
+    """An ``Authorization`` header (RFC 6750)."""
+    return f"Bearer {token}"
+
+
+def eventually(look: Callable[[], Any], seconds: float = 10) -> Any:
+    """What ``look`` finds, as soon as it finds something.
+
+    :raises AssertionError: it finds nothing for that long.
+    """
+    until = time.monotonic() + seconds
+    while not (found := look()):
+        assert time.monotonic() < until, "it did not happen in time"
+        time.sleep(0.01)
+    return found
