@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import Extension, setup
 
 HTPASSWD = [
     "libpass>=1.9",  # reads every scheme of Apache's password files; the maintained fork of passlib
@@ -23,7 +23,9 @@ setup(
     python_requires=">=3.11",
     packages=["smsgw", "smsgw.spool", "smsgw.testing", "smsgw.views", "smsgw_plugins"],
     package_dir={"smsgw_plugins": "plugins"},
-    package_data={"smsgw": ["py.typed"]},
+    package_data={"smsgw": ["py.typed", "spool/*.pyi"]},
+    # Without a compiler the same is done in Python.
+    ext_modules=[Extension("smsgw.spool._put_file", ["smsgw/spool/_put_file.c"], optional=True)],
     install_requires=[
         "click>=8.1",  # the command line
         "colander>=2",  # schemas of bodies and settings

@@ -36,6 +36,7 @@ from smsgw.spool.folders import Folders
 from smsgw.spool.layout import Layout, from_folder
 from smsgw.spool.locks import Locks
 from smsgw.spool.owner import Owner
+from smsgw.spool.put_file import in_python
 from smsgw.spool.receipts import Receipts
 from smsgw.spool.writer import SpoolUnavailable, Writer
 
@@ -265,7 +266,8 @@ def steps(spools: Path, work: Callable[[Layout], object]) -> Iterator[tuple[int,
 
 
 def writer_of(layout: Layout) -> Writer:
-    return Writer(layout, Locks(layout.state), fsync=True, mode=0o660, group=None)
+    # In Python, where each step can be stopped at.
+    return Writer(layout, Locks(layout.state), fsync=True, mode=0o660, group=None, put_file=in_python)
 
 
 def receipts_of(layout: Layout) -> Receipts:

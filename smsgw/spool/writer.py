@@ -25,9 +25,10 @@ from pathlib import Path
 from ulid import ULID
 
 from smsgw.model import ConfigurationError, Message, Receipt, Unavailable
-from smsgw.spool import file
+from smsgw.spool import file, put_file
 from smsgw.spool.layout import Layout
 from smsgw.spool.locks import Locks
+from smsgw.spool.put_file import PutFile
 
 # Names that smsd would pass over.
 RECEIPT = ".receipt"
@@ -82,12 +83,23 @@ class Writer:
     :param fsync: whether ``put`` waits until what it wrote is on disk.
     :param mode: of the files, whatever the umask says.
     :param group: name of the files' group; ``None``: the one of ``outgoing``.
+    :param put_file: how one is written.
     :raises ConfigurationError: there is no such group.
     """
 
-    def __init__(self, layout: Layout, locks: Locks, *, fsync: bool, mode: int, group: str | None) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        locks: Locks,
+        *,
+        fsync: bool,
+        mode: int,
+        group: str | None,
+        put_file: PutFile = put_file.fastest,
+    ) -> None:
         self._layout = layout
         self._locks = locks
+        self._put_file = put_file
         self._fsync = fsync
         self._mode = mode
         self._outgoing = f"{layout.outgoing}/"
@@ -144,18 +156,17 @@ class Writer:
     def _probe(self, home: _Home) -> None:
         name = f".{ULID()}"
         with _undone(name, home.folder):
-            self._write(home, home.folder, name, bytes(512))
             # One name for all: what a process that dies here leaves is gone with the next probe.
-            os.rename(name, self._outgoing + PROBE, src_dir_fd=home.folder)
+            self._put_file(home.folder, name, bytes(512), self._mode, home.must_chmod, False, self._outgoing + PROBE)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._outgoing + PROBE)
 
     def _put_one(self, home: _Home, message: Message) -> None:
         with _undone(message.id, home.folder):
             content = file.render(message.to, file.head(message.content))
-            self._write(home, home.folder, message.id, content, self._fsync)
-            # By its path: the folder that stands there now, and not one that was moved away.
-            os.rename(message.id, self._outgoing + message.id, src_dir_fd=home.folder)
+            # To a path: the folder that stands there now, and not one that was moved away.
+            target = self._outgoing + message.id
+            self._put_file(home.folder, message.id, content, self._mode, home.must_chmod, self._fsync, target)
         if self._fsync:
             try:
                 _sync_folder(self._layout.outgoing)
@@ -192,26 +203,15 @@ class Writer:
         for message in messages:
             if message.content is not content:
                 content, rest = message.content, file.head(message.content)
-            self._write(home, folder, message.id, file.render(message.to, rest), one_by_one)
+            rendered = file.render(message.to, rest)
+            self._put_file(folder, message.id, rendered, self._mode, home.must_chmod, one_by_one, "")
         if receipt:
-            self._write(home, folder, RECEIPT, json.dumps(asdict(receipt)).encode(), one_by_one)
+            kept = json.dumps(asdict(receipt)).encode()
+            self._put_file(folder, RECEIPT, kept, self._mode, home.must_chmod, one_by_one, "")
         if one_by_one:
             os.fsync(folder)
         elif self._fsync:
             _syncfs(folder)
-
-    def _write(self, home: _Home, folder: int, name: str, content: bytes, fsync: bool = False) -> None:
-        fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, self._mode, dir_fd=folder)
-        try:
-            written = os.write(fd, content)
-            while written < len(content):  # a nearly full disk takes a part before it says so
-                written += os.write(fd, content[written:])
-            if home.must_chmod:
-                os.fchmod(fd, self._mode)
-            if fsync:
-                os.fsync(fd)
-        finally:
-            os.close(fd)
 
 
 def ready_lock(name: str) -> str:

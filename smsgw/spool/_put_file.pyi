@@ -1,0 +1,3 @@
+from smsgw.spool.put_file import PutFile
+
+put_file: PutFile
