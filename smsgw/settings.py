@@ -9,7 +9,7 @@ import difflib
 import ipaddress
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import colander
@@ -148,7 +148,7 @@ class Settings:
     spool: str | None
     smsd_conf: str | None
     state: str | None
-    store: str | None
+    store: str | None = field(repr=False)  # it may have a password in it
     plugins: tuple[str, ...]
     prefix: str
     fsync: bool

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from smsgw.testing import OUTGOING, USERS, Gateway, base_settings_in, basic, eventually, make_spool
+from tests.postgresql import Postgresql
 
 __all__ = ["OUTGOING", "USERS", "Gateway", "basic", "eventually", "make_spool", "sha"]
 
@@ -37,6 +38,22 @@ def password_file(tmp_path: Path) -> Path:
 def base_settings(tmp_path: Path, password_file: Path) -> dict[str, str]:
     """The kit's, with the password file that operators have; ``root`` is an administrator."""
     return base_settings_in(tmp_path) | {"smsgw.plugins": "htpasswd allow", "smsgw.htpasswd.path": str(password_file)}
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Postgresql]:
+    """One for all tests; one that must be stopped is a test's own."""
+    with Postgresql() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A new, empty database of each kind, as ``smsgw.store`` names it."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'store.sqlite3'}"
+    server: Postgresql = request.getfixturevalue("postgresql")
+    return server.create()
 
 
 @pytest.fixture

@@ -141,6 +141,8 @@ def running(settings: Mapping[str, str], **plugins: type) -> Iterator[Gateway]:
         yield Gateway(TestApp(router), spool, dict(settings), dict(passwords))
     finally:
         router.registry.owner.stop()
+        if store := getattr(router.registry, "store", None):
+            store.close()
 
 
 def base_settings_in(folder: Path) -> dict[str, str]:
