@@ -8,7 +8,7 @@ HTPASSWD = [
 ]
 TRANSLITERATE = ["anyascii>=0.3"]  # the tables of transliteration
 LDAP = ["ldap3>=2.9.1"]  # in Python alone: nothing is compiled
-JWT = ["PyJWT[crypto]>=2.10"]  # signatures, claims, keys
+JWT = ["PyJWT[crypto]>=2.13"]  # signatures, claims, keys
 STORE = ["sqlalchemy>=2"]  # one database for plugins with a memory
 POSTGRESQL = [*STORE, "psycopg[binary]>=3.2"]  # its driver
 HOURS = ["tzdata"]  # time zones, where the system has none
@@ -21,7 +21,14 @@ setup(
     long_description=Path(__file__).with_name("README.md").read_text("utf-8"),
     long_description_content_type="text/markdown",
     python_requires=">=3.11",
-    packages=["smsgw", "smsgw.spool", "smsgw.testing", "smsgw.views", "smsgw_plugins"],
+    packages=[
+        "smsgw",
+        "smsgw.spool",
+        "smsgw.testing",
+        "smsgw.views",
+        "smsgw_plugins",
+        "smsgw_plugins.token",
+    ],
     package_dir={"smsgw_plugins": "plugins"},
     package_data={"smsgw": ["py.typed", "spool/*.pyi"]},
     # Without a compiler the same is done in Python.

@@ -75,7 +75,7 @@ def _install(context: click.Context, parameter: click.Parameter, path: Path) -> 
     if not path.is_file():
         raise click.BadParameter(f"there is no file {str(path)!r}; name the gateway's ini file", context, parameter)
     try:
-        raw = get_appsettings(str(path)).local_conf
+        raw = get_appsettings(str(path))
     except Exception as error:  # PasteDeploy's and configparser's own
         raise Wrong(f"{path}: {' '.join(str(error).split())}") from error
     with told():

@@ -65,9 +65,8 @@ def http_error(error: HTTPException, request: Request) -> Response:
         except Exception as failed:  # which no view of exceptions would be shown any more
             return unexpected(failed, request)
         if not known:
-            error = HTTPUnauthorized(
-                "No credentials, or wrong ones", headers=[("WWW-Authenticate", 'Basic realm="smsgw"')]
-            )
+            challenge = [("WWW-Authenticate", request.registry.challenge)]
+            error = HTTPUnauthorized("No credentials, or wrong ones", headers=challenge)
     if isinstance(error, HTTPNotFound):
         error = HTTPNotFound("Not found")
     found = response(error_reply(error.code, error.detail or error.title))

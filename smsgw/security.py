@@ -20,11 +20,13 @@ from smsgw.guessing import Guesses
 from smsgw.logs import indented
 from smsgw.model import Credentials, Identity
 from smsgw.plugins import ask, implementations
-from smsgw.settings import UNIX, Address, is_header_value
+from smsgw.settings import UNIX, Address, is_userid
 
 AUTHENTICATED = "authenticated"  # the one permission that every identity has: to be asked for more by the gateway
 
 IDENTITY = "smsgw.identity"  # where a request keeps what was found out about it
+BASIC = ("Basic",)  # what a backend takes that says nothing of schemes
+REALM = 'realm="smsgw"'
 NOBODY = Denied("nobody allows it")
 
 log = logging.getLogger(__name__)
@@ -97,7 +99,7 @@ class SecurityPolicy:
         """Ask the backends in turn; the first that answers decides."""
         for backend in self._backends:
             answer = ask(backend, {"credentials": credentials})
-            if isinstance(answer, Identity) and _is_userid(answer.userid):
+            if isinstance(answer, Identity) and is_userid(answer.userid):
                 return answer
             if isinstance(answer, Identity):
                 log.error("%r answered with a userid that cannot be one, %r", backend.plugin_name, answer.userid)
@@ -126,11 +128,6 @@ def decide(
         elif answer is not None:
             return answer if isinstance(answer, Denied) else Denied("a permission policy gave no proper answer")
     return allowed
-
-
-def _is_userid(userid: object) -> bool:
-    """Whether it can stand in a spool file's ``From``, and is no group, or everybody, in the ini file."""
-    return isinstance(userid, str) and is_header_value(userid) and not userid.startswith("@") and userid != "*"
 
 
 def client_address(request: Request, proxies: tuple[Address, ...]) -> str:
@@ -188,11 +185,22 @@ def _from_header(request: Request, address: str) -> Credentials | None:
     return Credentials("Basic", userid, secret, address)
 
 
+def _challenge(hook: pluggy.HookRelay) -> str:
+    """What a 401 asks for (RFC 9110, 11.6.1): the schemes of the plugins that know users, in their order."""
+    backends = [backend.plugin for backend in implementations(hook.authenticate)]
+    schemes = dict.fromkeys(scheme for backend in backends for scheme in getattr(backend, "schemes", BASIC))
+    return ", ".join(f"{scheme} {REALM}" for scheme in schemes or BASIC)
+
+
 def includeme(config: Configurator) -> None:
-    """Nothing is public from here on but what says so; ``registry.guesses`` counts the wrong passwords."""
+    """Nothing is public from here on but what says so.
+
+    ``registry.guesses`` counts the wrong passwords, ``registry.challenge`` is what a 401 asks for.
+    """
     registry, settings = config.registry, config.registry.smsgw
     folder = registry.layout.state / "guesses"
     registry.guesses = Guesses(folder, settings.guesses_per_user, settings.guesses_per_address)
+    registry.challenge = _challenge(registry.plugins.hook)
     policy = SecurityPolicy(registry.plugins.hook, registry.guesses, settings.trusted_proxies)
     config.set_security_policy(policy)
     config.set_default_permission(AUTHENTICATED)

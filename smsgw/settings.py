@@ -114,6 +114,11 @@ def is_header_value(value: str) -> bool:
     return value.isprintable() and value == value.strip() and 0 < len(value.encode(errors="surrogatepass")) <= 99
 
 
+def is_userid(value: object) -> bool:
+    """Whether it can stand in a spool file's ``From``, and is no group, or everybody, in the ini file."""
+    return isinstance(value, str) and is_header_value(value) and not value.startswith("@") and value != "*"
+
+
 class CoreSchema(colander.MappingSchema):
     """Everything under ``smsgw.`` that is no plugin's."""
 

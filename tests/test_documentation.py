@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from colander import MappingSchema
 from pyramid.paster import get_app
 
 from smsgw import model
@@ -32,6 +33,7 @@ PRODUCTION = (ROOT / "production.ini").read_text()
 OPERATION = (ROOT / "docs" / "operation.md").read_text()
 API = (ROOT / "docs" / "api-v1.md").read_text()
 PLUGINS = (ROOT / "docs" / "plugins.md").read_text()
+TOKENS = (ROOT / "docs" / "tokens.md").read_text()
 SHIPPED = sorted(path.stem for path in (ROOT / "plugins").iterdir() if not path.name.startswith("_"))
 
 
@@ -43,7 +45,7 @@ def known_settings() -> set[str]:
     found = {f"smsgw.{node.name}" for node in CoreSchema().children}
     for name in SHIPPED:
         plugin = getattr(importlib.import_module(f"smsgw_plugins.{name}"), name.capitalize())
-        found |= {f"smsgw.{name}.{node.name}" for node in plugin.Settings().children}
+        found |= {f"smsgw.{name}.{node.name}" for node in getattr(plugin, "Settings", MappingSchema)().children}
     return found
 
 
@@ -341,6 +343,41 @@ def test_plugins_md_has_every_type_with_its_fields() -> None:
     }
     table = re.findall(r"^\| `([A-Z]\w+\(.*?\))` \|", PLUGINS, re.M)
     assert {row.replace("\\|", "|") for row in table} == types
+
+
+def test_the_commands_of_tokens(production: Callable[[str], Path]) -> None:
+    """One after the other, as an operator would."""
+    (line,) = (block for block in blocks(TOKENS, "ini") if "token htpasswd" in block)
+    ini = production(re.sub(r"^smsgw\.plugins = .*\n", line, PRODUCTION, flags=re.M))
+
+    def smsgw(command: str) -> str:
+        words = [str(ini) if word.endswith("production.ini") else word for word in shlex.split(command)[1:]]
+        done = subprocess.run(
+            [Path(sys.executable).with_name("smsgw"), *words], stdout=subprocess.PIPE, text=True, check=True
+        )
+        return done.stdout
+
+    create, ask, manage = blocks(TOKENS, "sh")
+    token = smsgw(create).strip()
+    assert re.fullmatch(re.findall(r"`(smsgw_\[.*?)`", TOKENS)[0], token)
+    pserve = Path(sys.executable).with_name("pserve")
+    process = subprocess.Popen([pserve, ini], stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr is not None
+        assert any("Serving on" in line for line in process.stderr)
+        url = re.search(r"^listen = (.*)", ini.read_text(), re.M)
+        assert url
+        asked = ask.replace("127.0.0.1:5000", url[1]).replace("$TOKEN", token).replace("curl", "curl -i").splitlines()
+        assert [run(line)[0] for line in asked] == [200, 200]
+        listing, revoke = manage.splitlines()
+        id = token[6:14]
+        assert id in smsgw(listing)
+        assert "the alarm server" in smsgw(listing)
+        smsgw(re.sub(r"revoke \S+", f"revoke {id}", revoke))
+        assert [run(line)[0] for line in asked] == [401, 401]
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_the_examples_of_the_api(gateway: Gateway) -> None:

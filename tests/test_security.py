@@ -16,6 +16,15 @@ from tests.conftest import Gateway, basic
 
 LIST = "/api/v1.0/sms/sent/"
 
+QUIET = """
+from smsgw.hookspecs import hookimpl
+
+class Quiet:
+    @hookimpl
+    def authenticate(self, credentials):
+        return None
+"""
+
 
 def ask(gateway: Gateway, header: str | None, status: int, address: str = "10.0.0.1", **headers: str) -> dict[str, str]:
     gateway.app.authorization = None
@@ -51,6 +60,26 @@ def ask(gateway: Gateway, header: str | None, status: int, address: str = "10.0.
 )
 def test_not_let_in(gateway: Gateway, header: str | None) -> None:
     assert ask(gateway, header, 401)["WWW-Authenticate"] == 'Basic realm="smsgw"'
+
+
+@pytest.mark.parametrize(
+    ("plugins", "challenge"),
+    [
+        ("htpasswd", 'Basic realm="smsgw"'),
+        ("token htpasswd", 'Bearer realm="smsgw", Basic realm="smsgw"'),
+        ("htpasswd token", 'Basic realm="smsgw", Bearer realm="smsgw"'),
+        ("quiet", 'Basic realm="smsgw"'),
+        ("", 'Basic realm="smsgw"'),
+    ],
+)
+def test_a_401_asks_for_what_is_taken(
+    make_gateway: Callable[..., Gateway], distribution: Callable[..., None], plugins: str, challenge: str
+) -> None:
+    distribution("acme", QUIET, quiet="Quiet")
+    known = {} if "htpasswd" in plugins else {"smsgw.htpasswd.path": None}
+    gateway = make_gateway({"smsgw.plugins": f"{plugins} allow"} | known)
+    for header in (None, basic("lvv", "wrong"), "Bearer wrong"):
+        assert ask(gateway, header, 401)["WWW-Authenticate"] == challenge
 
 
 @pytest.mark.parametrize("scheme", ["Basic", "basic", "BASIC"])

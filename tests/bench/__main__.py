@@ -165,15 +165,23 @@ def sync(folder: Path, scale: Scale) -> Result:
 
 def hashed(folder: Path, scale: Scale) -> Result:
     with servers.smsgw(_made(folder / "smsgw")) as server:
-        server.load(1, servers.BCRYPT)
-        server.load(1, servers.SHA)
-        rates = in_turn(
-            scale.rounds,
-            lambda: server.rate(scale.seconds, servers.BCRYPT),
-            lambda: server.rate(scale.seconds, servers.SHA),
-        )
-    what = "Single sends of a user with a bcrypt-12 password, second request on; with {SHA}"
-    return at_least(what, *rates, "/s", 0.9, 1.0)
+        what = "Single sends of a user with a bcrypt-12 password, second request on; with {SHA}"
+        return _as_users(server, scale, what, servers.BCRYPT, 1.0)
+
+
+def token(folder: Path, scale: Scale) -> Result:
+    with servers.smsgw(_made(folder / "smsgw"), plugins=f"token {servers.PLUGINS}") as server:
+        return _as_users(server, scale, "Single sends with an API token; with htpasswd", servers.token(server), 1.0)
+
+
+def _as_users(server: servers.Server, scale: Scale, what: str, ours: str, aim: float) -> Result:
+    """Sends with that ``Authorization`` against those with a {SHA} password."""
+    for authorization in (ours, servers.SHA):
+        server.load(1, authorization)
+    rates = in_turn(
+        scale.rounds, lambda: server.rate(scale.seconds, ours), lambda: server.rate(scale.seconds, servers.SHA)
+    )
+    return at_least(what, *rates, "/s", 0.9, aim)
 
 
 def memory(folder: Path, scale: Scale) -> Result:
@@ -206,6 +214,7 @@ ROWS: dict[str, Callable[[Path, Scale], Result]] = {
     "bulk": bulk,
     "sync": sync,
     "bcrypt": hashed,
+    "token": token,
     "memory": memory,
     "list": listing,
 }

@@ -25,6 +25,7 @@ OUTGOING = "/api/v1.0/sms/outgoing"
 KINDS = ("outgoing", "checked", "sent", "failed", "incoming", "report")
 PASSWORD = "SecretPAss"
 
+INI = "bench.ini"  # in a server's folder
 THREADS = 1  # of waitress, and of each gunicorn process: more make a busy process slower
 CONNECTIONS = 16  # kept alive; so many that each of several processes has some
 START = 30.0  # seconds until a server listens
@@ -146,6 +147,14 @@ class Server:
         return int(status.partition("VmRSS:")[2].split()[0]) * 1024
 
 
+def token(server: Server) -> str:
+    """The ``Authorization`` header of an API token of the user ``sha``, made for that server."""
+    command = [Path(sys.executable).with_name("smsgw"), "token", "create", server.spool / INI, "--user", "sha"]
+    environment = os.environ | {"PYTHONWARNINGS": "ignore"}
+    made = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, timeout=START, check=True)
+    return f"Bearer {made.stdout.strip()}"
+
+
 @contextlib.contextmanager
 def bare(folder: Path) -> Iterator[Server]:
     """``bare.py`` under ``pserve``."""
@@ -163,7 +172,7 @@ def smsgw(folder: Path, *, fsync: bool = False, plugins: str = PLUGINS, settings
 @contextlib.contextmanager
 def gunicorn(folder: Path, processes: int) -> Iterator[Server]:
     """The same under gunicorn."""
-    ini = folder / "bench.ini"
+    ini = folder / INI
     ini.write_text(_smsgw(folder))
     port = _free_port()
     # Its default worker closes every connection after one reply.
@@ -176,7 +185,7 @@ def gunicorn(folder: Path, processes: int) -> Iterator[Server]:
 @contextlib.contextmanager
 def _pserve(folder: Path, app: str) -> Iterator[Server]:
     port = _free_port()
-    ini = folder / "bench.ini"
+    ini = folder / INI
     ini.write_text(app + WAITRESS.format(port=port, threads=THREADS))
     with _running(folder, ["-m", "pyramid.scripts.pserve", str(ini)], port) as pid:
         yield Server(port, pid, folder)

@@ -1,0 +1,72 @@
+"""``token``: API tokens, made and revoked on the command line, and shown as Bearer or as the password of Basic."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+from pyramid.config import Configurator
+from pyramid.security import Denied
+
+from smsgw.hookspecs import hookimpl
+from smsgw.model import Credentials, Identity, Unavailable
+from smsgw.store import open_store
+
+from . import table
+from .commands import commands
+from .table import TABLES, Record
+from .text import PREFIX, digest, is_token
+
+USED = 60  # seconds between two notes of a token's use
+REMEMBERED = 10000  # tokens whose use this process knows to have noted
+
+log = logging.getLogger(__name__)
+
+
+class Token:
+    """An authentication backend. Each request asks the database, so that a revoked token stops everywhere at once."""
+
+    schemes = ("Bearer", "Basic")
+    commands = commands
+
+    def __init__(self) -> None:
+        self._noted: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    def includeme(self, config: Configurator) -> None:
+        store = open_store(config.registry, TABLES)
+        self._find = table.find(store)
+        self._note = table.note(store)
+
+    @hookimpl
+    def authenticate(self, credentials: Credentials) -> Identity | Denied | None:
+        secret = credentials.secret
+        if credentials.scheme not in self.schemes or not secret.startswith(PREFIX):
+            return None
+        if not is_token(secret):
+            return Denied("the token is misspelt")
+        rows = self._find(digest=digest(secret))
+        if not rows:
+            return Denied("there is no such token")
+        record, now = Record(*rows[0]), time.time()
+        if (state := record.state(now)) != "active":
+            return Denied(f"the token is {state}")
+        if credentials.scheme == "Basic" and credentials.userid != record.owner:
+            return Denied("the token is another user's")
+        if record.used is None or now - record.used >= USED:
+            self._use(record.id, now)
+        return Identity(record.owner, frozenset(record.groups.split()))
+
+    def _use(self, id: str, now: float) -> None:
+        """Note that it was used, if that can be done: whether the token is right does not depend on it."""
+        with self._lock:
+            if now - self._noted.get(id, 0) < USED:
+                return
+            if len(self._noted) >= REMEMBERED:
+                self._noted.clear()
+            self._noted[id] = now
+        try:
+            self._note(token=id, now=int(now))
+        except Unavailable as error:
+            log.warning("the use of the token %s could not be noted (%s)", id, error.__cause__)

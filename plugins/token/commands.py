@@ -1,0 +1,158 @@
+"""The commands ``smsgw token …``: make, list and revoke tokens."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import click
+
+from smsgw.cli import Installation, Wrong, installation, told
+from smsgw.model import Unavailable
+from smsgw.settings import is_header_value, is_userid
+from smsgw.store import Store, open_store
+
+from . import table, text
+from .table import TABLES, Record
+
+SECONDS = {"h": 3600, "d": 86400, "w": 7 * 86400, "y": 365 * 86400}
+LAST = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
+WIDE = 1000  # columns: whoever reads from a pipe wants one line for each token
+
+
+def _lifetime(context: click.Context, parameter: click.Parameter, value: str) -> int | None:
+    """Seconds; ``None`` is for ever."""
+    if value == "never":
+        return None
+    found = re.fullmatch(r"([1-9][0-9]{0,8})([hdwy])", value, re.A)
+    seconds = int(found[1]) * SECONDS[found[2]] if found else 0
+    if not found or time.time() + seconds > LAST:
+        raise click.BadParameter(f"{value!r} should be such as 90d, 12h, 2w or 1y, or never")
+    return seconds
+
+
+def _userid(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    if not is_userid(value):
+        raise click.BadParameter(
+            "should be at most 99 bytes, printable, without white space around it, not '*', and not begin with '@'"
+        )
+    return value
+
+
+def _groups(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    """Their names; ``@alarms``, as an ini file has it, is the group ``alarms``."""
+    words = (word for value in values for word in re.split(r"[\s,]+", value) if word)
+    names = dict.fromkeys(word.removeprefix("@") for word in words)
+    for name in names:
+        if not is_userid(name):
+            raise click.BadParameter(f"{name!r} cannot be a group")
+    return tuple(names)
+
+
+def _comment(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    if value and not is_header_value(value):
+        raise click.BadParameter("should be at most 99 bytes, printable, without white space around it")
+    return value
+
+
+@click.group()
+def commands() -> None:
+    """API tokens: make, list and revoke them."""
+
+
+@commands.command()
+@installation
+@click.option("--user", required=True, callback=_userid, help="Whose token it is: the userid of what it sends.")
+@click.option("--groups", multiple=True, callback=_groups, help="The groups that it is in, between commas or spaces.")
+@click.option(
+    "--expires", default="365d", show_default=True, callback=_lifetime, help="In what time: 90d, 12h, 2w, 1y; or never."
+)
+@click.option("--comment", default="", callback=_comment, help="What it is for.")
+def create(installation: Installation, user: str, groups: tuple[str, ...], expires: int | None, comment: str) -> None:
+    """Make a token, and show it, this once, on stdout alone."""
+    token, now = text.make(), int(time.time())
+    record = Record(text.id_of(token), user, " ".join(groups), comment, now, now + expires if expires else None)
+    with _store(installation) as store:
+        table.add(store, record, text.digest(token))
+    until = f"until {_moment(record.expires)} UTC" if record.expires else "until it is revoked"
+    click.echo(f"Token {record.id} of {user}, {until}. It is shown this once:", err=True)
+    click.echo(token)
+
+
+@commands.command(name="list")
+@installation
+def list_(installation: Installation) -> None:
+    """All tokens that were ever made, and what became of them."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    with _store(installation) as store:
+        records = table.all_of(store)
+    titles = ("id", "owner", "groups", "created (UTC)", "expires", "last use", "state", "comment")
+    shown = Table(*titles, box=None, pad_edge=False)
+    for record in records:
+        cells = (
+            *(record.id, record.owner, record.groups, _moment(record.created)),
+            _moment(record.expires, "never"),
+            _moment(record.used, "never"),
+            record.state(time.time()),
+            record.comment,
+        )
+        shown.add_row(*map(Text, cells))
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDE)
+    console.print(shown)
+
+
+@commands.command()
+@click.argument("id")
+@installation
+def revoke(id: str, installation: Installation) -> None:
+    """Make the token of that ID worthless, at once and for ever."""
+    with _store(installation) as store:
+        record = table.revoke(store, text.id_of(id), int(time.time()))
+    if record is None:
+        raise click.ClickException("there is no token of that id; 'smsgw token list' shows all")
+    if record.revoked is not None:
+        click.echo(
+            f"Token {record.id} of {record.owner} was revoked at {_moment(record.revoked)} UTC already.", err=True
+        )
+    else:
+        click.echo(f"Token {record.id} of {record.owner} is revoked.", err=True)
+
+
+@contextlib.contextmanager
+def _store(installation: Installation) -> Iterator[Store]:
+    """The gateway's database, open: what is done in it stays done when the power fails."""
+    with told():
+        folder = installation.layout.state
+        if installation.smsgw.store is None and not folder.exists():
+            _make(folder)
+        store = open_store(installation, TABLES, is_durable=True)
+    try:
+        yield store
+    except Unavailable as error:
+        raise click.ClickException(f"{error.detail}: {' '.join(str(error.__cause__).split())}") from error
+    finally:
+        store.close()
+
+
+def _make(folder: os.PathLike[str]) -> None:
+    """smsgw's own folder, as the gateway makes it when it starts: it must be that of the gateway's user."""
+    parent = os.path.dirname(folder)
+    try:
+        if os.geteuid() == 0 and os.stat(parent).st_uid != 0:
+            raise Wrong(f"there is no folder {folder} yet; start the gateway once, which makes it, or be its user")
+        os.mkdir(folder, 0o700)
+    except OSError as error:
+        raise Wrong(f"{folder} cannot be made: {error.strerror}") from error
+
+
+def _moment(seconds: int | None, otherwise: str = "") -> str:
+    return otherwise if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
