@@ -18,7 +18,7 @@ PUBLIC |= {"smsgw.spool.file", "smsgw.spool.layout", "smsgw.store", "smsgw.cli"}
 MAY_IMPORT = {
     "smsgw.model": set(),
     "smsgw.hookspecs": {"smsgw.model"},
-    "smsgw.numbers": set(),
+    "smsgw.numbers": {"smsgw.model"},
     "smsgw.ids": set(),
     "smsgw.logs": set(),
     "smsgw.text": set(),

@@ -99,3 +99,24 @@ def test_a_line_that_is_not_indented(make_gateway: Callable[..., Gateway], capsy
             )
         assert stopped.value.code == 3
         assert "indented" in capsys.readouterr().err
+
+
+def test_everybody_s_line_adds_up_with_the_others() -> None:
+    plugin = Whitelist({"*": "112", "lvv": "7916*"})
+    assert refused(plugin, Identity("lvv"), ["112", "79160000000", "7968"]) == ["7968"]
+    assert refused(plugin, Identity("ops"), ["112", "79160000000"]) == ["79160000000"]
+
+
+def test_classes_of_numbers(make_gateway: Callable[..., Gateway]) -> None:
+    lines = "\n    lvv: RU short\n    ops: toll-free 12025550123 US"
+    gateway = make_gateway({"smsgw.plugins": "htpasswd allow whitelist", "smsgw.whitelist.numbers": lines})
+    reply = gateway.send(mobiles=["+79160000000", "+77010000000", "112", "+12025550123", "+999999999999"])
+    assert set(reply.json["message_id"]) == {"+79160000000", "112"}
+    reply = gateway.send(user="ops", mobiles=["+78001234567", "+12025550123", "+14165550123", "112"])
+    assert set(reply.json["message_id"]) == {"+78001234567", "+12025550123"}
+
+
+@pytest.mark.parametrize(("word", "meant"), [("ru", "RU"), ("premium", "premium-rate"), ("fixed", "fixed-line")])
+def test_the_nearest_class_is_named(word: str, meant: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"'lvv': '{word}' is no number.*did you mean '{meant}'"):
+        Whitelist({"lvv": f"911 {word}"})
