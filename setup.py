@@ -11,6 +11,7 @@ LDAP = ["ldap3>=2.9.1"]  # in Python alone: nothing is compiled
 JWT = ["PyJWT[crypto]>=2.13"]  # signatures, claims, keys
 STORE = ["sqlalchemy>=2"]  # one database for plugins with a memory
 POSTGRESQL = [*STORE, "psycopg[binary]>=3.2"]  # its driver
+LIMIT = ["regex"]  # where a character ends that is written as several (Unicode's annex 29); "re" does not know
 HOURS = ["tzdata"]  # time zones, where the system has none
 TESTING = ["pytest>=8", "webtest>=3"]  # tests of plugins against the real application
 
@@ -52,6 +53,7 @@ setup(
         "htpasswd": HTPASSWD,
         "jwt": JWT,
         "ldap": LDAP,
+        "limit": LIMIT,
         "postgresql": POSTGRESQL,
         "quota": STORE,
         "store": STORE,
@@ -65,6 +67,7 @@ setup(
             *JWT,
             *POSTGRESQL,
             *HOURS,
+            *LIMIT,
             *TESTING,
             "gunicorn>=22",  # several processes on one spool
             "hypothesis>=6",

@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import TypeVar
+
+Line = TypeVar("Line")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,12 @@ class Identity:
     def names(self) -> tuple[str, ...]:
         """How lines of an ini file may call that user, the nearest first: ``user``, ``@group`` …, ``*`` (everybody)."""
         return (self.userid, *(f"@{group}" for group in sorted(self.groups)), "*")
+
+    def nearest(self, lines: Mapping[str, Line]) -> list[Line]:
+        """The lines that count where the nearest do: the user's own, else those of their groups, else everybody's."""
+        user, *groups, everybody = self.names
+        own = ([lines[name] for name in names if name in lines] for names in ([user], groups, [everybody]))
+        return next(filter(None, own), [])
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,12 +149,15 @@ def production(tmp_path: Path) -> Callable[[str], Path]:
     def write(text: str) -> Path:
         spool = make_spool(tmp_path / "spool")
         (spool / "OTHER").mkdir()
+        templates = tmp_path / "templates"
+        templates.mkdir(exist_ok=True)
         folders = "".join(f"{kind} = {spool / kind}\n" for kind in ("outgoing", "sent", "failed", "incoming", "report"))
         (tmp_path / "smsd.conf").write_text(f"devices = GSM1\n{folders}[queues]\nOTHER = {spool / 'OTHER'}\n")
         (tmp_path / "htpasswd").write_text(f"lvv:{sha('SecretPAss')}\n")
         for theirs, ours in (
             ("/etc/smsd.conf", str(tmp_path / "smsd.conf")),
             ("/etc/smsgw/htpasswd", str(tmp_path / "htpasswd")),
+            ("/etc/smsgw/templates", str(templates)),
             ("/var/spool/sms", str(spool)),
             ("file_group = smsd", f"file_group = {_group()}"),
             ("127.0.0.1:5000", f"127.0.0.1:{free_port()}"),
@@ -179,7 +182,7 @@ def test_production_ini(production: Callable[[str], Path], every: bool, tmp_path
     """As it stands, and with every example in it switched on."""
     text = PRODUCTION
     if every:
-        text = re.sub(r"^#(?=smsgw\.|    [a-z@]+: )", "", text, flags=re.M)
+        text = re.sub(r"^#(?=smsgw\.|    [a-z@*]+: )", "", text, flags=re.M)
         text = re.sub(r"^smsgw\.spool = .*\n", "", text, flags=re.M)
         text = re.sub(r"^smsgw\.plugins = .*$", f"smsgw.plugins = {' '.join(SHIPPED)}", text, flags=re.M)
     path = production(text + ("\n# /var/spool/sms file_group = smsd" if not every else ""))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from pyramid.security import Allowed, Denied
 
-from smsgw.model import Identity
+from smsgw.model import Identity, Options
 from smsgw.testing import (
     USERS,
     AuthenticationConformance,
@@ -20,6 +21,7 @@ from smsgw.testing import (
     stored,
 )
 from smsgw.text import measure
+from smsgw_plugins.hours import DAYS
 from tests.conftest import sha
 
 OPS = Identity("ops", frozenset({"alarms"}))
@@ -101,6 +103,50 @@ class TestWhitelist(PolicyConformance):
         ]
 
 
+class TestBlacklist(PolicyConformance):
+    plugin = "blacklist"
+
+    @pytest.fixture
+    def settings(self) -> Mapping[str, str]:
+        return {"smsgw.blacklist.numbers": "\n *: premium-rate 7999*\n lvv: KZ\n @alarms: short"}
+
+    @pytest.fixture
+    def answers(self) -> Sequence[object]:
+        lvv = Identity("lvv")
+        return [
+            (Denied, lvv, "send", message("79990000000")),
+            (Denied, lvv, "send", message("78091234567")),
+            (Denied, lvv, "send", message("77010000000")),
+            (None, lvv, "send", message("112")),
+            (None, lvv, "send", message("79160000000")),
+            (Denied, OPS, "send", message("112")),
+            (None, OPS, "send", message("77010000000")),
+            (Denied, OPS, "send", message("79990000000")),
+            (None, lvv, "list", None),
+        ]
+
+
+class TestHours(PolicyConformance):
+    plugin = "hours"
+
+    @pytest.fixture
+    def settings(self) -> Mapping[str, str]:
+        day = DAYS[(datetime.now(UTC).weekday() + 3) % 7]
+        lines = f"\n lvv: {day} 00:00-24:00\n @alarms: Mon-Sun 00:00-24:00\n *: {day} 08:00-18:00"
+        return {"smsgw.hours.times": lines, "smsgw.hours.timezone": "UTC", "smsgw.hours.urgent_always": "true"}
+
+    @pytest.fixture
+    def answers(self) -> Sequence[object]:
+        lvv, urgent = Identity("lvv"), Options(high_priority=True)
+        return [
+            (Denied, lvv, "send", message()),
+            (None, lvv, "send", message(options=urgent)),
+            (None, OPS, "send", message()),
+            (Denied, Identity("root"), "send", message()),
+            (None, lvv, "list", None),
+        ]
+
+
 class TestTransliterate(TransformConformance):
     plugin = "transliterate"
 
@@ -123,3 +169,22 @@ class TestSignature(TransformConformance):
 
     def most_parts(self, text: str) -> int:
         return measure(f"{text}\n— root").parts
+
+
+class TestTemplate(TransformConformance):
+    plugin = "template"
+
+    @pytest.fixture
+    def settings(self) -> Mapping[str, str]:
+        return {"smsgw.template.texts": "alarm: {host} is {state}", "smsgw.template.only": "root"}
+
+
+class TestLimit(TransformConformance):
+    plugin = "limit"
+
+    @pytest.fixture
+    def settings(self) -> Mapping[str, str]:
+        return {"smsgw.limit.parts": "2", "smsgw.limit.lines": "\n @alarms: 1\n root: 3"}
+
+    def most_parts(self, text: str) -> int:
+        return min(measure(text).parts, 3)
