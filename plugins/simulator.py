@@ -10,8 +10,10 @@ from pathlib import Path
 
 import colander
 from pyramid.config import Configurator
+from pyramid.events import ApplicationCreated
 
 from smsgw.hookspecs import hookimpl
+from smsgw.model import ConfigurationError
 from smsgw.numbers import from_spool
 from smsgw.settings import Words
 from smsgw.spool import file
@@ -47,9 +49,7 @@ class Simulator:
 
     def includeme(self, config: Configurator) -> None:
         self._layout = config.registry.layout
-        for folders in self._layout.folders.values():
-            for folder in folders:
-                folder.mkdir(parents=True, exist_ok=True)
+        config.add_subscriber(self._make_folders, ApplicationCreated)
 
     @hookimpl
     def background(self, stop: threading.Event) -> None:
@@ -65,6 +65,14 @@ class Simulator:
                 del due[name]
                 with contextlib.suppress(FileNotFoundError):
                     self._send(name)
+
+    def _make_folders(self, event: ApplicationCreated) -> None:
+        try:
+            for folders in self._layout.folders.values():
+                for folder in folders:
+                    folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(f"the plugin 'simulator' makes smsd's folders, and cannot: {error}") from error
 
     @property
     def _checked(self) -> Path:

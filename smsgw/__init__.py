@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
-
-from pyramid.config import Configurator
-from pyramid.router import Router
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from smsgw.model import ConfigurationError
 
+if TYPE_CHECKING:
+    from pyramid.config import Configurator
+    from pyramid.router import Router
+
 PARTS = ("settings", "plugins", "spool", "security", "gateway", "errors", "views", "spool.owner")
+
+# Pyramid and Cornice import it, and setup.py sees to it that it is there: nobody who runs a command can do about it.
+warnings.filterwarnings("ignore", "pkg_resources is deprecated", UserWarning)
 
 
 def main(global_config: dict[str, str], **settings: Any) -> Router:
@@ -20,15 +26,25 @@ def main(global_config: dict[str, str], **settings: Any) -> Router:
     on, and which gunicorn takes for a worker that need not be started again.
     """
     try:
-        for key in global_config:
-            if key.startswith("smsgw."):
-                raise ConfigurationError(f"{key} stands in [DEFAULT]; move it to the application's own section")
-        with Configurator(settings=settings) as config:
-            config.registry.ini = settings  # as written: Pyramid adds its own to its copy
-            for part in PARTS:
-                config.include(f"smsgw.{part}")
-            return config.make_wsgi_app()
+        return assemble(global_config, settings).make_wsgi_app()
     except ConfigurationError as error:
         sentence = f"smsgw does not start: {error}"
         sys.stderr.write(sentence + ("\n" if sentence.endswith("?") else ".\n"))
         raise SystemExit(3) from None
+
+
+def assemble(global_config: Mapping[str, str], settings: Mapping[str, Any]) -> Configurator:
+    """All of an application but its start: nothing is written to the spool, and no thread runs.
+
+    :raises ConfigurationError: a setting, a plugin or their combination is wrong.
+    """
+    from pyramid.config import Configurator
+
+    from smsgw.settings import refuse_defaults
+
+    refuse_defaults(global_config)
+    with Configurator(settings=dict(settings)) as config:
+        config.registry.ini = dict(settings)  # as written: Pyramid adds its own to its copy
+        for part in PARTS:
+            config.include(f"smsgw.{part}")
+    return config

@@ -161,7 +161,7 @@ class Gateway:
         :raises SpoolUnavailable: nothing is sent.
         """
         if once is None:
-            outcome = self._prepare(identity, order)
+            outcome = self.prepare(identity, order)
             reply = dialect.accepted(outcome)
             self._deliver(identity, outcome)
             return reply
@@ -169,10 +169,47 @@ class Gateway:
             with self._receipts.hold(once.key):
                 return self._send_once(identity, order, dialect, once)
         except SpoolUnavailable:
-            self._prepare(identity, order)  # what is wrong with the request comes first
+            self.prepare(identity, order)  # what is wrong with the request comes first
             raise
         except InUse:
             raise KeyInUse("The first request with this Idempotency-Key is still under way") from None
+
+    def prepare(self, identity: Identity, order: Order) -> Outcome:
+        """All of a send but the delivery.
+
+        :raises Refused: the first thing that is wrong, in the order of the API's promises.
+        """
+        self._check(order)
+        written, refused = self._normalise(order.numbers)
+        if not written:
+            raise Invalid("There is no valid number to send to", refused)
+        accepted, forbidden = self._permitted(identity, order, written)
+        text = self.transform(order.text, identity)
+        content = self._content(identity, text, order.options)
+        if content.parts > self._settings.max_parts:
+            raise _invalid("text", f"has {content.parts} parts as it would go out, over {self._settings.max_parts}")
+        refused |= forbidden
+        if not accepted:
+            raise Forbidden("You may not send to any of these numbers", refused)
+        messages = {id: Message(id, to, content) for to, id in accepted.items()}
+        ids = {number: accepted[to] for number, to in written.items() if to in accepted}
+        return Outcome({number: messages[id] for number, id in ids.items()}, refused, content)
+
+    def transform(self, text: str, identity: Identity) -> str:
+        """That text of that user as it would go out.
+
+        :raises Invalid: a plugin refuses it, or leaves nothing of it.
+        """
+        for implementation in self._transforms:
+            try:
+                text = ask(implementation, {"text": text, "identity": identity})
+            except TextRefused as refusal:
+                raise _invalid("text", refusal.reason) from None
+            if not isinstance(text, str):
+                raise TypeError(f"the plugin {implementation.plugin_name!r} made no text of a text")
+            if not text:
+                raise _invalid("text", "is empty as it would go out")
+        return text
 
     def read(self, identity: Identity, kind: str, id: str) -> StoredMessage:
         """:raises NotFound: there is none of that kind that this user may read."""
@@ -222,7 +259,7 @@ class Gateway:
                 raise KeyReused("This Idempotency-Key was used for another request")
             return Reply(known.status, known.body)
         try:
-            outcome = self._prepare(identity, order)
+            outcome = self.prepare(identity, order)
         except Refused as refusal:
             reply = dialect.refused(refusal)
             if len(reply.body) <= REFUSAL:
@@ -239,24 +276,6 @@ class Gateway:
         messages = tuple({message.id: message for message in outcome.accepted.values()}.values())
         if self._hook.deliver(submission=Submission(identity, messages, receipt)) is None:
             raise SpoolUnavailable("nothing delivers messages")
-
-    def _prepare(self, identity: Identity, order: Order) -> Outcome:
-        """All of a send but the delivery: the first thing wrong in the order of the API's promises is raised."""
-        self._check(order)
-        written, refused = self._normalise(order.numbers)
-        if not written:
-            raise Invalid("There is no valid number to send to", refused)
-        accepted, forbidden = self._permitted(identity, order, written)
-        text = self._transform(order.text, identity)
-        content = self._content(identity, text, order.options)
-        if content.parts > self._settings.max_parts:
-            raise _invalid("text", f"has {content.parts} parts as it would go out, over {self._settings.max_parts}")
-        refused |= forbidden
-        if not accepted:
-            raise Forbidden("You may not send to any of these numbers", refused)
-        messages = {id: Message(id, to, content) for to, id in accepted.items()}
-        ids = {number: accepted[to] for number, to in written.items() if to in accepted}
-        return Outcome({number: messages[id] for number, id in ids.items()}, refused, content)
 
     def _check(self, order: Order) -> None:
         if len(order.numbers) > self._settings.max_recipients:
@@ -295,18 +314,6 @@ class Gateway:
             else:
                 refused[to] = answer
         return accepted, {number: "forbidden" for number, to in written.items() if to in refused}
-
-    def _transform(self, text: str, identity: Identity) -> str:
-        for implementation in self._transforms:
-            try:
-                text = ask(implementation, {"text": text, "identity": identity})
-            except TextRefused as refusal:
-                raise _invalid("text", refusal.reason) from None
-            if not isinstance(text, str):
-                raise TypeError(f"the plugin {implementation.plugin_name!r} made no text of a text")
-            if not text:
-                raise _invalid("text", "is empty as it would go out")
-        return text
 
     def _content(self, identity: Identity, text: str, options: Options) -> Content:
         encoding = measure(text)

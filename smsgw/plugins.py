@@ -20,6 +20,7 @@ from smsgw.model import ConfigurationError
 from smsgw.settings import nearest, plugin_settings, read
 
 GROUP = "smsgw.plugins"
+HOOKS = tuple(hook for hook in vars(hookspecs) if hasattr(getattr(hookspecs, hook), f"{hookspecs.PROJECT}_spec"))
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +77,10 @@ def _blamed(name: str) -> Iterator[None]:
 
 
 def find(name: str) -> type:
+    """The class of the plugin of that name.
+
+    :raises ConfigurationError: there is none, or it cannot be loaded.
+    """
     offers = entry_points(group=GROUP)
     found = [offer for offer in offers if offer.name == name]
     if not found:
@@ -98,19 +103,27 @@ def find(name: str) -> type:
     return plugin_class
 
 
+def hooks_of(plugin_class: type) -> tuple[str, ...]:
+    """The hooks that a plugin implements, in the order in which a request passes them."""
+    found = set()
+    for name, method in inspect.getmembers(plugin_class, inspect.isfunction):
+        if options := getattr(method, f"{hookspecs.PROJECT}_impl", None):
+            found.add(options.get("specname") or name)
+    return tuple(hook for hook in HOOKS if hook in found)
+
+
 def _distribution(offer: EntryPoint) -> str:
     return offer.dist.name if offer.dist else "an unknown distribution"
 
 
 def _register(manager: pluggy.PluginManager, name: str, plugin: Any) -> None:
-    hooks = [hook for hook in vars(hookspecs) if hasattr(getattr(hookspecs, hook), hookspecs.PROJECT + "_spec")]
     for method, _ in inspect.getmembers(type(plugin), inspect.isfunction):
         options = manager.parse_hookimpl_opts(plugin, method)
-        if options is None and method in hooks:
+        if options is None and method in HOOKS:
             raise ConfigurationError(f"the plugin {name!r} has a method {method!r} that is not marked @hookimpl")
         hook = method if options is None else options.get("specname") or method
-        if options is not None and hook not in hooks:
-            raise ConfigurationError(f"the plugin {name!r}: there is no hook {hook!r}{nearest(hook, hooks)}")
+        if options is not None and hook not in HOOKS:
+            raise ConfigurationError(f"the plugin {name!r}: there is no hook {hook!r}{nearest(hook, HOOKS)}")
         if options is not None and (options.get("tryfirst") or options.get("trylast")):
             raise ConfigurationError(
                 f"the plugin {name!r}: the order is that of smsgw.plugins, not tryfirst or trylast"

@@ -98,16 +98,30 @@ class SecurityPolicy:
     def _ask(self, credentials: Credentials) -> Identity | None:
         """Ask the backends in turn; the first that answers decides."""
         for backend in self._backends:
-            answer = ask(backend, {"credentials": credentials})
-            if isinstance(answer, Identity) and is_userid(answer.userid):
-                return answer
-            if isinstance(answer, Identity):
-                log.error("%r answered with a userid that cannot be one, %r", backend.plugin_name, answer.userid)
-            elif answer is not None and not isinstance(answer, Denied):
-                log.error("%r should answer Identity, Denied or None, and not %s", backend.plugin_name, type(answer))
-            if answer is not None:
+            try:
+                answer = proper(ask(backend, {"credentials": credentials}))
+            except Improper as error:
+                log.error("%r %s", backend.plugin_name, error)
                 return None
+            if answer is not None:
+                return answer if isinstance(answer, Identity) else None
         return None
+
+
+class Improper(Exception):
+    """What a backend answered cannot be an answer; the sentence goes on after the plugin's name."""
+
+
+def proper(answer: object) -> Identity | Denied | None:
+    """That answer of a backend.
+
+    :raises Improper: it cannot be one, and so denies.
+    """
+    if isinstance(answer, Identity) and not is_userid(answer.userid):
+        raise Improper(f"answered with a userid that cannot be one, {answer.userid!r}")
+    if not (answer is None or isinstance(answer, Identity | Denied)):
+        raise Improper(f"should answer Identity, Denied or None, and not {type(answer)}")
+    return answer
 
 
 def decide(

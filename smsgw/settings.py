@@ -122,28 +122,80 @@ def is_userid(value: object) -> bool:
 class CoreSchema(colander.MappingSchema):
     """Everything under ``smsgw.`` that is no plugin's."""
 
-    spool = colander.SchemaNode(colander.String(), missing=None)
-    smsd_conf = colander.SchemaNode(colander.String(), missing=None)
-    state = colander.SchemaNode(colander.String(), missing=None)
-    store = colander.SchemaNode(colander.String(), missing=None)
-    plugins = colander.SchemaNode(Words(), missing=())
+    spool = colander.SchemaNode(colander.String(), missing=None, description="the folder of smsd's folders")
+    smsd_conf = colander.SchemaNode(
+        colander.String(),
+        missing=None,
+        description="or smsd's own file, from which folders, queues and modems are taken",
+    )
+    state = colander.SchemaNode(
+        colander.String(),
+        missing=None,
+        description="smsgw's own folder, on the file system of outgoing; else .smsgw in there",
+    )
+    store = colander.SchemaNode(
+        colander.String(),
+        missing=None,
+        description="SQLAlchemy URL of the database of plugins with a memory; else a file in smsgw's own folder",
+    )
+    plugins = colander.SchemaNode(Words(), missing=(), description="plugins, in the order in which they are asked")
     prefix = colander.SchemaNode(
         colander.String(),
         missing="smsgw.http.",
         validator=colander.Regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}\Z", "may have letters, digits, '.', '_' and '-'"),
+        description="how message ids, which are names of files, begin",
     )
-    fsync = colander.SchemaNode(Boolean(), missing=True)
-    file_mode = colander.SchemaNode(Mode(), missing=0o660)
-    file_group = colander.SchemaNode(colander.String(), missing=None)
-    max_body = colander.SchemaNode(colander.Integer(), missing=4 * 1024 * 1024, validator=colander.Range(min=1))
-    max_recipients = colander.SchemaNode(colander.Integer(), missing=10000, validator=colander.Range(1, 1000000))
-    max_parts = colander.SchemaNode(colander.Integer(), missing=10, validator=colander.Range(1, MAX_PARTS))
-    default_queue = colander.SchemaNode(colander.String(), missing=None, validator=_header_value)
-    get_send = colander.SchemaNode(Boolean(), missing=False)
-    region = colander.SchemaNode(colander.String(), missing=None, validator=_region)
-    guesses_per_user = colander.SchemaNode(colander.Integer(), missing=10, validator=colander.Range(0, 10000))
-    guesses_per_address = colander.SchemaNode(colander.Integer(), missing=100, validator=colander.Range(0, 10000))
-    trusted_proxies = colander.SchemaNode(Networks(), missing=())
+    fsync = colander.SchemaNode(
+        Boolean(), missing=True, description="whether a reply waits until the message is on disk"
+    )
+    file_mode = colander.SchemaNode(
+        Mode(), missing=0o660, description="of spool files, which smsd must be able to read"
+    )
+    file_group = colander.SchemaNode(
+        colander.String(), missing=None, description="group of spool files; else that of outgoing"
+    )
+    max_body = colander.SchemaNode(
+        colander.Integer(),
+        missing=4 * 1024 * 1024,
+        validator=colander.Range(min=1),
+        description="bytes of a request's body",
+    )
+    max_recipients = colander.SchemaNode(
+        colander.Integer(), missing=10000, validator=colander.Range(1, 1000000), description="recipients of one request"
+    )
+    max_parts = colander.SchemaNode(
+        colander.Integer(), missing=10, validator=colander.Range(1, MAX_PARTS), description="parts of one text"
+    )
+    default_queue = colander.SchemaNode(
+        colander.String(),
+        missing=None,
+        validator=_header_value,
+        description="smsd's queue for messages whose sender names none",
+    )
+    get_send = colander.SchemaNode(
+        Boolean(), missing=False, description="whether messages can be sent by GET, which logs of proxies then keep"
+    )
+    region = colander.SchemaNode(
+        colander.String(),
+        missing=None,
+        validator=_region,
+        description="country, such as RU, in which numbers may be written without its code; else international only",
+    )
+    guesses_per_user = colander.SchemaNode(
+        colander.Integer(),
+        missing=10,
+        validator=colander.Range(0, 10000),
+        description="wrong passwords a minute for a user from one address; 0: no limit",
+    )
+    guesses_per_address = colander.SchemaNode(
+        colander.Integer(),
+        missing=100,
+        validator=colander.Range(0, 10000),
+        description="wrong passwords a minute from an address; 0: no limit",
+    )
+    trusted_proxies = colander.SchemaNode(
+        Networks(), missing=(), description="addresses and networks whose X-Forwarded-For is believed, or unix"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +220,13 @@ class Settings:
     guesses_per_user: int
     guesses_per_address: int
     trusted_proxies: tuple[Address, ...]
+
+
+def refuse_defaults(defaults: Mapping[str, str]) -> None:
+    """:raises ConfigurationError: one of ours stands in ``[DEFAULT]``, from which servers hand on less than all."""
+    for key in defaults:
+        if key.startswith(PREFIX):
+            raise ConfigurationError(f"{key} stands in [DEFAULT]; move it to the application's own section")
 
 
 def read_core(raw: Mapping[str, Any]) -> Settings:

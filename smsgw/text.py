@@ -18,8 +18,12 @@ BASIC = (
 )
 EXTENSION = "\f^{}\\[~]|€"
 
-# smsd sends ¤ as €.
-_GSM = re.compile(f"[{re.escape((BASIC + EXTENSION).replace('¤', ''))}]*")
+# Units of a single part, and of each of several (TS 23.040, 9.2.3.24.1).
+ROOM = {"GSM": (160, 153), "UCS2": (70, 67)}
+
+_SENT_AS_GSM = re.escape((BASIC + EXTENSION).replace("¤", ""))  # smsd sends ¤ as €
+_GSM = re.compile(f"[{_SENT_AS_GSM}]*")
+_FOREIGN = re.compile(f"[^{_SENT_AS_GSM}]")
 _EXTENSION = re.compile(f"[{re.escape(EXTENSION)}]")
 
 
@@ -30,6 +34,12 @@ class Encoding:
     alphabet: str
     units: int
     parts: int
+
+    @property
+    def left(self) -> int:
+        """Units that the last part has room for."""
+        single, each = ROOM[self.alphabet]
+        return (single if self.parts == 1 else self.parts * each) - self.units
 
 
 def measure(text: str) -> Encoding:
@@ -45,6 +55,15 @@ def measure(text: str) -> Encoding:
             return Encoding("GSM", septets, -(-septets // 153))
     units = len(text.encode("utf-16-be")) // 2
     return Encoding("UCS2", units, 1 if units <= 70 else -(-units // 67))
+
+
+def foreign(text: str) -> str:
+    """The characters that keep that text out of the GSM alphabet, each once, in their order.
+
+    None, where a text goes as UCS2 for another reason: smsd would cut an extension character in two, or reads no text
+    as long in UTF-8.
+    """
+    return "".join(dict.fromkeys(_FOREIGN.findall(text)))
 
 
 def _is_cut(text: str) -> bool:

@@ -50,12 +50,19 @@ MAY_IMPORT = {
         "smsgw.views",
     },
     "smsgw.store": {"smsgw.model"},
-    "smsgw.cli": {"smsgw.model", "smsgw.plugins", "smsgw.settings", "smsgw.spool"},
+    "smsgw.cli": {
+        *("smsgw", "smsgw.cli", "smsgw.cli.check", "smsgw.gateway", "smsgw.model", "smsgw.numbers", "smsgw.plugins"),
+        *("smsgw.security", "smsgw.settings", "smsgw.spool", "smsgw.text"),
+    },
+    "smsgw.cli.check": {
+        *("smsgw.cli", "smsgw.cli.check", "smsgw.model", "smsgw.plugins", "smsgw.settings", "smsgw.spool"),
+        *("smsgw.store", "smsgw.text"),
+    },
     "smsgw.testing": {
         *("smsgw", "smsgw.hookspecs", "smsgw.model", "smsgw.plugins", "smsgw.settings", "smsgw.spool"),
         *("smsgw.testing", "smsgw.text"),
     },
-    "smsgw": {"smsgw.model"},
+    "smsgw": {"smsgw.model", "smsgw.settings"},
     "smsgw_plugins": PUBLIC,
 }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 from pyramid.config import Configurator
@@ -14,8 +13,6 @@ from smsgw.spool.layout import Layout, from_folder, from_smsd_conf
 from smsgw.spool.locks import Locks
 from smsgw.spool.receipts import Receipts
 from smsgw.spool.writer import Writer
-
-log = logging.getLogger(__name__)
 
 
 def find_layout(settings: Settings) -> Layout:
@@ -53,10 +50,6 @@ def includeme(config: Configurator) -> None:
     registry, settings = config.registry, config.registry.smsgw
     layout = registry.layout = find_layout(settings)
     locks = registry.locks = Locks(layout.state)
-    try:
-        locks.make()
-    except OSError as error:
-        log.warning("%s; until it can be written to, sends are answered 503", error)
     registry.writer = Writer(layout, locks, fsync=settings.fsync, mode=settings.file_mode, group=settings.file_group)
     registry.folders = Folders(layout, locks, settings.prefix)
     registry.receipts = Receipts(layout, locks, fsync=settings.fsync)

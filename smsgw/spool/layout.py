@@ -48,11 +48,8 @@ def from_smsd_conf(path: Path, state: Path | None = None) -> Layout:
 
     :raises ConfigurationError: the file cannot be read, or makes smsd do what loses or garbles messages.
     """
-    try:
-        sections = _sections(path.read_text("utf-8", "replace"))
-    except OSError as error:
-        raise ConfigurationError(f"smsgw.smsd_conf: {path} cannot be read: {error.strerror}") from error
-    main = _DEFAULTS | {key: _first_choice(value) for key, value in sections[""].items()}
+    sections = read_smsd_conf(path)
+    main = _DEFAULTS | sections[""]
     for key, harm in _HARMFUL.items():
         if main.get(key, "yes")[:1].lower() in ("n", "f", "0") or main.get(key, "yes").lower() == "off":
             raise ConfigurationError(f"{path} has '{key} = {main[key]}', with which smsd {harm}; set it to yes")
@@ -62,6 +59,19 @@ def from_smsd_conf(path: Path, state: Path | None = None) -> Layout:
         folders["checked"] = tuple(dict.fromkeys(map(Path, queues.values())))
     outgoing = Path(main["outgoing"])
     return Layout(folders, state or outgoing / ".smsgw", tuple(queues), _devices(main.get("devices", "")))
+
+
+def read_smsd_conf(path: Path) -> dict[str, dict[str, str]]:
+    """smsd's own settings by section, as written; those of the daemon itself are under ``""``, in lower case.
+
+    :raises ConfigurationError: the file cannot be read.
+    """
+    try:
+        sections = _sections(path.read_text("utf-8", "replace"))
+    except OSError as error:
+        raise ConfigurationError(f"smsgw.smsd_conf: {path} cannot be read: {error.strerror}") from error
+    sections[""] = {key: _first_choice(value) for key, value in sections[""].items()}
+    return sections
 
 
 def _sections(text: str) -> dict[str, dict[str, str]]:

@@ -208,6 +208,10 @@ def includeme(config: Configurator) -> None:
     )
 
     def start(event: ApplicationCreated) -> None:
+        try:
+            registry.locks.make()
+        except OSError as error:
+            log.warning("%s; until it can be written to, sends are answered 503", error)
         registry.owner.start()
         atexit.register(registry.owner.stop)
 
