@@ -24,6 +24,8 @@ setup(
     python_requires=">=3.11",
     packages=[
         "smsgw",
+        "smsgw.cli",
+        "smsgw.cli.check",
         "smsgw.spool",
         "smsgw.testing",
         "smsgw.views",

@@ -1,0 +1,62 @@
+"""The command ``smsgw``: the core's own commands, and those that plugins bring. Public for these.
+
+A plugin's commands are its class's attribute ``commands``, a Click group, which is found here under the plugin's name.
+One module a command; ``docs/command-line.md`` is for operators.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from typing import Any
+
+import click
+
+from smsgw import plugins
+from smsgw.cli import output
+from smsgw.cli.arguments import installation
+from smsgw.cli.check import check
+from smsgw.cli.installation import Installation, Wrong, told
+from smsgw.cli.login import login
+from smsgw.cli.plugins import show_plugins
+from smsgw.cli.preview import preview
+from smsgw.cli.send import send
+from smsgw.model import ConfigurationError, Unavailable
+
+__all__ = ["Installation", "Wrong", "installation", "main", "told"]
+
+
+class Commands(click.Group):
+    """The core's commands, then those of installed plugins, each loaded when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        offers = {offer.name for offer in entry_points(group=plugins.GROUP)}
+        return [*super().list_commands(ctx), *sorted(name for name in offers if self._of_plugin(name))]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return super().get_command(ctx, cmd_name) or self._of_plugin(cmd_name)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ConfigurationError as error:
+            raise Wrong(str(error)) from error
+        except Unavailable as error:
+            raise output.Failed(error.detail) from error
+
+    def _of_plugin(self, name: str) -> click.Command | None:
+        try:
+            found = getattr(plugins.find(name), "commands", None)
+        except ConfigurationError:
+            return None
+        return found if isinstance(found, click.Command) else None
+
+
+@click.command(cls=Commands)
+@click.version_option(package_name="smsgw", message="smsgw %(version)s")
+def main() -> None:
+    """The gateway in front of SMS Server Tools: look after it from the command line."""
+    output.prepare()
+
+
+for command in (check, login, show_plugins, preview, send):
+    main.add_command(command)

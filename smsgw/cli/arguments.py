@@ -1,0 +1,90 @@
+"""Arguments and options that several commands have: an ini file, a user, groups, a text."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from smsgw.cli.installation import INI, INI_PATH, Installation, install
+from smsgw.settings import is_userid
+
+MAX_STDIN = 1024 * 1024  # bytes: more is no text that anybody sends
+
+
+def installation(command: Any) -> Any:
+    """Give a command an ``Installation`` as its argument ``installation``: of the ini file that is named, or
+    ``$SMSGW_INI``, or ``production.ini`` in the current folder.
+    """
+    return _installed("[INI]", envvar="SMSGW_INI", default=INI)(command)
+
+
+def named_installation(command: Any) -> Any:
+    """The same, of an ini file that is always named: for commands whose other arguments could be taken for it."""
+    return _installed("INI", required=True)(command)
+
+
+def ini_option(help: str) -> Any:
+    """The same, as an option."""
+    return click.option("--ini", "installation", metavar="INI", type=INI_PATH, callback=_install, help=help)
+
+
+def user_option(**attributes: Any) -> Any:
+    return click.option("--user", metavar="USER", callback=_userid, **attributes)
+
+
+def _groups(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> frozenset[str]:
+    """``alarms,ops`` and ``--groups alarms --groups ops`` alike; ``@alarms``, as the ini file writes it, too."""
+    words = [word.strip().removeprefix("@") for written in value for word in written.split(",")]
+    if not all(words):
+        raise click.BadParameter("name groups, with commas between them", context, parameter)
+    return frozenset(words)
+
+
+group_option = click.option(
+    "--groups", multiple=True, metavar="GROUP,...", callback=_groups, help="Groups that the user is in."
+)
+
+
+def text_of(argument: str | None) -> str:
+    """The text that a command is given, or what stands on stdin, without the line break at its end.
+
+    :raises click.UsageError: there is none.
+    """
+    text = _from_stdin() if argument is None else argument
+    if not text:
+        raise click.UsageError("there is no text")
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # bytes of a command line that are no UTF-8
+        raise click.UsageError("the text is not UTF-8") from None
+    return text
+
+
+def _from_stdin() -> str:
+    content = sys.stdin.buffer.read(MAX_STDIN + 1)
+    if len(content) > MAX_STDIN:
+        raise click.UsageError(f"the text on stdin has over {MAX_STDIN} bytes")
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError:
+        raise click.UsageError("the text on stdin is not UTF-8") from None
+    return text.removesuffix("\n").removesuffix("\r")
+
+
+def _installed(metavar: str, **attributes: Any) -> Any:
+    return click.argument("installation", metavar=metavar, type=INI_PATH, callback=_install, **attributes)
+
+
+def _install(context: click.Context, parameter: click.Parameter, path: Path | None) -> Installation | None:
+    return None if path is None else install(path)
+
+
+def _userid(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not is_userid(value):
+        raise click.BadParameter(
+            "a userid has 1 to 99 bytes, no control character, and no @ at its beginning", context, parameter
+        )
+    return value

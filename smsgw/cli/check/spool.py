@@ -1,0 +1,225 @@
+"""smsd's folders: whether the gateway can use them, smsd what the gateway puts there, and how much room is left."""
+
+from __future__ import annotations
+
+import contextlib
+import grp
+import os
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from smsgw.cli.check.finding import Findings, Topic
+from smsgw.cli.check.smsd import Daemon, find_daemon
+from smsgw.cli.installation import Installation, owner_of, user_name
+from smsgw.spool.layout import KINDS, Layout
+from smsgw.spool.writer import PROBE
+
+SPOOL = Topic("spool")
+NAME = ".smsgw-check"  # of a file that smsd passes over
+
+FEW_BYTES, NO_BYTES = 200 * 2**20, 20 * 2**20
+FEW_INODES, NO_INODES = 10_000, 500
+MANY_WAITING = 3000  # files in outgoing, from which on smsd gets slow
+LONG = 600.0  # seconds that a message waits for smsd
+STUCK = 60.0  # seconds that the gateway leaves a complete request
+
+
+def check_folders(installation: Installation) -> Findings:
+    layout = installation.layout
+    yield from _check_user(layout)
+    for kind in KINDS:
+        for folder in layout.folders[kind]:
+            yield from _check_folder(layout, kind, folder)
+    if not layout.outgoing.is_dir():
+        return
+    yield from _check_outgoing(layout)
+    yield from _check_state(layout)
+    if daemon := find_daemon(installation):
+        yield from _check_readable(installation, daemon)
+
+
+def _check_user(layout: Layout) -> Findings:
+    owner, user = owner_of(layout), os.geteuid()
+    if owner is None:
+        yield SPOOL.ok(f"{layout.state} is not there yet; the gateway makes it when it starts")
+        if user == 0 and layout.outgoing.is_dir() and layout.outgoing.stat().st_uid != 0:
+            yield SPOOL.warning(
+                "this is root, who can do what the gateway's user perhaps cannot", "Run it as the gateway's user."
+            )
+    elif owner != user:
+        found = SPOOL.warning if user == 0 else SPOOL.error
+        yield found(
+            f"this is {user_name(user)}, and the gateway runs as {user_name(owner)}, to whom {layout.state} belongs",
+            f"Run it as 'runuser -u {user_name(owner)} -- smsgw check ...'; the gateway always runs as the same user.",
+        )
+
+
+def _check_folder(layout: Layout, kind: str, folder: Path) -> Findings:
+    try:
+        mode = folder.stat().st_mode
+        with os.scandir(folder) as entries:
+            next(entries, None)
+    except FileNotFoundError:
+        yield SPOOL.error(f"there is no folder {folder} for {kind}", f"Make it: mkdir {folder}, owned by smsd's user.")
+        return
+    except OSError as error:
+        yield SPOOL.error(
+            f"{folder} cannot be read: {error.strerror}", "Let the gateway's user be in the folder's group."
+        )
+        return
+    if kind in ("outgoing", "checked"):
+        return
+    if not os.access(folder, os.W_OK, effective_ids=True):
+        yield SPOOL.ok(f"administrators cannot delete messages in {folder}, which {_me()} may not write to")
+    elif mode & stat.S_ISVTX and folder.stat().st_uid != os.geteuid() and os.geteuid() != 0:
+        yield SPOOL.ok(f"administrators cannot delete messages in {folder}, which is sticky (chmod -t {folder})")
+
+
+def _check_outgoing(layout: Layout) -> Findings:
+    outgoing = layout.outgoing
+    if (outgoing / PROBE).is_dir():
+        yield SPOOL.error(
+            f"{outgoing / PROBE} is a folder, and monitoring fails over it", f"Remove it: rmdir {outgoing / PROBE}"
+        )
+    path = outgoing / NAME
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            os.write(fd, bytes(512))
+        finally:
+            os.close(fd)
+            os.unlink(path)
+    except OSError as error:
+        yield SPOOL.error(
+            f"{_me()} cannot make a file in {outgoing}: {error.strerror}",
+            "Let the gateway's user be in the folder's group, and the group write there.",
+        )
+    else:
+        yield SPOOL.ok(f"{_me()} can make files in {outgoing}")
+
+
+def _check_state(layout: Layout) -> Findings:
+    state = layout.state
+    place = state if state.exists() else state.parent
+    try:
+        if place.stat().st_dev != layout.outgoing.stat().st_dev:
+            yield SPOOL.error(
+                f"{state} is on another file system than {layout.outgoing}, and nothing can be sent",
+                "Put smsgw.state on the one of outgoing.",
+            )
+    except OSError as error:
+        yield SPOOL.error(f"{place}: {error.strerror}", "Make that folder, or leave smsgw.state out.")
+        return
+    if not os.access(place, os.W_OK | os.X_OK, effective_ids=True):
+        yield SPOOL.error(f"{_me()} cannot write to {place}", "Run the gateway always as the same user.")
+    if state.is_dir() and state.stat().st_mode & 0o077:
+        yield SPOOL.warning(f"others than the gateway can enter {state}", f"chmod 700 {state}")
+
+
+def _check_readable(installation: Installation, daemon: Daemon) -> Findings:
+    """Whether smsd can read what the gateway writes, and what lies in ``outgoing``; it stops at what it cannot."""
+    settings, layout = installation.smsgw, installation.layout
+    owner = owner_of(layout)
+    owner = os.geteuid() if owner is None else owner
+    with contextlib.suppress(KeyError):  # which stops the start
+        group = grp.getgrnam(settings.file_group).gr_gid if settings.file_group else layout.outgoing.stat().st_gid
+        mode = settings.file_mode
+        if not daemon.may_read(owner, group, mode):
+            yield SPOOL.error(
+                f"smsd runs as {daemon.name}, who cannot read files of the mode {mode:04o}, the user"
+                f" {user_name(owner)} and the group {_group_name(group)}",
+                f"Set smsgw.file_mode = 0660 and smsgw.file_group to a group of {daemon.name}.",
+            )
+        else:
+            yield SPOOL.ok(f"smsd, as {daemon.name}, can read files of the mode {mode:04o} in {_group_name(group)}")
+    found = layout.outgoing.stat()
+    if not daemon.may_change(found):
+        yield SPOOL.error(
+            f"smsd runs as {daemon.name}, who cannot take files out of {layout.outgoing}",
+            "It would send them again and again: make smsd's user the owner of the folder.",
+        )
+    for path, status in _waiting(layout):
+        if not daemon.may_read(status.st_uid, status.st_gid, status.st_mode):
+            yield SPOOL.error(
+                f"smsd cannot read {path}, and all messages after it wait",
+                f"Take it away, or let smsd read it: chgrp {_group_name(found.st_gid)} {path} && chmod 660 {path}",
+            )
+            return
+
+
+def check_room(installation: Installation) -> Findings:
+    layout, seen = installation.layout, set()
+    for folder in (layout.outgoing, layout.state, *(path for paths in layout.folders.values() for path in paths)):
+        try:
+            device = folder.stat().st_dev
+            room = os.statvfs(folder)
+        except OSError:
+            continue  # which check_folders tells
+        if device in seen:
+            continue
+        seen.add(device)
+        free = room.f_bavail * room.f_frsize
+        for left, few, none, what in (
+            (free, FEW_BYTES, NO_BYTES, f"{free // 2**20} MiB"),
+            (room.f_favail if room.f_files else FEW_INODES, FEW_INODES, NO_INODES, f"{room.f_favail} inodes"),
+        ):
+            if left < few:
+                found = SPOOL.error if left < none else SPOOL.warning
+                yield found(
+                    f"the file system of {folder} has {what} left",
+                    "Make room: old messages in sent and failed are the gateway's to forget, and yours to delete.",
+                )
+            else:
+                yield SPOOL.ok(f"the file system of {folder} has {what} left")
+
+
+def check_waiting(installation: Installation) -> Findings:
+    layout = installation.layout
+    if not layout.outgoing.is_dir():
+        return
+    waiting = [status.st_mtime for _, status in _waiting(layout)]
+    age = time.time() - min(waiting, default=time.time())
+    if len(waiting) > MANY_WAITING:
+        yield SPOOL.warning(
+            f"{len(waiting)} messages wait in {layout.outgoing}, and smsd gets slow with so many",
+            "Send less at once, or have more modems.",
+        )
+    if age > LONG:
+        yield SPOOL.warning(
+            f"a message has waited in {layout.outgoing} for {age / 60:.0f} minutes", "See smsd's log for the reason."
+        )
+    yield SPOOL.ok(f"{len(waiting)} messages wait in {layout.outgoing}")
+    with contextlib.suppress(OSError):
+        left = [
+            entry.name for entry in os.scandir(layout.state / "ready") if time.time() - entry.stat().st_ctime > STUCK
+        ]
+        if left:
+            yield SPOOL.error(
+                f"{len(left)} complete requests wait in {layout.state / 'ready'}, and no gateway looks after them",
+                "Start the gateway, or see its log for the reason.",
+            )
+
+
+def _waiting(layout: Layout) -> Iterator[tuple[Path, os.stat_result]]:
+    """The messages that smsd would take."""
+    with os.scandir(layout.outgoing) as entries:
+        for entry in entries:
+            if entry.name.startswith(".") or entry.name.endswith(".LOCK"):
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                found = entry.stat(follow_symlinks=False)
+                if stat.S_ISREG(found.st_mode):
+                    yield Path(entry.path), found
+
+
+def _me() -> str:
+    return user_name(os.geteuid())
+
+
+def _group_name(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)

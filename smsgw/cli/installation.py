@@ -1,0 +1,161 @@
+"""The gateway of an ini file, as commands have it. Public through ``smsgw.cli``."""
+
+from __future__ import annotations
+
+import configparser
+import contextlib
+import os
+import pwd
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any
+
+import click
+
+from smsgw import assemble
+from smsgw.cli.output import visible
+from smsgw.model import ConfigurationError
+from smsgw.settings import Settings, plugin_settings, read, read_core, refuse_defaults
+from smsgw.spool import find_layout
+from smsgw.spool.layout import Layout
+
+INI = "production.ini"
+INI_PATH = click.Path(path_type=Path, readable=False)  # whether it can be read, read_ini says in its own words
+
+
+class Wrong(click.ClickException):
+    """What stops the gateway's start stops a command too: one sentence on stderr, exit status 3."""
+
+    exit_code = 3
+
+    def format_message(self) -> str:
+        return visible(sentence(self.message))
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        click.echo(self.format_message(), file=file, err=True)
+
+
+@dataclass
+class Installation:
+    """The gateway of an ini file, not served.
+
+    ``raw`` are its settings as written, ``defaults`` those of ``[DEFAULT]``, ``smsgw`` the core's; ``store`` is what
+    ``smsgw.store.open_store`` keeps here.
+    """
+
+    ini: Path
+    raw: Mapping[str, str] = field(repr=False)
+    smsgw: Settings
+    store: Any = field(default=None, repr=False)
+    defaults: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def layout(self) -> Layout:
+        return find_layout(self.smsgw)
+
+    @cached_property
+    def registry(self) -> Any:
+        """The registry of the whole application, which is not started: no file is made, and no thread runs.
+
+        :raises Wrong: the gateway would not start.
+        """
+        try:
+            with told():
+                return assemble(self.defaults, self.raw).registry
+        except (Wrong, KeyboardInterrupt):
+            raise
+        except Exception as error:  # Pyramid's own, such as those of pyramid.includes
+            raise Wrong(f"the application cannot be made: {one_line(error)}") from error
+
+    def settings_of(self, name: str, schema: Any) -> dict[str, Any]:
+        """The settings of that plugin, by its schema.
+
+        :raises ConfigurationError: one is wrong.
+        """
+        return read(schema, plugin_settings(self.raw).get(name, {}), f"smsgw.{name}.")
+
+
+def install(path: Path) -> Installation:
+    """The gateway of that ini file.
+
+    :raises Wrong: it cannot be read, or has not what it should.
+    """
+    raw, defaults = read_ini(path)
+    with told():
+        refuse_defaults(defaults)
+        return Installation(path, raw, read_core(raw), defaults=defaults)
+
+
+def read_ini(path: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """What ``[app:main]`` of an ini file says, and what ``[DEFAULT]`` does.
+
+    :raises Wrong: it cannot be read, or has no application.
+    """
+    readable(path)
+    from pyramid.paster import get_appsettings
+
+    try:
+        found = get_appsettings(str(path))
+    except LookupError as error:
+        raise Wrong(f"{path}: {one_line(error)}; the gateway stands in [app:main], with use = egg:smsgw") from error
+    except configparser.InterpolationError as error:
+        raise Wrong(f"{path}: {error.option} has a % in it that is not doubled; write %%") from None
+    except configparser.ParsingError as error:
+        numbers = [number for number, _ in getattr(error, "errors", ())] or [getattr(error, "lineno", "?")]
+        lines = ", ".join(map(str, numbers))
+        raise Wrong(f"{path}: line {lines} is neither [section] nor 'name = value'") from None
+    except Exception as error:  # PasteDeploy's and configparser's own
+        raise Wrong(f"{path}: {one_line(error)}") from error
+    return dict(found), dict(found.global_conf)
+
+
+def readable(path: Path) -> None:
+    """:raises Wrong: that is no file of text which can be read."""
+    try:
+        if path.is_dir():
+            raise Wrong(f"{path} is a folder; name the gateway's ini file")
+        path.read_bytes().decode("utf-8")
+    except FileNotFoundError:
+        raise Wrong(f"there is no file {str(path)!r}; name the gateway's ini file") from None
+    except UnicodeDecodeError as error:
+        raise Wrong(f"{path} is not UTF-8, at byte {error.start}; save it as UTF-8") from None
+    except OSError as error:
+        raise Wrong(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError as error:  # a NUL
+        raise Wrong(f"{str(path)!r} is no path: {error}") from None
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """Let a ``ConfigurationError`` of the block be told as one sentence."""
+    try:
+        yield
+    except ConfigurationError as error:
+        raise Wrong(str(error)) from error
+
+
+def sentence(text: str) -> str:
+    return text if text.endswith(("?", ".")) else f"{text}."
+
+
+def one_line(error: BaseException) -> str:
+    """An error of somebody else's, on one line, with its kind where the text alone says little."""
+    text = " ".join(str(error).split())
+    return text if " " in text else f"{type(error).__name__}: {text}".rstrip(": ")
+
+
+def user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def owner_of(layout: Layout) -> int | None:
+    """The gateway's own user, to whom smsgw's own folder belongs; ``None``: it has not run on that spool yet."""
+    try:
+        return os.stat(layout.state).st_uid
+    except OSError:
+        return None

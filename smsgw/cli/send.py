@@ -1,0 +1,125 @@
+"""``smsgw send``: a message through the corridor, in this process, for who looks after the gateway."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+import click
+from pyramid.httpexceptions import HTTPException
+
+from smsgw.cli.arguments import group_option, named_installation, text_of, user_option
+from smsgw.cli.installation import Installation, one_line, owner_of, user_name
+from smsgw.cli.output import Failed, say, table
+from smsgw.gateway import Order, Outcome, Refused, Reply
+from smsgw.model import Identity, Options, TooMany, Unavailable
+
+
+class _Kept:
+    """A dialect that has no words: the outcome is kept for the command."""
+
+    outcome: Outcome
+
+    def accepted(self, outcome: Outcome) -> Reply:
+        self.outcome = outcome
+        return Reply(0, "")
+
+    def refused(self, refusal: Refused) -> Reply:
+        raise refusal
+
+
+@click.command()
+@named_installation
+@click.argument("text", required=False)
+@user_option(required=True, help="Who sends it: policies, transforms and quotas are that user's.")
+@group_option
+@click.option(
+    "--to", "numbers", multiple=True, required=True, metavar="NUMBER", help="A recipient; several may be given."
+)
+@click.option("--queue", metavar="QUEUE", help="One of smsd's queues.")
+@click.option("--flash", is_flag=True, help="Show it at once on the phone, and keep it nowhere.")
+@click.option("--high", "high_priority", is_flag=True, help="Before all messages of normal priority.")
+@click.option("--validity", type=int, metavar="MINUTES", help="For how long the network tries.")
+@click.option("--report/--no-report", default=None, help="Ask for a delivery report, or for none.")
+@click.option("--dry-run", is_flag=True, help="Do all but send.")
+def send(
+    installation: Installation,
+    text: str | None,
+    user: str,
+    groups: frozenset[str],
+    numbers: tuple[str, ...],
+    queue: str | None,
+    flash: bool,
+    high_priority: bool,
+    validity: int | None,
+    report: bool | None,
+    dry_run: bool,
+) -> None:
+    """Send TEXT as the gateway of INI would for a user.
+
+    Without TEXT it is read from stdin. No password is asked for: whoever can read the ini file and write to the spool
+    needs none. It is run as the gateway's own user. The exit status is 0 when all were accepted,
+    otherwise 1.
+    """
+    options = Options(queue, flash, high_priority, validity, report)
+    order = Order(numbers, text_of(text), options)
+    identity = Identity(user, groups)
+    gateway = installation.registry.gateway
+    with as_errors():
+        if dry_run:
+            outcome = gateway.prepare(identity, order)
+        else:
+            _be_the_gateway(installation)
+            kept = _Kept()
+            gateway.send(identity, order, kept)
+            outcome = kept.outcome
+    _tell(outcome, dry_run)
+    if outcome.refused:
+        raise click.exceptions.Exit(1)
+
+
+def _be_the_gateway(installation: Installation) -> None:
+    """:raises Failed: files of this process's user would be in the gateway's way."""
+    layout = installation.layout
+    owner = owner_of(layout)
+    if owner is None:
+        raise Failed(f"{layout.state} is not there; start the gateway once, which makes it, and try again")
+    if owner != os.geteuid():
+        raise Failed(
+            f"the gateway runs as {user_name(owner)}, and this is {user_name(os.geteuid())}; run it as"
+            f" 'runuser -u {user_name(owner)} -- smsgw send ...'"
+        )
+
+
+def _tell(outcome: Outcome, dry_run: bool) -> None:
+    rows = [("-" if dry_run else message.id, number, "") for number, message in outcome.accepted.items()]
+    rows += [("-", number, reason) for number, reason in outcome.refused.items()]
+    table(("id", "to", "refused"), rows)
+    content = outcome.content
+    say("", f"parts     {content.parts} ({content.alphabet})", f"text      {content.text}")
+    if dry_run:
+        say("", "Nothing was sent.")
+
+
+@contextlib.contextmanager
+def as_errors() -> Iterator[None]:
+    """Let what refuses a request be told as a sentence, exit status 1.
+
+    :raises Failed: it was refused.
+    """
+    try:
+        yield
+    except click.ClickException:
+        raise
+    except Refused as error:
+        reasons = [f"{name}: {reason}" for name, reason in error.errors.items() if reason not in error.detail]
+        raise Failed("\n".join([error.detail, *reasons])) from error
+    except TooMany as error:
+        raise Failed(f"{error.detail} (again in {error.retry_after} seconds)") from error
+    except Unavailable as error:
+        raise Failed(error.detail) from error
+    except HTTPException as error:
+        raise Failed(f"{error.title}: {error.detail or error.explanation}") from error
+    except Exception as error:
+        raise Failed(f"a plugin failed: {one_line(error)}") from error

@@ -1,0 +1,574 @@
+"""``smsgw check``: each finding, and that nothing else is found."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import stat
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from smsgw.cli.check.finding import Level
+from smsgw.cli.check.smsd import Daemon
+from tests.cli.conftest import Ended, Ini, as_user, executable, smsgw
+from tests.conftest import eventually, make_spool
+from tests.server import Server, free_port
+from tests.smsd.server import Smsd
+from tests.tmpfs import Tmpfs
+
+Install = Callable[..., None]
+
+
+def check(ini: Path, *options: str) -> Ended:
+    return smsgw("check", ini, *options)
+
+
+def lines(ended: Ended, level: str) -> list[str]:
+    """What was found at that level, without the level."""
+    return [line[9:] for line in ended.out.splitlines()[1:] if line.startswith(f"{level} ")]
+
+
+def test_all_is_well(ini: Ini) -> None:
+    path = ini()
+    assert check(path) == Ended(0, "OK (0 errors, 0 warnings)\n", "")
+    told = check(path, "--verbose")
+    assert told.status == 0
+    assert lines(told, "ok")[0].startswith(f"settings: {path}: the core's settings are in order")
+    assert {line.split(":")[0] for line in lines(told, "ok")} == {"settings", "plugins", "spool", "smsd", "server"}
+
+
+def test_it_changes_nothing(ini: Ini, base_settings: dict[str, str]) -> None:
+    """Not even on a spool where no gateway has run."""
+    spool = Path(base_settings["smsgw.spool"])
+    (spool / "sent" / "smsgw.http.X").write_text("To: 112\n\nHi")
+
+    def tree() -> dict[str, tuple[int, int]]:
+        return {str(path): (path.stat().st_mode, path.stat().st_size) for path in spool.rglob("*") if path.is_file()}
+
+    before = tree()
+    folders = sorted(path for path in spool.rglob("*") if path.is_dir())
+    assert check(ini({"smsgw.plugins": "htpasswd allow simulator"})).status == 1
+    assert tree() == before
+    assert sorted(path for path in spool.rglob("*") if path.is_dir()) == folders
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"smsgw.plugins": "htpaswd allow"}, ["plugins: ", "'htpaswd'", "did you mean 'htpasswd'?"]),
+        ({"smsgw.htpasswd.path": "/nonexistent"}, ["plugins: the plugin 'htpasswd'", "/nonexistent"]),
+        ({"smsgw.spol": "x"}, ["settings: there is no setting 'smsgw.spol'; did you mean 'smsgw.spool'?"]),
+        ({"smsgw.spool": "relative"}, ["settings: ", "absolute"]),
+        ({"smsgw.file_group": "no-such-group"}, ["plugins: ", "no-such-group"]),
+        ({"pyramid.includes": "no_such_module"}, ["plugins: the application cannot be made", "no_such_module"]),
+        ({"smsgw.max_parts": "\x1b[2Jten"}, ["settings: smsgw.max_parts", r"\x1b[2Jten"]),
+    ],
+)
+def test_what_stops_the_start(ini: Ini, changes: dict[str, str | None], said: list[str]) -> None:
+    """Each as one sentence, and all else is still looked at."""
+    told = check(ini(changes), "--verbose")
+    assert told.status == 3
+    assert told.out.startswith("ERROR: the gateway would not start (1 error, ")
+    assert "Traceback" not in told.out + told.err
+    (line,) = lines(told, "stops")
+    assert all(word in line for word in said), line
+    assert any(line.startswith("server: ") for line in lines(told, "ok"))
+
+
+@pytest.mark.parametrize(
+    ("server", "said"),
+    [
+        ({"thread": "4"}, "Unknown adjustment 'thread'"),
+        ({"listen": "127.0.0.1:http-but-not-quite"}, "Invalid host/port"),
+        ({"threads": "four"}, "four"),
+        ({"use": "egg:no_such_server"}, "no_such_server"),
+    ],
+)
+def test_a_server_that_would_not_start(ini: Ini, server: dict[str, str | None], said: str) -> None:
+    told = check(ini({}, server))
+    assert told.status == 3
+    (line,) = lines(told, "stops")
+    assert line.startswith("server: ")
+    assert said in line
+
+
+WARNINGS: list[tuple[dict[str, str | None], dict[str, str | None], str]] = [
+    ({"smsgw.guesses_per_user": "0"}, {}, "smsgw.guesses_per_user is 0"),
+    ({"smsgw.guesses_per_address": "0"}, {}, "smsgw.guesses_per_address is 0"),
+    ({"smsgw.fsync": "false"}, {}, "smsgw.fsync is off"),
+    ({"smsgw.plugins": "htpasswd allow simulator"}, {}, "the simulator plays smsd"),
+    (
+        {"smsgw.plugins": "htpasswd allow signature transliterate", "smsgw.signature.text": "ACME"},
+        {},
+        "transliterate stands after signature",
+    ),
+    (
+        {"smsgw.plugins": "htpasswd allow limit transliterate", "smsgw.limit.parts": "2"},
+        {},
+        "transliterate stands after limit",
+    ),
+    (
+        {"smsgw.plugins": "htpasswd allow signature", "smsgw.signature.text": "— ACME"},
+        {},
+        "every text goes out as UCS2",
+    ),
+    ({}, {"threads": "40"}, "threads = 40"),
+    ({}, {"max_request_body_size": "1000"}, "waitress refuses bodies of over 1000 bytes"),
+    ({}, {"max_request_body_size": None}, "waitress takes in bodies of up to 1073741824"),
+    ({}, {"listen": "0.0.0.0:{port}"}, "passwords cross the network"),
+    (
+        {"smsgw.trusted_proxies": "127.0.0.1"},
+        {"trusted_proxy": "127.0.0.1", "trusted_proxy_headers": "x-forwarded-for"},
+        "both trusted_proxy",
+    ),
+]
+
+
+@pytest.mark.parametrize(("changes", "server", "said"), WARNINGS, ids=[said for *_, said in WARNINGS])
+def test_what_is_unwise(ini: Ini, changes: dict[str, str | None], server: dict[str, str | None], said: str) -> None:
+    server = {key: value and value.replace("{port}", str(free_port())) for key, value in server.items()}
+    told = check(ini(changes, server))
+    assert told.out.splitlines()[0] == "WARNING (0 errors, 1 warning)"
+    (line,) = lines(told, "warning")
+    assert said in line
+    assert told.status == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "server", "said"),
+    [
+        ({"smsgw.plugins": "allow", "smsgw.htpasswd.path": None}, {}, "no plugin knows users"),
+        ({"smsgw.plugins": "htpasswd", "smsgw.allow.admins": None}, {}, "no plugin permits anything"),
+        ({"smsgw.trusted_proxies": "127.0.0.1"}, {}, "waitress hides X-Forwarded-For"),
+        (
+            {"smsgw.trusted_proxies": "0.0.0.0/0"},
+            {"clear_untrusted_proxy_headers": "false"},
+            "any client can claim any address",
+        ),
+    ],
+)
+def test_what_is_wrong(ini: Ini, changes: dict[str, str | None], server: dict[str, str | None], said: str) -> None:
+    told = check(ini(changes, server))
+    (line,) = lines(told, "error")
+    assert said in line
+    assert told.status == 2
+
+
+def test_the_example_of_a_signature_after_all(ini: Ini) -> None:
+    """The order that the warning asks for is one that it says nothing about."""
+    path = ini({"smsgw.plugins": "htpasswd allow transliterate signature", "smsgw.signature.text": "ACME"})
+    assert check(path).status == 0
+
+
+def test_passwords_over_plain_ldap(ini: Ini) -> None:
+    told = check(ini({"smsgw.ldap.url": "ldap://directory.example.org"}))
+    assert any("ldap://" in line and "starttls" in line for line in lines(told, "warning"))
+    assert not lines(check(ini({"smsgw.ldap.url": "ldaps://directory.example.org"})), "warning")
+
+
+def test_a_plugin_without_hooks(ini: Ini, distribution: Install) -> None:
+    distribution("acme", "class Idle:\n    def transform(me, text): return text\n", idle="Idle")
+    told = check(ini({"smsgw.plugins": "htpasswd allow idle"}))
+    assert told.status == 3  # a method that is named like a hook, and not marked as one
+    distribution("acme2", "class Idler:\n    pass\n", idler="Idler")
+    told = check(ini({"smsgw.plugins": "htpasswd allow idler"}))
+    assert lines(told, "warning") == [
+        "plugins: idler has no hook, and does nothing. Mark its methods @hookimpl, or take it out."
+    ]
+
+
+def test_a_transform_that_fails(ini: Ini, distribution: Install) -> None:
+    source = "from smsgw.hookspecs import hookimpl\nclass Bad:\n    @hookimpl\n    def transform(self): return 1 / 0\n"
+    distribution("acme", source, bad="Bad")
+    told = check(ini({"smsgw.plugins": "htpasswd allow bad"}))
+    assert lines(told, "error") == [
+        "plugins: bad fails to transform 'abc': division by zero. Nothing can be sent; mend it."
+    ]
+
+
+def test_what_a_plugin_warns_of(ini: Ini, password_file: Path) -> None:
+    password_file.write_text("lvv:plain text\x1b\n")
+    told = check(ini())
+    assert told.status == 1
+    assert any("'lvv' has no password hash" in line for line in lines(told, "warning"))
+
+
+def test_who_can_read_secrets(ini: Ini, password_file: Path) -> None:
+    password_file.chmod(0o644)
+    told = check(ini())
+    assert lines(told, "warning") == [f"settings: everybody can read {password_file}. chmod o-r {password_file}"]
+    password_file.chmod(0o600)
+    path = ini({"smsgw.store": "postgresql://smsgw:Gehe!m@127.0.0.1:1/smsgw"})
+    told = check(path, "-v")
+    assert lines(told, "warning") == [
+        f"settings: everybody can read {path}, and a password stands in it. chmod o-r {path}"
+    ]
+    assert "Gehe!m" not in told.out
+    path.chmod(0o602)
+    assert any(f"everybody can change {path}" in line for line in lines(check(path), "error"))
+
+
+# The spool
+
+
+@pytest.fixture
+def spool(base_settings: dict[str, str]) -> Path:
+    return Path(base_settings["smsgw.spool"])
+
+
+def test_folders_that_are_not_there(ini: Ini, spool: Path) -> None:
+    path = ini()
+    (spool / "sent").rmdir()
+    told = check(path)
+    assert lines(told, "error") == [
+        f"spool: there is no folder {spool}/sent for sent. Make it: mkdir {spool}/sent, owned by smsd's user."
+    ]
+    shutil.rmtree(spool)
+    assert len(lines(check(path), "error")) == 6
+
+
+def test_what_is_in_the_way(ini: Ini, spool: Path) -> None:
+    probe = spool / "outgoing" / ".smsgw-probe"
+    probe.mkdir()
+    (line,) = lines(check(ini()), "error")
+    assert line == f"spool: {probe} is a folder, and monitoring fails over it. Remove it: rmdir {probe}"
+    probe.rmdir()
+    (spool / "outgoing" / ".smsgw-check").mkdir()
+    (line,) = lines(check(ini()), "error")
+    assert "cannot make a file in" in line
+
+
+def test_messages_that_wait(ini: Ini, spool: Path) -> None:
+    message = spool / "outgoing" / "smsgw.http.X"
+    message.write_text("To: 112\n\nHi")
+    assert check(ini()).status == 0
+    an_hour_ago = time.time() - 3600
+    os.utime(message, (an_hour_ago, an_hour_ago))
+    assert lines(check(ini()), "warning") == [
+        f"spool: a message has waited in {spool}/outgoing for 60 minutes. See smsd's log for the reason."
+    ]
+
+
+def test_a_state_that_others_can_enter(ini: Ini, spool: Path) -> None:
+    (spool / "outgoing" / ".smsgw").mkdir(mode=0o755)
+    assert any("others than the gateway can enter" in line for line in lines(check(ini()), "warning"))
+
+
+@pytest.mark.parametrize(
+    ("size", "files", "said"), [("1m", 0, "1 MiB left"), ("50m", 0, "MiB left"), ("1g", 800, "inodes left")]
+)
+def test_little_room(tmp_path: Path, ini: Ini, size: str, files: int, said: str) -> None:
+    with Tmpfs(tmp_path / "small", size, files) as small:
+        make_spool(small.outside / "spool")
+        path = ini({"smsgw.spool": str(small.path / "spool")})
+        told = executable("check", path, enter=small.enter)
+    level = "error" if size == "1m" else "warning"
+    (line,) = lines(told, level)
+    assert said in line
+    assert told.status == Level[level.upper()]
+
+
+def test_another_file_system(tmp_path: Path, ini: Ini, spool: Path) -> None:
+    with Tmpfs(spool / "outgoing" / ".smsgw", "100m") as small:
+        (small.outside).chmod(0o700)
+        told = executable("check", ini(), enter=small.enter)
+    assert any("is on another file system than" in line for line in lines(told, "error"))
+
+
+def test_as_another_user(ini: Ini, spool: Path) -> None:
+    """Root is warned, others are told what is not theirs, and the gateway's user is told nothing."""
+    nobody, games = as_user("nobody"), as_user("games")
+    for folder in (spool, *spool.iterdir()):
+        shutil.chown(folder, "nobody")
+    path = ini()
+    assert lines(executable("check", path), "warning") == [
+        "spool: this is root, who can do what the gateway's user perhaps cannot. Run it as the gateway's user."
+    ]
+    assert executable("check", path, enter=nobody) == Ended(0, "OK (0 errors, 0 warnings)\n", "")
+    state = spool / "outgoing" / ".smsgw"
+    state.mkdir(0o700)
+    shutil.chown(state, "nobody")
+    (line,) = lines(executable("check", path), "warning")
+    assert line.startswith(f"spool: this is root, and the gateway runs as nobody, to whom {state} belongs. Run it as")
+    assert executable("check", path, enter=nobody).status == 0
+    told = executable("check", path, enter=games)
+    assert told.status == 2
+    for said in ("this is games, and the gateway runs as nobody", "games cannot make a file", "games cannot write to"):
+        assert any(said in line for line in lines(told, "error")), said
+
+
+def test_a_folder_that_cannot_be_read(ini: Ini, spool: Path) -> None:
+    (spool / "failed").rmdir()
+    (spool / "failed").write_text("no folder")
+    (line,) = lines(check(ini()), "error")
+    assert line.startswith(f"spool: {spool}/failed cannot be read: Not a directory.")
+
+
+# smsd
+
+
+def conf(ini: Ini, smsd: Smsd) -> Path:
+    return ini({"smsgw.spool": None, "smsgw.smsd_conf": str(smsd.conf)})
+
+
+def test_a_real_smsd(tmp_path: Path, ini: Ini) -> None:
+    folder = tmp_path / "smsd"
+    (folder / "stats").mkdir(parents=True)
+    with Smsd(folder, extra=f"stats = {folder / 'stats'}\nstatus_interval = 1\n") as smsd:
+        path = conf(ini, smsd)
+        eventually((folder / "stats" / "status").exists)
+        told = check(path, "-v")
+        assert told.status == 0, told.out
+        assert any("smsd: smsd wrote its status" in line for line in lines(told, "ok"))
+        assert f"smsd: smsd runs as root, process {smsd.pid}." in lines(told, "ok")
+        assert "smsd: smsd has the modems GSM1 and no queues." in lines(told, "ok")
+        assert any("spool: smsd, as root, can read files of the mode 0660" in line for line in lines(told, "ok"))
+        smsd.kill()
+        (line,) = lines(check(path), "error")
+        assert line.startswith(f"smsd: smsd does not run: {folder}/smsd.pid names no process of it.")
+
+
+def test_a_pid_of_somebody_else(tmp_path: Path, ini: Ini) -> None:
+    folder = tmp_path / "smsd"
+    folder.mkdir()
+    smsd = Smsd(folder)
+    smsd.modem.unplug()
+    (folder / "smsd.pid").write_text(f"{os.getpid()}\n")
+    told = check(conf(ini, smsd))
+    assert any("smsd does not run" in line for line in lines(told, "error"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "level", "said"),
+    [
+        ("trust_outgoing = yes\n", "", "warning", "has no 'trust_outgoing = yes'"),
+        ("notifier = yes\n", "notifier = no\n", "warning", "has no 'notifier = yes'"),
+        ("report = {spool}/report\n", "", "warning", "names no folder for 'report'"),
+        ("sent = {spool}/sent\n", "", "warning", "names no folder for 'sent'"),
+        ("failed = {spool}/failed\n", "", "warning", "names no folder for 'failed'"),
+        ("devices = GSM1\n", "", "error", "names no modem"),
+        ("devices = GSM1\n", "devices = GSM1, GSM2\n", "error", "has no section [GSM2]"),
+        ("[GSM1]\n", "[queues]\nA = {spool}/checked\n[GSM1]\nqueues = B\n", "warning", "no modem serves the queue A"),
+        ("[GSM1]\n", "[queues]\nA = {spool}/checked\n[GSM1]\n", "warning", "has [queues] and no [providers]"),
+        ("[GSM1]\n", "[GSM1]\ndevice = /dev/no-modem\n", "warning", "there is no /dev/no-modem"),
+        ("devices = GSM1\n", "devices = GSM1\nkeep_filename = no\n", "stops", "keep_filename"),
+        ("devices = GSM1\n", "devices = GSM1\noutgoing_utf8 = no\n", "stops", "outgoing_utf8"),
+    ],
+)
+def test_smsd_s_settings(tmp_path: Path, ini: Ini, old: str, new: str, level: str, said: str) -> None:
+    (tmp_path / "smsd").mkdir()
+    smsd = Smsd(tmp_path / "smsd")
+    smsd.modem.unplug()
+    text = smsd.conf.read_text()
+    old, new = old.format(spool=smsd.spool), new.format(spool=smsd.spool)
+    assert old in text
+    smsd.conf.write_text(text.replace(old, new, 1).replace(str(smsd.modem.device), "/dev/null"))
+    told = check(conf(ini, smsd))
+    assert any(said in line for line in lines(told, level)), told.out
+
+
+def test_a_simulator_beside_smsd(tmp_path: Path, ini: Ini) -> None:
+    (tmp_path / "smsd").mkdir()
+    smsd = Smsd(tmp_path / "smsd")
+    smsd.modem.unplug()
+    told = check(
+        ini({"smsgw.spool": None, "smsgw.smsd_conf": str(smsd.conf), "smsgw.plugins": "htpasswd allow simulator"})
+    )
+    assert any("the simulator takes the messages of the smsd of" in line for line in lines(told, "error"))
+
+
+def test_files_that_smsd_cannot_read(tmp_path: Path, ini: Ini) -> None:
+    """smsd of the user ``nobody``, in whose group the spool is not."""
+    (tmp_path / "smsd").mkdir()
+    smsd = Smsd(tmp_path / "smsd", extra="user = nobody\n")
+    smsd.modem.unplug()
+    smsd.conf.write_text(smsd.conf.read_text().replace(str(smsd.modem.device), "/dev/null"))
+    outgoing = smsd.spool / "outgoing"
+
+    def errors(mode: str) -> list[str]:
+        path = ini({"smsgw.spool": None, "smsgw.smsd_conf": str(smsd.conf), "smsgw.file_mode": mode})
+        return [line for line in lines(check(path), "error") if "does not run" not in line]
+
+    unreadable, stuck = errors("0660")
+    assert unreadable.startswith(
+        "spool: smsd runs as nobody, who cannot read files of the mode 0660, the user root and"
+    )
+    assert stuck.startswith(f"spool: smsd runs as nobody, who cannot take files out of {outgoing}.")
+    outgoing.chmod(0o777)
+    assert errors("0664") == []
+    (outgoing / "a\x1b[31mb").write_text("To: 112\n\nHi")
+    (outgoing / "a\x1b[31mb").chmod(0o600)
+    (line,) = errors("0664")
+    assert line.startswith(rf"spool: smsd cannot read {outgoing}/a\x1b[31mb, and all messages after it wait.")
+
+
+@pytest.mark.parametrize(
+    ("owner", "group", "mode", "may"),
+    [
+        (1, 1, 0o600, False),
+        (1, 1, 0o660, False),
+        (1, 7, 0o660, True),
+        (1, 7, 0o640, True),
+        (1, 8, 0o604, True),
+        (1, 7, 0o604, False),
+        (5, 1, 0o400, True),
+        (5, 7, 0o040, False),
+    ],
+)
+def test_who_may_read(owner: int, group: int, mode: int, may: bool) -> None:
+    assert Daemon(5, frozenset({7})).may_read(owner, group, mode) is may
+    assert Daemon(0, frozenset()).may_read(owner, group, mode)
+
+
+def test_who_may_take_files_away(tmp_path: Path) -> None:
+    tmp_path.chmod(0o1777)
+    found = tmp_path.stat()
+    assert found.st_mode & stat.S_ISVTX
+    assert not Daemon(65534, frozenset({65534})).may_change(found)
+    assert Daemon(0, frozenset()).may_change(found)
+    tmp_path.chmod(0o777)
+    assert Daemon(65534, frozenset({65534})).may_change(tmp_path.stat())
+    tmp_path.chmod(0o770)
+    assert not Daemon(65534, frozenset({65534})).may_change(tmp_path.stat())
+    assert Daemon(65534, frozenset({found.st_gid})).may_change(tmp_path.stat())
+
+
+# The store
+
+STORING = """
+import sqlalchemy
+from smsgw.store import open_store
+
+class Keep:
+    def includeme(self, config):
+        open_store(config.registry, sqlalchemy.MetaData())
+"""
+
+
+def test_the_store(ini: Ini, distribution: Install, tmp_path: Path) -> None:
+    distribution("acme", STORING, keep="Keep")
+    plugins = {"smsgw.plugins": "htpasswd allow keep"}
+    file = tmp_path / "store.sqlite3"
+
+    def look(url: str) -> Ended:
+        path = ini(plugins | {"smsgw.store": url})
+        path.chmod(0o600)
+        return check(path, "-v")
+
+    told = look(f"sqlite:///{file}")
+    assert told.status == 0
+    assert f"store: {file} is not there yet; the gateway makes it when it is first needed." in lines(told, "ok")
+    assert not file.exists()
+    file.touch(0o600)
+    assert "store: the database of smsgw.store can be opened and written to." in lines(look(f"sqlite:///{file}"), "ok")
+    file.write_text("this is no database, and long enough to show that it is none" * 10)
+    (line,) = lines(look(f"sqlite:///{file}"), "error")
+    assert "file is not a database" in line
+    (line,) = lines(look("sqlite:////nonexistent/store.sqlite3"), "error")
+    assert "/nonexistent is not there" in line
+    told = look(f"postgresql://smsgw:Gehe!m@127.0.0.1:{free_port()}/smsgw")
+    (line,) = lines(told, "error")
+    assert line.startswith("store: the database of smsgw.store is out of service: ")
+    assert "Gehe!m" not in told.out
+    assert look("mysql://localhost/smsgw").status == 3
+
+
+def test_a_store_of_another_user(ini: Ini, distribution: Install, spool: Path) -> None:
+    if os.geteuid():
+        pytest.skip("root, who can be others")
+    distribution("acme", STORING, keep="Keep")
+    state = spool / "outgoing" / ".smsgw"
+    state.mkdir(0o700)
+    shutil.chown(state, "nobody")
+    file = state / "store.sqlite3"
+    file.touch(0o600)
+    told = check(ini({"smsgw.plugins": "htpasswd allow keep"}))
+    assert lines(told, "error") == [
+        f"store: {file} belongs to root, and the gateway runs as nobody. chown nobody {file}"
+    ]
+    shutil.chown(file, "nobody")
+    told = check(ini({"smsgw.plugins": "htpasswd allow keep"}), "-v")
+    assert any("was not opened" in line for line in lines(told, "ok"))
+    assert sorted(path.name for path in state.iterdir()) == ["store.sqlite3"]
+
+
+# The server
+
+
+def test_a_gateway_that_runs(tmp_path: Path, ini: Ini, base_settings: dict[str, str], spool: Path) -> None:
+    (tmp_path / "server").mkdir()
+    with Server(tmp_path / "server", base_settings) as server:
+        path = ini({}, {"listen": f"127.0.0.1:{server.port}"})
+        told = check(path, "-v")
+        assert told.status == 0, told.out
+        assert f"server: the gateway answers on 127.0.0.1:{server.port}, and could take a message." in lines(told, "ok")
+        shutil.move(spool, spool.with_name("away"))
+        assert any("answers 503" in line for line in lines(check(path), "error"))
+
+
+def test_a_port_that_something_else_has(ini: Ini) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        other.settimeout(0)
+        port = other.getsockname()[1]
+
+        def hang_up() -> None:
+            other.settimeout(20)
+            other.accept()[0].close()
+
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        told = check(ini({}, {"listen": f"127.0.0.1:{port}"}))
+        thread.join()
+    assert lines(told, "error") == [
+        f"server: something else than a gateway listens on 127.0.0.1:{port}. End it, or take another port."
+    ]
+
+
+def test_an_address_of_another_machine(ini: Ini) -> None:
+    told = check(ini({}, {"listen": "192.0.2.1:5000"}))
+    assert any("nobody can listen on 192.0.2.1:5000" in line for line in lines(told, "error"))
+
+
+def test_without_a_server(ini: Ini) -> None:
+    """As gunicorn needs none."""
+    path = ini()
+    path.write_text(path.read_text().partition("[server:main]")[0])
+    assert check(path).status == 0
+
+
+# How it is told
+
+
+def test_json(ini: Ini) -> None:
+    told = check(ini({"smsgw.fsync": "false"}), "--json")
+    found = json.loads(told.out)
+    assert found["status"] == told.status == 1
+    assert {frozenset(finding) for finding in found["findings"]} == {
+        frozenset({"level", "topic", "sentence", "remedy"})
+    }
+    assert [finding["topic"] for finding in found["findings"] if finding["level"] == "warning"] == ["settings"]
+    found = json.loads(smsgw("check", "/nonexistent", "--json").out)
+    assert found["status"] == 3
+    assert found["findings"][0]["sentence"].startswith("there is no file '/nonexistent'")
+
+
+def test_wrong_arguments_are_unknown_to_monitoring(ini: Ini) -> None:
+    assert smsgw("check", "--no-such-option").status == 3
+    assert smsgw("check", ini(), "another").status == 3
+
+
+def test_where_the_ini_file_is(ini: Ini, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = ini(name="production.ini")
+    monkeypatch.chdir(tmp_path)
+    assert smsgw("check").status == 0
+    monkeypatch.chdir("/")
+    assert smsgw("check").status == 3
+    assert smsgw("check", env={"SMSGW_INI": str(path)}).status == 0
