@@ -30,6 +30,7 @@ setup(
         "smsgw.testing",
         "smsgw.views",
         "smsgw_plugins",
+        "smsgw_plugins.ldap",
         "smsgw_plugins.token",
     ],
     package_dir={"smsgw_plugins": "plugins"},

@@ -53,7 +53,14 @@ class Words(colander.String):
 
 
 class Lines(colander.String):
-    """Indented lines ``name: words`` as a dictionary; ``@name`` is a group. Each name stands once, and has words."""
+    """Indented lines ``name: words`` as a dictionary; ``@name`` is a group. Each name stands once, and has words.
+
+    :param form: how a line should be, for who wrote one that is not.
+    """
+
+    def __init__(self, form: str = "'user: …' or '@group: …'") -> None:
+        super().__init__()
+        self._form = form
 
     def deserialize(self, node: colander.SchemaNode, cstruct: Any) -> Any:
         if cstruct is colander.null:
@@ -62,7 +69,7 @@ class Lines(colander.String):
         for line in filter(None, map(str.strip, cstruct.splitlines())):
             name, colon, rest = (part.strip() for part in line.partition(":"))
             if not colon or not name or not rest:
-                raise colander.Invalid(node, f"has a line {line!r}, and each should be 'user: …' or '@group: …'")
+                raise colander.Invalid(node, f"has a line {line!r}, and each should be {self._form}")
             if name in found:
                 raise colander.Invalid(node, f"has two lines for {name!r}; write them as one")
             found[name] = rest
