@@ -252,6 +252,12 @@ class Slapd:
         self._process.send_signal(signal.SIGCONT)
 
 
+def hashed(password: str, scheme: str) -> str:
+    """That password as ``userPassword`` stores it, by a scheme such as ``{SSHA}`` or ``{ARGON2}``."""
+    module = ["-o", f"module-path={MODULES}", "-o", "module-load=argon2"]
+    return _run("slappasswd", *module, "-h", scheme, "-s", password).strip()
+
+
 def missing() -> str | None:
     """What Debian package has to be installed first."""
     programs = {"slapd": "slapd", "slapadd": "slapd", "ldapmodify": "ldap-utils"}
@@ -268,10 +274,11 @@ def _installed(program: str) -> str:
     return found
 
 
-def _run(program: str, *arguments: object, given: str = "") -> None:
+def _run(program: str, *arguments: object, given: str = "") -> str:
     command = [_installed(program), *map(str, arguments)]
     ended = subprocess.run(command, input=given, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, f"{program}: {ended.stderr}"
+    return ended.stdout
 
 
 def _free_ports(count: int) -> list[int]:

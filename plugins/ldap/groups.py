@@ -10,7 +10,7 @@ from smsgw.model import ConfigurationError, Identity
 from smsgw.settings import is_header_value
 
 from .link import Entry, Link
-from .names import Dn, check_places, fill_filter, folded, is_below, parse
+from .names import Dn, check_places, fill_filter, folded, is_within, parse
 
 FILTER = "(|(member={dn})(uniqueMember={dn})(memberUid={userid}))"
 
@@ -36,9 +36,7 @@ class Groups:
         called: Mapping[str, str] | None,
     ) -> None:
         if wanted is not None and (base is None or attribute is not None):
-            raise ConfigurationError(
-                "smsgw.ldap.group_filter is for a search under group_base, without group_attribute"
-            )
+            raise ConfigurationError("smsgw.ldap.group_filter is for a search under group_base; drop group_attribute")
         if (required or called) and base is None and attribute is None:
             raise ConfigurationError("set smsgw.ldap.group_base or group_attribute, without which no group is known")
         check_places("smsgw.ldap.group_filter", wanted or FILTER, "dn", "userid")
@@ -52,7 +50,8 @@ class Groups:
     def identify(self, link: Link, entry: Entry, userid: str) -> Identity | None:
         """That user, in groups; ``None``: not in the one that is required."""
         found = [group for name in self._names(link, entry, userid) if (group := _parse(name)) is not None]
-        found = [group for group in found if is_below(folded(group), self._below)]
+        if self._attribute:
+            found = [group for group in found if is_within(folded(group), self._below)]
         known = {key for group in found for key in (folded(group), _name(group).casefold())}
         if self._required is not None and self._required not in known:
             return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -23,6 +24,7 @@ class Kept:
         self._open = open_link
         self._idle: list[Link] = []
         self._lock = threading.Lock()
+        weakref.finalize(self, _close, self._idle)  # nothing tells a plugin that its application has ended
 
     def use(self, action: Callable[[Link], T], deadline: float) -> T:
         """What the action makes of a connection. A kept one may be dead, and then a new one is tried.
@@ -60,6 +62,9 @@ class Kept:
     def _forget(self) -> None:
         """The others are no better than one that was dead or old."""
         with self._lock:
-            links, self._idle = self._idle, []
-        for link in links:
-            link.close()
+            _close(self._idle)
+
+
+def _close(links: list[Link]) -> None:
+    while links:
+        links.pop().close()

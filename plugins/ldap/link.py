@@ -112,6 +112,8 @@ class Link:
 
 
 def _entry(found: dict[str, Any]) -> Entry:
+    if not found["raw_dn"]:
+        raise Broken("it has an entry without a name")
     attributes: dict[str, list[str]] = {}
     for name, values in found["raw_attributes"].items():
         if ";range=" in name.lower():  # Active Directory's way to leave values out

@@ -46,9 +46,9 @@ def folded(dn: Dn) -> Dn:
     return tuple(tuple(sorted((kind, " ".join(value.casefold().split())) for kind, value in part)) for part in dn)
 
 
-def is_below(dn: Dn, base: Dn) -> bool:
-    """Whether that entry is under that one; both ``folded``."""
-    return len(dn) > len(base) and dn[-len(base) :] == base
+def is_within(dn: Dn, base: Dn) -> bool:
+    """Whether that entry is that one or under it; both ``folded``."""
+    return len(dn) >= len(base) and dn[len(dn) - len(base) :] == base
 
 
 def fill_name(template: str, userid: str) -> str:
