@@ -64,13 +64,15 @@ access to attrs=userPassword by anonymous auth by * none
 access to * by dn.exact="{service_dn}" read by self read by * {others}
 """
 
-BASE = f"""
+EMPTY = f"""
 dn: {SUFFIX}
 objectClass: dcObject
 objectClass: organization
 dc: example
 o: Example
+"""
 
+BASE = f"""{EMPTY}
 dn: {PEOPLE}
 objectClass: organizationalUnit
 ou: people
@@ -129,6 +131,7 @@ class Slapd:
     :param folder: gets its configuration, database and log.
     :param entries: LDIF of what it has beside ``BASE``.
     :param others: what others than the service account may do with entries that are not their own.
+    :param base: LDIF in place of ``BASE``.
     """
 
     def __init__(
@@ -137,6 +140,7 @@ class Slapd:
         *entries: str,
         certificate: Certificate | None = None,
         others: str = "none",
+        base: str = BASE,
     ) -> None:
         self._folder = folder / f"slapd-{os.urandom(4).hex()}"
         (self._folder / "database").mkdir(parents=True)
@@ -168,7 +172,7 @@ class Slapd:
         self.password_file.chmod(0o600)
         self._process: subprocess.Popen[bytes] | None = None
         ldif = self._folder / "entries.ldif"
-        ldif.write_text("\n".join([BASE, *entries]))
+        ldif.write_text("\n".join([base, *entries]))
         _run("slapadd", "-q", "-f", self._configuration, "-l", ldif)
 
     @property

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 from colander import MappingSchema
+import trustme
 from pyramid.paster import get_app
 
 from smsgw import model
@@ -34,6 +35,7 @@ OPERATION = (ROOT / "docs" / "operation.md").read_text()
 API = (ROOT / "docs" / "api-v1.md").read_text()
 PLUGINS = (ROOT / "docs" / "plugins.md").read_text()
 TOKENS = (ROOT / "docs" / "tokens.md").read_text()
+ALTERNATIVES = (r"spool", r"ldap\.user_dn", r"ldap\.group_attribute")  # of which the other is set
 SHIPPED = sorted(path.stem for path in (ROOT / "plugins").iterdir() if not path.name.startswith("_"))
 
 
@@ -154,10 +156,15 @@ def production(tmp_path: Path) -> Callable[[str], Path]:
         folders = "".join(f"{kind} = {spool / kind}\n" for kind in ("outgoing", "sent", "failed", "incoming", "report"))
         (tmp_path / "smsd.conf").write_text(f"devices = GSM1\n{folders}[queues]\nOTHER = {spool / 'OTHER'}\n")
         (tmp_path / "htpasswd").write_text(f"lvv:{sha('SecretPAss')}\n")
+        (tmp_path / "ldap-password").write_text("S3rviceSecret\n")
+        (tmp_path / "ldap-password").chmod(0o600)
+        trustme.CA().cert_pem.write_to_path(tmp_path / "ldap-ca.pem")
         for theirs, ours in (
             ("/etc/smsd.conf", str(tmp_path / "smsd.conf")),
             ("/etc/smsgw/htpasswd", str(tmp_path / "htpasswd")),
             ("/etc/smsgw/templates", str(templates)),
+            ("/etc/smsgw/ldap-password", str(tmp_path / "ldap-password")),
+            ("/etc/smsgw/ldap-ca.pem", str(tmp_path / "ldap-ca.pem")),
             ("/var/spool/sms", str(spool)),
             ("file_group = smsd", f"file_group = {_group()}"),
             ("127.0.0.1:5000", f"127.0.0.1:{free_port()}"),
@@ -182,8 +189,8 @@ def test_production_ini(production: Callable[[str], Path], every: bool, tmp_path
     """As it stands, and with every example in it switched on."""
     text = PRODUCTION
     if every:
-        text = re.sub(r"^#(?=smsgw\.|    [a-z@*]+: )", "", text, flags=re.M)
-        text = re.sub(r"^smsgw\.spool = .*\n", "", text, flags=re.M)
+        text = re.sub(r"^#(?=smsgw\.|    [^:\n]+: )", "", text, flags=re.M)
+        text = re.sub(rf"^smsgw\.({'|'.join(ALTERNATIVES)}) = .*\n", "", text, flags=re.M)
         text = re.sub(r"^smsgw\.plugins = .*$", f"smsgw.plugins = {' '.join(SHIPPED)}", text, flags=re.M)
     path = production(text + ("\n# /var/spool/sms file_group = smsd" if not every else ""))
     from webtest import TestApp

@@ -19,6 +19,7 @@ from .settings import Settings, make_directory, make_lookup
 from .verified import Verified
 
 USERID, PASSWORD = 256, 1024  # bytes; with more, no directory is bothered
+GRAIN = 0.01  # seconds, of which every no takes a whole number: what is shorter tells nobody whether there is that user
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,8 @@ class Ldap:
         )
         if isinstance(answer, Identity):
             self._verified.keep(userid, secret, answer, begun)
+        else:
+            time.sleep(GRAIN - (time.monotonic() - begun) % GRAIN)
         return answer
 
     def _tell(self, link: Link, entry: Entry) -> Identity | Denied:

@@ -76,8 +76,6 @@ def make_directory(settings: Mapping[str, Any]) -> Directory:
     addresses = [_address(url, context, settings["starttls"]) for url in settings["url"]]
     if not addresses:
         raise ConfigurationError("smsgw.ldap.url is empty; name a server, such as ldaps://ldap.example.com")
-    if settings["starttls"] and not any(address.has_starttls for address in addresses):
-        raise ConfigurationError("smsgw.ldap.starttls is for ldap://, and ldaps:// is encrypted anyway; leave it out")
     account = _account(settings["service_dn"], settings["service_password_file"])
     return Directory([Server(address, account, settings["timeout"]) for address in addresses])
 
