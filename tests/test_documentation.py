@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from colander import MappingSchema
 import trustme
+from colander import MappingSchema
 from pyramid.paster import get_app
 
 from smsgw import model
