@@ -162,7 +162,7 @@ class Received(Event):
 class TooMany(Exception):
     """A limit would be exceeded; nothing of the submission is sent. Raised by plugins that wrap ``deliver``.
 
-    :param retry_after: seconds until the same submission could be taken.
+    :param retry_after: seconds until the same submission could be taken; where it never could, until a smaller one.
     :param detail: one sentence for the client: which limit, and when it opens again.
     :param fields: further HTTP fields of the reply, such as ``RateLimit``.
     """

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import re
+import zoneinfo
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -89,6 +90,20 @@ class Networks(Words):
             return tuple(word if word == UNIX else ipaddress.ip_network(word) for word in words)
         except ValueError as error:
             raise colander.Invalid(node, str(error)) from error
+
+
+class TimeZone(colander.String):
+    """A time zone of the IANA's tables, such as ``Europe/Berlin``, as a ``ZoneInfo``."""
+
+    def deserialize(self, node: colander.SchemaNode, cstruct: Any) -> Any:
+        if cstruct is colander.null:
+            return cstruct
+        try:
+            return zoneinfo.ZoneInfo(cstruct)
+        except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+            known = zoneinfo.available_timezones()
+            hint = nearest(cstruct, known) if known else "; this system has no tables: pip install tzdata"
+            raise colander.Invalid(node, f"there is no time zone {cstruct!r}{hint}") from None
 
 
 class Mode(colander.String):

@@ -14,7 +14,8 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,9 @@ class Store:
         self._is_durable = is_durable
         self._tables: list[MetaData] = []
         self._is_sqlite = self._url.get_backend_name() == "sqlite"
-        # By process: SQLite's locks and PostgreSQL's sessions are of the one that made them, and no other closes them.
-        self._sessions = {os.getpid(): _Session(self._create())}
+        self._session = _Session(self._create())
+        self._inherited: list[_Session] = []
+        _watch_forks(self)
         self._dialect = self._session.engine.dialect
         self._errors: tuple[type[Exception], ...] = (DBAPIError, PoolTimeout, self._dialect.loaded_dbapi.Error)
 
@@ -64,11 +66,12 @@ class Store:
         :raises Unavailable: the database is out of service.
         """
         try:
-            engine = self._current().engine
-            if is_reading:
-                engine = engine.execution_options(**{BEGIN: "BEGIN"})
-            with engine.begin() as connection:
-                yield connection
+            with self._session.gate:
+                engine = self._current().engine
+                if is_reading:
+                    engine = engine.execution_options(**{BEGIN: "BEGIN"})
+                with engine.begin() as connection:
+                    yield connection
         except IntegrityError:
             raise
         except self._errors as error:
@@ -87,46 +90,68 @@ class Store:
 
         :raises Unavailable: the database is out of service.
         """
-        kept = self._begin_transaction()
-        kept.is_in_transaction = True
-        try:
+        with self._session.gate:
+            kept = self._begin_transaction()
+            kept.is_in_transaction = True
             try:
-                yield
-                kept.connection.commit()
-            finally:
-                kept.is_in_transaction = False
-        except self._errors as error:
-            self._drop()
-            raise _unavailable() from _cause(error)
-        except BaseException:
-            try:
-                kept.connection.rollback()
-            except self._errors:
+                try:
+                    yield
+                    kept.connection.commit()
+                finally:
+                    kept.is_in_transaction = False
+            except self._errors as error:
                 self._drop()
-            raise
+                raise _unavailable() from _cause(error)
+            except BaseException:
+                try:
+                    kept.connection.rollback()
+                except self._errors:
+                    self._drop()
+                raise
 
     def execute(self, text: str, values: Any) -> list[tuple[Any, ...]]:
         """The rows of one statement in the driver's own spelling, on this thread's own connection."""
+        kept = self._session.connections.get(threading.get_ident())
+        if kept is None or not kept.is_in_transaction:
+            with self._session.gate:
+                return self._execute_alone(text, values)
+        try:
+            return _rows(kept.connection, text, values)
+        except self._errors as error:
+            self._drop()
+            raise _unavailable() from _cause(error)
+
+    def close(self) -> None:
+        """Let go of all connections; no thread may be using one."""
+        self._session.close()
+
+    def before_fork(self) -> None:
+        """Let nothing be open that the child would inherit, which SQLite cannot bear (howtocorrupt.html, 2.6)."""
+        self._session.gate.shut()
+        self._session.close()
+
+    def after_fork(self, *, is_child: bool) -> None:
+        """Go on; the child begins anew, whatever the parent's other threads held."""
+        if is_child:
+            self._inherited.append(self._session)
+            self._session = _Session(self._create())
+        else:
+            self._session.gate.open()
+
+    def _execute_alone(self, text: str, values: Any) -> list[tuple[Any, ...]]:
+        """Once more on a new connection, where the one that was kept turns out to be broken."""
         while True:
             kept = None
             try:
                 kept = self._connection()
-                found = kept.connection.execute(text, values)
-                rows = found.fetchall() if found.description else []
+                rows = _rows(kept.connection, text, values)
             except self._errors as error:
                 self._drop()
-                if kept is None or kept.is_new or kept.is_in_transaction:
+                if kept is None or kept.is_new:
                     raise _unavailable() from _cause(error)
             else:
                 kept.is_new = False
                 return rows
-
-    def close(self) -> None:
-        """Let go of all connections; no thread may be using one."""
-        for kept in self._session.connections.values():
-            kept.connection.close()
-        self._session.connections.clear()
-        self._session.engine.dispose()
 
     def _begin_transaction(self) -> _Kept:
         statement = "BEGIN IMMEDIATE" if self._is_sqlite else "BEGIN ISOLATION LEVEL READ COMMITTED"
@@ -148,9 +173,6 @@ class Store:
 
     def _connection(self) -> _Kept:
         """This thread's own connection, which commits each statement unless a transaction was begun."""
-        kept = self._session.connections.get(threading.get_ident())
-        if kept is not None and kept.is_in_transaction:
-            return kept
         session = self._current()
         kept = session.connections.get(threading.get_ident())
         if kept is None or kept.file != session.file:
@@ -173,11 +195,6 @@ class Store:
                 kept.connection.close()
             if not kept.is_in_transaction:  # of which nothing more shall be executed
                 del self._session.connections[threading.get_ident()]
-
-    @property
-    def _session(self) -> _Session:
-        found = self._sessions.get(os.getpid())
-        return found or self._sessions.setdefault(os.getpid(), _Session(self._create()))
 
     def _current(self) -> _Session:
         """What is open of the database, and has all tables."""
@@ -272,10 +289,73 @@ class _Session:
     """
 
     engine: Engine
+    gate: _Gate = field(default_factory=lambda: _Gate())
     opening: threading.Lock = field(default_factory=threading.Lock)
     connections: dict[int, _Kept] = field(default_factory=dict)
     tables: int = 0
     file: tuple[int, int] | None = None
+
+    def close(self) -> None:
+        """Close all connections but those that SQLAlchemy has handed out."""
+        for kept in self.connections.values():
+            kept.connection.close()
+        self.connections.clear()
+        self.engine.dispose()
+
+
+class _Gate:
+    """A context that threads enter to use the database, and that is shut while the process forks."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._inside = 0
+        self._is_shut = False
+
+    def __enter__(self) -> None:
+        with self._changed:
+            while self._is_shut:
+                self._changed.wait()
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._inside -= 1
+            if self._is_shut:
+                self._changed.notify_all()
+
+    def shut(self) -> None:
+        """Let nobody in, and wait until nobody is inside, though not for ever."""
+        with self._changed:
+            self._is_shut = True
+            self._changed.wait_for(lambda: not self._inside, WAIT)
+
+    def open(self) -> None:
+        with self._changed:
+            self._is_shut = False
+            self._changed.notify_all()
+
+
+def _watch_forks(store: Store) -> None:
+    """Tell a store of each fork of this process, for as long as it is in use."""
+    found = weakref.ref(store)
+
+    def tell(work: Callable[[Store], None]) -> Callable[[], None]:
+        def hook() -> None:
+            if (store := found()) is not None:
+                work(store)
+
+        return hook
+
+    os.register_at_fork(
+        before=tell(lambda store: store.before_fork()),
+        after_in_parent=tell(lambda store: store.after_fork(is_child=False)),
+        after_in_child=tell(lambda store: store.after_fork(is_child=True)),
+    )
+
+
+def _rows(connection: Any, text: str, values: Any) -> list[tuple[Any, ...]]:
+    found = connection.execute(text, values)
+    return found.fetchall() if found.description else []
 
 
 def _unavailable() -> Unavailable:

@@ -171,25 +171,34 @@ def test_processes_that_fork(store: Store) -> None:
     assert numbers(store) == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_fork_in_the_middle_of_others_transactions(store: Store) -> None:
+def test_forks_in_the_middle_of_others_transactions(store: Store) -> None:
     """The child has no part in them, and waits for no thread that it does not have."""
-    put(store, 1)
-    begun, forking = threading.Event(), threading.Event()
+    put(store, 0)
+    stop, more = threading.Event(), store.prepare(text("UPDATE numbers SET number = number + 1"))
+    made = [0] * 4
 
-    def hold() -> None:
-        insert = store.prepare(INSERT)
+    def hammer(number: int) -> None:
+        while not stop.is_set():
+            with store.transaction():
+                more()
+                more()
+            assert len(store.prepare(SELECT)()) == 1
+            made[number] += 2
+
+    def work() -> None:
         with store.transaction():
-            insert(number=2)
-            begun.set()
-            forking.wait()
+            more()
 
-    thread = threading.Thread(target=hold)
-    thread.start()
-    begun.wait()
-    forked(lambda: numbers(store) == [1] or 1 / 0)
-    forking.set()
-    thread.join()
-    assert numbers(store) == [1, 2]
+    with ThreadPoolExecutor(4) as pool:
+        threads = [pool.submit(hammer, number) for number in range(4)]
+        try:
+            for _ in range(10):
+                forked(work)
+        finally:
+            stop.set()
+        for thread in threads:
+            thread.result()
+    assert numbers(store) == [sum(made) + 10]
 
 
 # Out of service
