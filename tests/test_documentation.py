@@ -303,7 +303,7 @@ def test_from_an_empty_folder_to_a_plugin_at_work(tmp_path: Path, base_settings:
 def test_the_examples_of_plugins(
     distribution: Callable[..., None], make_gateway: Callable[..., Gateway], caplog: pytest.LogCaptureFixture
 ) -> None:
-    _, _, polite, monitor, cheap, frugal, watch = blocks(PLUGINS, "python")
+    _, _, polite, monitor, cheap, frugal, watch, _ = blocks(PLUGINS, "python")
     (shout,) = blocks(README, "python")
     for number, (example, name) in enumerate(
         (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import sqlalchemy
@@ -21,7 +23,7 @@ from sqlalchemy.exc import IntegrityError
 from smsgw.model import ConfigurationError, Unavailable
 from smsgw.settings import read_core
 from smsgw.store import Store, open_store
-from tests.conftest import Gateway
+from smsgw.testing import Gateway, MakeGateway
 from tests.postgresql import Postgresql
 
 METADATA = MetaData()
@@ -370,3 +372,17 @@ def test_plugins_share_one(tmp_path: Path) -> None:
 def test_a_gateway_without_plugins_that_need_it_makes_none(gateway: Gateway) -> None:
     gateway.send()
     assert not list(gateway.state.glob("store*"))
+
+
+def test_the_example_of_plugins_md(make_gateway: MakeGateway, store_url: str) -> None:
+    text = (Path(__file__).parents[1] / "docs" / "plugins.md").read_text()
+    (source,) = re.findall(r"## A memory\n.*?```python\n(.*?)```", text, re.S)
+    namespace: dict[str, Any] = {}
+    exec(source, namespace)
+    settings = {"smsgw.plugins": "htpasswd allow tally", "smsgw.store": store_url}
+    for count in (2, 4):
+        gateway = make_gateway(settings, tally=namespace["Tally"])
+        gateway.send(mobiles=["79680000000", "79680000001"])
+        with gateway.registry.store.begin(is_reading=True) as connection:
+            rows = connection.exec_driver_sql("SELECT userid, count FROM acme_sent").fetchall()
+        assert [tuple(row) for row in rows] == [("lvv", count)]

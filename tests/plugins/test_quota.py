@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import configparser
 import itertools
+import json
 import random
 import re
 import threading
@@ -410,6 +412,44 @@ def test_the_machine_s_own_time_zone(now: float, period: str) -> None:
     local = datetime.fromtimestamp(begin)
     assert (local.second, local.microsecond) == (0, 0) or period == "second"
     assert period != "month" or (local.day, local.hour, local.minute) == (1, 0, 0)
+
+
+# docs/limits.md
+
+
+def test_the_examples_of_the_documentation(limited: Callable[..., Gateway], clock: Clock) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "limits.md").read_text()
+    ini, http, *sql = re.findall(r"```(?:ini|http|sql)\n(.*?)```", text, re.S)
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.read_string(f"[app]\n{ini}")
+    limits, zone = parser["app"]["smsgw.quota.limits"], parser["app"]["smsgw.quota.timezone"]
+    assert zone == "Europe/Berlin"  # as ``limited`` has it
+    gateway = limited(*limits.strip().splitlines())
+    gateway.registry.plugins.get_plugin("clocked").background(_set())
+    head, _, body = http.partition("\n\n")
+    for _ in range(2):
+        clock.now -= 1
+        gateway.send(mobiles=MOBILES[:5], user="root")
+    begin = at("2026-11-23 10:00:30")
+    for back in (2, 1):
+        clock.now = begin - back - 10
+        gateway.send(mobiles=MOBILES[:5], user="ops")
+    clock.now = begin
+    reply = gateway.send(user="ops", status=429)
+    assert reply.json == json.loads(body)
+    for line in head.splitlines()[1:]:
+        name, _, value = line.partition(": ")
+        if name == "RateLimit-Policy":
+            group = '"600 parts/month for @alarms";q=600;w=2592000;qu="parts"'
+            assert set(reply.headers[name].split(", ")) == {*value.split(", "), group}
+        else:
+            assert reply.headers[name] == value
+    select, delete = sql
+    with gateway.registry.store.begin() as connection:
+        rows = connection.exec_driver_sql(select).fetchall()
+        assert ("ops", "messages/minute", begin + 30, 10, 10) in [tuple(row) for row in rows]
+        connection.exec_driver_sql(delete)
+    gateway.send(user="ops")
 
 
 # Settings
