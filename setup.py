@@ -30,6 +30,7 @@ setup(
         "smsgw.testing",
         "smsgw.views",
         "smsgw_plugins",
+        "smsgw_plugins.jwt",
         "smsgw_plugins.ldap",
         "smsgw_plugins.quota",
         "smsgw_plugins.token",

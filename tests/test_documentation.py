@@ -26,6 +26,7 @@ from smsgw import model
 from smsgw.gateway import MAX_VALIDITY
 from smsgw.settings import CoreSchema
 from tests.conftest import Gateway, eventually, make_spool, sha
+from tests.provider import Provider
 from tests.server import Server, free_port
 
 ROOT = Path(__file__).parent.parent
@@ -35,7 +36,7 @@ OPERATION = (ROOT / "docs" / "operation.md").read_text()
 API = (ROOT / "docs" / "api-v1.md").read_text()
 PLUGINS = (ROOT / "docs" / "plugins.md").read_text()
 TOKENS = (ROOT / "docs" / "tokens.md").read_text()
-ALTERNATIVES = (r"spool", r"ldap\.user_dn", r"ldap\.group_attribute")  # of which the other is set
+ALTERNATIVES = (r"spool", r"jwt\.key_file", r"ldap\.user_dn", r"ldap\.group_attribute")  # of which the other is set
 SHIPPED = sorted(path.stem for path in (ROOT / "plugins").iterdir() if not path.name.startswith("_"))
 
 
@@ -165,6 +166,7 @@ def production(tmp_path: Path) -> Callable[[str], Path]:
             ("/etc/smsgw/templates", str(templates)),
             ("/etc/smsgw/ldap-password", str(tmp_path / "ldap-password")),
             ("/etc/smsgw/ldap-ca.pem", str(tmp_path / "ldap-ca.pem")),
+            ("/etc/smsgw/provider-ca.pem", str(tmp_path / "ldap-ca.pem")),
             ("/var/spool/sms", str(spool)),
             ("file_group = smsd", f"file_group = {_group()}"),
             ("127.0.0.1:5000", f"127.0.0.1:{free_port()}"),
@@ -357,7 +359,7 @@ def test_plugins_md_has_every_type_with_its_fields() -> None:
 
 def test_the_commands_of_tokens(production: Callable[[str], Path]) -> None:
     """One after the other, as an operator would."""
-    (line,) = (block for block in blocks(TOKENS, "ini") if "token htpasswd" in block)
+    line = blocks(TOKENS, "ini")[0]
     ini = production(re.sub(r"^smsgw\.plugins = .*\n", line, PRODUCTION, flags=re.M))
 
     def smsgw(command: str) -> str:
@@ -388,6 +390,24 @@ def test_the_commands_of_tokens(production: Callable[[str], Path]) -> None:
     finally:
         process.kill()
         process.communicate()
+
+
+def test_the_settings_of_an_identity_provider(make_gateway: Callable[..., Gateway]) -> None:
+    _, jwt, groups, chain = blocks(TOKENS, "ini")
+    with Provider() as provider:
+        url = re.sub(r"(?m)^(smsgw.jwt.jwks_url = ).*", rf"\1{provider.url}", jwt)
+        for written in (url, url + groups, url + groups + chain):
+            parser = configparser.ConfigParser(strict=False)  # the last line counts
+            parser.optionxform = str  # type: ignore[assignment,method-assign]
+            parser.read_string(f"[app:main]\n{written}")
+            settings = dict(parser["app:main"])
+            settings["smsgw.plugins"] += " signature"
+            gateway = make_gateway(settings | {"smsgw.signature.lines": "@alarms: ALARM"})
+            found = provider.token(realm_access={"roles": ["sms-alarms" if groups in written else "alarms"]})
+            gateway.app.authorization = None
+            headers = {"Authorization": f"Bearer {found}"}
+            reply = gateway.app.post_json("/api/v1.0/sms/outgoing", {"mobiles": ["112"], "text": "Hi"}, headers=headers)
+            assert reply.json["sent_text"] == "Hi\nALARM"
 
 
 def test_the_examples_of_the_api(gateway: Gateway) -> None:

@@ -174,6 +174,14 @@ def token(folder: Path, scale: Scale) -> Result:
         return _as_users(server, scale, "Single sends with an API token; with htpasswd", servers.token(server), 1.0)
 
 
+def provided(folder: Path, scale: Scale) -> Result:
+    settings, authorization = servers.provider(_made(folder / "provider"))
+    plugins = f"jwt {servers.PLUGINS}"
+    with servers.smsgw(_made(folder / "smsgw"), plugins=plugins, settings=settings) as server:
+        what = "Single sends with a token of an identity provider, second request on; with htpasswd"
+        return _as_users(server, scale, what, authorization, 1.0)
+
+
 def _as_users(server: servers.Server, scale: Scale, what: str, ours: str, aim: float) -> Result:
     """Sends with that ``Authorization`` against those with a {SHA} password."""
     for authorization in (ours, servers.SHA):
@@ -215,6 +223,7 @@ ROWS: dict[str, Callable[[Path, Scale], Result]] = {
     "sync": sync,
     "bcrypt": hashed,
     "token": token,
+    "jwt": provided,
     "memory": memory,
     "list": listing,
 }

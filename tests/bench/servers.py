@@ -19,6 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import bcrypt
+import jwt
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 HERE = Path(__file__).parent
 OUTGOING = "/api/v1.0/sms/outgoing"
@@ -153,6 +156,17 @@ def token(server: Server) -> str:
     environment = os.environ | {"PYTHONWARNINGS": "ignore"}
     made = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, timeout=START, check=True)
     return f"Bearer {made.stdout.strip()}"
+
+
+def provider(folder: Path) -> tuple[str, str]:
+    """Settings of an identity provider with a file of keys, and the ``Authorization`` header of its user ``sha``."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    path = folder / "provider.pem"
+    path.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    claims = {"iss": "https://login.example.com/", "aud": "smsgw", "sub": "sha", "exp": int(time.time()) + 86400}
+    lines = {"issuer": claims["iss"], "audience": claims["aud"], "key_file": path}
+    settings = "".join(f"smsgw.jwt.{name} = {value}\n" for name, value in lines.items())
+    return settings, f"Bearer {jwt.encode(claims, key, 'RS256')}"
 
 
 @contextlib.contextmanager

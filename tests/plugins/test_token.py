@@ -11,7 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 
 from smsgw.cli import main as command
 from smsgw.store import Store
+from smsgw.testing import OutageConformance
 from smsgw_plugins.token import text
 from smsgw_plugins.token.table import TABLES
 from tests.conftest import OUTGOING, Gateway, basic, sha
@@ -475,3 +476,35 @@ class TestAsRoot:
             finally:
                 os._exit(status)
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+class TestConformance(OutageConformance):
+    """What every authentication plugin must stand."""
+
+    plugin = "token"
+    schemes = ("Bearer", "Basic")
+
+    @pytest.fixture
+    def database(self, tmp_path: Path) -> Path:
+        folder = tmp_path / "database"
+        folder.mkdir()
+        return folder
+
+    @pytest.fixture
+    def settings(self, database: Path) -> Mapping[str, str]:
+        return {"smsgw.store": f"sqlite:///{database}/store.sqlite3"}
+
+    @pytest.fixture
+    def users(self, base_settings: dict[str, str], settings: Mapping[str, str], tmp_path: Path) -> Mapping[str, str]:
+        tokens = Tokens(write_ini(tmp_path, base_settings | dict(settings)))
+        return {user: tokens.create(user) for user in ("ops", "lvv")}
+
+    @pytest.fixture
+    def broken(self, database: Path) -> Any:
+        @contextlib.contextmanager
+        def away() -> Iterator[None]:
+            kept = database.rename(database.with_name("away"))
+            yield
+            kept.rename(database)
+
+        return away

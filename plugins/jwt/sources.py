@@ -1,0 +1,174 @@
+"""Where an identity provider's keys come from: a file, or a URL of which they are fetched again and again."""
+
+from __future__ import annotations
+
+import http.client
+import logging
+import os
+import socket
+import ssl
+import threading
+import time
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import SplitResult
+
+from smsgw.model import Unavailable
+
+from .keys import MAX_SIZE, Keys, read
+
+RACY = 0.1  # seconds: a file written twice within a clock tick may look as if it was written once
+PAUSE = 3  # seconds between two fetches, however many tokens name keys that there are not
+
+log = logging.getLogger(__name__)
+
+
+class Source(Protocol):
+    """:raises Unavailable: nobody knows the keys now."""
+
+    def keys(self) -> Keys:
+        """The same object, as long as they are the same keys."""
+
+    def newer(self) -> Keys:
+        """The keys, for who has found that one is missing."""
+
+
+class File:
+    """A file, read again whenever it has changed.
+
+    :raises ValueError, OSError: it has no keys, or cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._found = self._read()
+
+    def keys(self) -> Keys:
+        try:
+            stamp = _stamp(os.stat(self._path))
+            if stamp != self._found[0] or time.time() - stamp[0] / 1e9 < RACY:
+                self._found = self._read()
+        except (OSError, ValueError) as error:
+            log.error("%s %s", self._path, getattr(error, "strerror", None) or error)
+            raise Unavailable("The keys of the identity provider cannot be read") from error
+        return self._found[1]
+
+    newer = keys
+
+    def _read(self) -> tuple[tuple[int, ...], Keys]:
+        with open(self._path, "rb") as stream:
+            stamp = _stamp(os.fstat(stream.fileno()))
+            return stamp, read(stream.read(MAX_SIZE + 1))
+
+
+def _stamp(found: os.stat_result) -> tuple[int, ...]:
+    return found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_size
+
+
+class Url:
+    """A JWKS that a provider serves, fetched when it is first needed.
+
+    A request waits for a fetch only where it has no key, and the last fetch did not fail: a provider that is down, or
+    slow, holds up nobody else.
+
+    :param url: https, or http.
+    :param timeout: seconds for all of a fetch.
+    :param refresh: seconds after which keys are fetched again, so that what is withdrawn counts no longer.
+    :param keep: seconds for which they are known while that fails.
+    """
+
+    def __init__(
+        self, url: SplitResult, context: ssl.SSLContext | None, *, timeout: float, refresh: float, keep: float
+    ) -> None:
+        self._url, self._context = url, context
+        self._timeout, self._refresh, self._keep = timeout, refresh, keep
+        self._content = b""
+        self._keys: Keys | None = None
+        self._fetched = self._tried = float("-inf")  # on the monotonic clock
+        self._has_failed = False
+        self._fetching: threading.Thread | None = None
+        self._lock = threading.Lock()
+
+    def keys(self) -> Keys:
+        if time.monotonic() - self._fetched >= self._refresh:
+            self._fetch(is_needed=not self._is_known())
+        return self._current()
+
+    def newer(self) -> Keys:
+        self._fetch(is_needed=True)
+        return self._current()
+
+    def _is_known(self) -> bool:
+        return time.monotonic() - self._fetched < self._keep
+
+    def _current(self) -> Keys:
+        keys = self._keys
+        if keys is None or not self._is_known():
+            raise Unavailable("The identity provider cannot be reached", PAUSE)
+        return keys
+
+    def _fetch(self, *, is_needed: bool) -> None:
+        with self._lock:
+            fetching, now = self._fetching, time.monotonic()
+            if fetching is None and now - self._tried >= PAUSE:
+                self._tried = now
+                fetching = self._fetching = threading.Thread(target=self._try, args=[now], daemon=True)
+                fetching.start()
+        if fetching is not None and is_needed and not self._has_failed:
+            fetching.join(max(0.0, self._tried + self._timeout - time.monotonic()))
+
+    def _try(self, begun: float) -> None:
+        """Fetch the keys, in a thread of its own."""
+        has_failed = True
+        try:
+            content = _get(self._url, self._context, self._timeout)
+            keys = self._keys if content == self._content else read(content)
+            self._keys, self._content, self._fetched, has_failed = keys, content, begun, False
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            if not self._has_failed:
+                log.error("%s %s", self._url.geturl(), error)
+        finally:
+            if self._has_failed and not has_failed:
+                log.info("%s is there again", self._url.geturl())
+            self._has_failed, self._fetching = has_failed, None
+
+
+def _get(url: SplitResult, context: ssl.SSLContext | None, timeout: float) -> bytes:
+    """What that URL has: from no other place, whatever it says, and no more than keys can be.
+
+    :raises OSError, http.client.HTTPException, ValueError: nothing that could be keys; the sentence of the last goes on
+        after the URL.
+    """
+    host, deadline = url.hostname or "", time.monotonic() + timeout
+    connection = (
+        http.client.HTTPSConnection(host, url.port, timeout=timeout, context=context)
+        if context
+        else http.client.HTTPConnection(host, url.port, timeout=timeout)
+    )
+    try:
+        connection.connect()
+        # The timeout is for each piece: one who sends them slowly would never be done.
+        watch = threading.Timer(deadline - time.monotonic(), _hang_up, [connection.sock])
+        watch.daemon = True
+        watch.start()
+        try:
+            path = url.path + (f"?{url.query}" if url.query else "")
+            connection.request("GET", path or "/", headers={"Accept": "application/json", "Connection": "close"})
+            reply = connection.getresponse()
+            if reply.status != 200:
+                raise ValueError(f"answers with status {reply.status}")
+            content = reply.read(MAX_SIZE + 1)
+        finally:
+            watch.cancel()
+    finally:
+        connection.close()
+    if time.monotonic() >= deadline:
+        raise ValueError(f"takes over {timeout:g} seconds")
+    return content
+
+
+def _hang_up(connected: socket.socket) -> None:
+    try:
+        socket.socket.shutdown(connected, socket.SHUT_RDWR)  # TLS's own would go on without TLS
+    except OSError:
+        return  # it is closed
