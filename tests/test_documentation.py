@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import dataclasses
+import hashlib
 import importlib
 import json
 import logging
@@ -12,6 +13,7 @@ import re
 import shlex
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -19,15 +21,18 @@ from pathlib import Path
 
 import pytest
 import trustme
+from click.testing import CliRunner
 from colander import MappingSchema
 from pyramid.paster import get_app
 
-from smsgw import model
+from smsgw import cli, model
 from smsgw.gateway import MAX_VALIDITY
 from smsgw.settings import CoreSchema
+from smsgw.testing import MakeGateway
 from tests.conftest import Gateway, eventually, make_spool, sha
 from tests.provider import Provider
 from tests.server import Server, free_port
+from tests.test_architecture import PUBLIC
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -42,6 +47,12 @@ SHIPPED = sorted(path.stem for path in (ROOT / "plugins").iterdir() if not path.
 
 def blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", text, re.S)
+
+
+def block(text: str, language: str, words: str) -> str:
+    """The one block that has those words in it."""
+    (found,) = (found for found in blocks(text, language) if words in found)
+    return found
 
 
 def known_settings() -> set[str]:
@@ -135,13 +146,14 @@ def test_production_ini_explains_every_setting() -> None:
 
 
 def test_no_document_names_a_setting_that_is_none() -> None:
+    modules = [module.removeprefix("smsgw.").replace(".", r"\.") for module in (*PUBLIC, "smsgw.testing")]
+    no_setting = re.compile(
+        rf"\bsmsgw\.(?:(?:{'|'.join(modules)})\.\w+|http\.|md\b|service\b|hookspecs|model|settings|testing|cli|numbers|text|spool\.\w+)"
+    )
+    examples = {name.lower() for name in re.findall(r"^class (\w+):", PLUGINS, re.M)}
     for path in [ROOT / "README.md", ROOT / "development.ini", *(ROOT / "docs").glob("*.md")]:
-        named = set(
-            re.findall(
-                r"\bsmsgw\.(?!http\.|model|settings|hookspecs|plugins`|md|service)[a-z_]+(?:\.[a-z_]+)?",
-                path.read_text(),
-            )
-        )
+        named = set(re.findall(r"\bsmsgw\.[a-z_]+(?:\.[a-z_]+)?", no_setting.sub("", path.read_text())))
+        named = {name for name in named if path.name != "plugins.md" or name.split(".")[1] not in examples}
         assert named <= known_settings(), path
 
 
@@ -283,66 +295,150 @@ def test_a_mistake_outside_of_our_settings_is_the_last_line(production: Callable
             assert last in ended.stderr.splitlines()[-1]
 
 
-def test_from_an_empty_folder_to_a_plugin_at_work(tmp_path: Path, base_settings: dict[str, str]) -> None:
-    module, setup = blocks(PLUGINS, "python")[:2]
-    (install,) = blocks(PLUGINS, "sh")
-    (setting,) = blocks(PLUGINS, "ini")
+def example(name: str) -> str:
+    """The block of plugins.md that has that class."""
+    return block(PLUGINS, "python", f"class {name}:\n")
+
+
+@pytest.fixture
+def acme(tmp_path: Path) -> Path:
+    """The folder that plugins.md tells how to make, with both plugins."""
     folder = tmp_path / "acme-sms"
     folder.mkdir()
-    (folder / "acme_sms.py").write_text(module)
-    (folder / "setup.py").write_text(setup)
-    command = [sys.executable, "-m", "pip", *shlex.split(install)[1:]]
+    (folder / "acme_sms.py").write_text(example("Shout"))
+    (folder / "acme_keys.py").write_text(example("Keys"))
+    (folder / "conftest.py").write_text(block(PLUGINS, "python", "pytest_plugins"))
+    (folder / "test_acme_sms.py").write_text(block(PLUGINS, "python", "def test_shout"))
+    (folder / "test_acme_keys.py").write_text(block(PLUGINS, "python", "class TestKeys("))
+    (project,) = blocks(PLUGINS, "toml")
+    assert all(line in PLUGINS for line in ('`keys = "acme_keys:Keys"`', '`"acme_keys"`'))
+    project = project.replace('shout = "acme_sms:Shout"\n', 'shout = "acme_sms:Shout"\nkeys = "acme_keys:Keys"\n')
+    (folder / "pyproject.toml").write_text(project.replace('["acme_sms"]', '["acme_sms", "acme_keys"]'))
+    return folder
+
+
+def test_from_an_empty_folder_to_plugins_at_work(acme: Path, tmp_path: Path, base_settings: dict[str, str]) -> None:
+    install, test = block(PLUGINS, "sh", "pip install").splitlines()
+    where = shlex.split(install)[-1].partition("[")[0]
     offline = ["--no-build-isolation", "--no-deps", "--no-index", "--target", str(tmp_path / "site"), "--quiet"]
-    pip = subprocess.run(
-        [*command, *offline], cwd=tmp_path, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    assert pip.returncode == 0, pip.stdout
-    name, _, value = setting.strip().partition(" = ")
-    with Server(tmp_path, base_settings | {name: value}, enter=["env", f"PYTHONPATH={tmp_path / 'site'}"]) as server:
-        assert server.send(["79680000000"]).json["sent_text"] == "HI, JACK!"
-
-
-def test_the_examples_of_plugins(
-    distribution: Callable[..., None], make_gateway: Callable[..., Gateway], caplog: pytest.LogCaptureFixture
-) -> None:
-    _, _, polite, monitor, cheap, frugal, watch, _ = blocks(PLUGINS, "python")
-    (shout,) = blocks(README, "python")
-    for number, (example, name) in enumerate(
-        (
-            (polite, "polite"),
-            (monitor, "monitor"),
-            (cheap, "cheap"),
-            (frugal, "frugal"),
-            (watch, "watch"),
-            (shout, "shout"),
-        )
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
+    for command in (
+        [sys.executable, "-m", "pip", "install", where, *offline],
+        [sys.executable, "-m", *test.removeprefix(".venv/bin/").split(), "-p", "no:cacheprovider"],
     ):
-        distribution(f"acme{number}", example, **{name: name.capitalize()})
+        ran = subprocess.run(command, cwd=tmp_path, env=environment, check=False, capture_output=True, text=True)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert re.search(r"\b1\d passed", ran.stdout.splitlines()[-1])
+    enter = ["env", f"PYTHONPATH={tmp_path / 'site'}"]
+    shout, keys = blocks(PLUGINS, "ini")
+    name, _, value = shout.strip().partition(" = ")
+    with Server(tmp_path, base_settings | {name: value}, enter=enter) as server:
+        assert server.send(["79680000000"]).json["sent_text"] == "HI, JACK!"
+    found = json.dumps({hashlib.sha256(b"key-of-ann").hexdigest(): {"userid": "ann", "groups": ["alarms"]}})
+    (tmp_path / "keys.json").write_text(found)
+    settings = dict(line.split(" = ") for line in keys.strip().splitlines())
+    settings = base_settings | settings | {"smsgw.keys.path": str(tmp_path / "keys.json")}
+    with Server(tmp_path, settings, enter=enter) as server:
+        assert server.send(["79680000000"]).status == 201
+        reply = server.request("GET", "/api/v1.0/sms/sent/", user=None, headers={"Authorization": "Bearer key-of-ann"})
+        assert reply.status == 200
+        reply = server.request("GET", "/api/v1.0/sms/sent/", user=None, headers={"Authorization": "Bearer key-of-bob"})
+        assert reply.status == 401
+
+
+EXAMPLES = (
+    *("Polite", "Home", "Badge", "Monitor", "Cheap", "Tidy", "Frugal", "Watch", "Heartbeat", "Tally", "Hello"),
+    "Greeter",
+)
+
+
+@pytest.fixture
+def examples(distribution: Callable[..., None]) -> None:
+    """All other plugins of plugins.md, and the README's, each in a distribution of its own."""
+    for name in EXAMPLES:
+        distribution(f"acme_{name.lower()}", example(name), **{name.lower(): name})
+    distribution("acme_shout", block(README, "python", "class Shout:\n"), shout="Shout")
+
+
+def test_every_example_of_plugins_md_is_tried() -> None:
+    classes = re.findall(r"^class (\w+):", PLUGINS, re.M)
+    assert set(classes) == {*EXAMPLES, "Shout", "Keys"}
+    tests = ("pytest_plugins", "def test_shout", "class TestKeys(", "def test_recipients", "class TestBadge(")
+    assert len(blocks(PLUGINS, "python")) == len(classes) + len(tests)
+    assert all(block(PLUGINS, "python", words) for words in tests)
+
+
+@pytest.mark.usefixtures("examples")
+def test_the_examples_of_plugins(make_gateway: MakeGateway, caplog: pytest.LogCaptureFixture) -> None:
     gateway = make_gateway(
         {
-            "smsgw.plugins": "htpasswd monitor allow cheap shout polite frugal watch",
+            "smsgw.plugins": "badge htpasswd monitor allow cheap home tidy shout polite frugal tally watch"
+            " heartbeat hello",
             "smsgw.polite.words": "thank you",
             "smsgw.monitor.secret": "geheim",
+            "smsgw.badge.pins": "\nbadge-17: 1234",
+            "smsgw.home.numbers": "\nlvv: 7 112\n*: 7916",
         }
     )
-    assert gateway.send().json["sent_text"] == "HI, JACK!, thank you"
+    assert gateway.send(text=" Hi,\nJack! ").json["sent_text"] == "HI, JACK!, thank you"
+    assert gateway.send(text=" ", status=400).json["errors"] == {"text": "has nothing but white space"}
     many = [f"7968{number:07}" for number in range(101)]
-    assert gateway.send(mobiles=many, status=429).headers["Retry-After"] == "3600"
+    refused = gateway.send(mobiles=many, status=429)
+    assert refused.headers["Retry-After"] == "3600"
+    assert refused.headers["RateLimit-Policy"] == '"frugal";q=100'
     gateway.send(mobiles=many[1:])
-    assert gateway.send(mobiles=["112", "79680000000"]).json["errors"] == {"112": "forbidden"}
+    assert gateway.send(mobiles=["112", "79680000000", "12025550123"]).json["errors"].keys() == {"112", "12025550123"}
+    assert gateway.send(user="ops", mobiles=["79160000000", "79680000000"]).json["errors"].keys() == {"79680000000"}
     assert "extra" not in gateway.send(mobiles=["112"], status=403).text
-    outgoing = "/api/v1.0/sms/outgoing/"
-    gateway.get(outgoing, user=None, headers={"Authorization": "Bearer geheim"})
-    gateway.get(outgoing, user=None, headers={"Authorization": "Bearer falsch"}, status=401)
+    gateway.get("/hello", user=None, status=401)
+    assert gateway.get("/hello").json == {"hello": "lvv"}
+    for headers, status in (
+        ({"Authorization": "Bearer geheim"}, 200),
+        ({"Authorization": "Bearer falsch"}, 401),
+        ({"X-Badge": "badge-17", "X-PIN": "1234"}, 200),
+        ({"X-Badge": "badge-17", "X-PIN": "1235"}, 401),
+    ):
+        gateway.get("/hello", user=None, headers=headers, status=status)
+    with sqlite3.connect(gateway.state / "store.sqlite3") as store:
+        assert dict(store.execute("SELECT userid, count FROM tally_sent")) == {"lvv": 102, "ops": 1}
     with caplog.at_level(logging.ERROR, "watch"):
         gateway.put("failed", "smsgw.http.X", "To: 79680000000\nFrom: lvv\nFail_reason: no network\n\nHi")
         eventually(lambda: "smsgw.http.X failed: no network" in caplog.text)
 
 
+@pytest.mark.usefixtures("examples")
+def test_the_example_of_a_setting_that_is_wrong(refusal: Callable[..., str]) -> None:
+    sentence = refusal({"smsgw.plugins": "htpasswd allow polite", "smsgw.polite.words": "thanks"})
+    assert "smsgw.polite.words should not thank in advance" in sentence
+
+
+@pytest.mark.usefixtures("examples")
+def test_the_example_of_a_command(tmp_path: Path, base_settings: dict[str, str]) -> None:
+    lines = [f"{name} = {value}" for name, value in base_settings.items()]
+    (tmp_path / "production.ini").write_text("\n".join(["[app:main]", "use = egg:smsgw", *lines, ""]))
+    program, *words = shlex.split(block(PLUGINS, "sh", "greeter"))
+    assert program == "smsgw"
+    words[words.index("production.ini")] = str(tmp_path / "production.ini")
+    ran = CliRunner().invoke(cli.main, words)
+    assert ran.output == "Good morning, Jack\n"
+
+
+def test_the_examples_of_tests(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        acme_sms="\n\n".join(map(example, EXAMPLES)),
+        test_gateway=block(PLUGINS, "python", "def test_recipients"),
+        test_conformance=block(PLUGINS, "python", "class TestBadge("),
+    )
+    pytester.makeconftest(block(PLUGINS, "python", "pytest_plugins"))
+    ran = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-W", "error::pytest.PytestWarning")
+    assert ran.ret == 0, ran.stdout.str()
+    assert ran.parseoutcomes()["passed"] > 20
+
+
 def test_a_policy_that_only_restricts_allows_nothing(
     distribution: Callable[..., None], make_gateway: Callable[..., Gateway]
 ) -> None:
-    distribution("acme", blocks(PLUGINS, "python")[4], cheap="Cheap")
+    distribution("acme", example("Cheap"), cheap="Cheap")
     gateway = make_gateway({"smsgw.plugins": "htpasswd cheap", "smsgw.allow.admins": None})
     gateway.send(status=403)
 

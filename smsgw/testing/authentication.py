@@ -178,6 +178,15 @@ class AuthenticationConformance:
             shown = secret if scheme != "Bearer" else secret[::-1]
             self._refused(candidate, scheme, stranger, shown, f"an unknown user with a {scheme} secret", HOOK)
 
+    def test_a_refusal_names_the_schemes(self, candidate: Candidate) -> None:
+        asked = TestApp(candidate.gateway.app.app).get("/who", status=401).headers["WWW-Authenticate"]
+        for scheme in {"Basic", "Bearer"}.intersection(self.schemes):
+            demand(
+                f"{scheme} realm" in asked,
+                f"a 401 asks for {asked!r}, and not for {scheme}; give the plugin an attribute 'schemes'",
+                HOOK,
+            )
+
     def test_other_schemes_are_left_to_others(self, candidate: Candidate, users: Mapping[str, str]) -> None:
         others = {"Basic", "Bearer", *FOREIGN} - set(self.schemes)
         for _, userid, secret in self.each(users):
@@ -285,14 +294,14 @@ class AuthenticationConformance:
         __tracebackhide__ = True
         shown = (secret, f"{secret}Wr0ng")
         replies = [self.request(candidate, scheme, userid, word) for word in shown]
-        headers = [value for word in shown for value in self.headers(scheme, userid, word).values()]
+        headers = {value.rpartition(" ")[2] for word in shown for value in self.headers(scheme, userid, word).values()}
         told = {
             "the log": caplog.text,
             "a reply": "".join(f"{reply.headers} {reply.text}" for reply in replies),
             "the plugin's repr": repr(candidate.plugin),
         }
         for place, text in told.items():
-            for word in (*secrets, *(header.rpartition(" ")[2] for header in headers)):
+            for word in {*secrets, *headers} - {"", userid}:
                 demand(word not in text, f"{place} has a secret in it, that of {userid!r} or one beside it", SECRETS)
 
 

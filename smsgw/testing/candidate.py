@@ -25,6 +25,8 @@ Found = TypeVar("Found")
 class Behind:
     """Stands behind the plugin under test: knows nobody, notes who gets that far, and tells who was let in."""
 
+    schemes = ()  # a 401 is for the plugin under test to word
+
     def __init__(self) -> None:
         self.asked: list[Credentials] = []
 

@@ -1,0 +1,1 @@
+"""Plugins for smsgw; one module each."""

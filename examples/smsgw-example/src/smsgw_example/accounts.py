@@ -1,0 +1,126 @@
+"""``accounts``: users and passwords that a service of the organisation's own knows, asked through HTTP.
+
+The service takes ``POST`` with ``{"userid": …, "password": …}`` and answers 200 with ``{"userid": …, "groups": […]}``,
+the userid as it spells it; 401 for a wrong password; 404 for a user that it has not got. Anything else means that it is
+out of service. What was verified is remembered for a while, so that a program that sends a thousand messages does not
+ask a thousand times.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import secrets
+import ssl
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
+
+import colander
+from pyramid.security import Denied
+from smsgw.hookspecs import hookimpl
+from smsgw.model import ConfigurationError, Credentials, Identity, Unavailable
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+LONGEST = 1000  # characters of a userid, or of a password, that the service is asked about
+ANSWER = 64 * 1024  # bytes
+REMEMBERED = 1000  # verified passwords
+
+
+class Accounts:
+    """An authentication backend."""
+
+    class Settings(colander.MappingSchema):
+        url = colander.SchemaNode(colander.String(), description="where the service answers, https://HOST/PATH")
+        timeout = colander.SchemaNode(
+            colander.Float(),
+            missing=5.0,
+            validator=colander.Range(0.1, 60),
+            description="seconds that the service may be silent",
+        )
+        cache_seconds = colander.SchemaNode(
+            colander.Integer(),
+            missing=60,
+            validator=colander.Range(0, 86400),
+            description="seconds for which a verified password is not asked about again; 0: ask every time",
+        )
+
+    def __init__(self, url: str, timeout: float, cache_seconds: int) -> None:
+        self._url = urlsplit(url)
+        if self._url.scheme not in ("http", "https") or not self._url.hostname:
+            raise ConfigurationError("smsgw.accounts.url should be a URL such as https://accounts.example.org/login")
+        if self._url.scheme == "http" and self._url.hostname not in LOOPBACK:
+            raise ConfigurationError("smsgw.accounts.url should begin with https://, since passwords go there")
+        self._timeout = timeout
+        self._verified = _Cache(cache_seconds)
+
+    @hookimpl
+    def authenticate(self, credentials: Credentials) -> Identity | Denied | None:
+        if credentials.scheme != "Basic":
+            return None
+        userid, password = credentials.userid, credentials.secret
+        if not _can_be_asked(userid) or not _can_be_asked(password):
+            return None
+        if known := self._verified.find(userid, password):
+            return known
+        try:
+            status, answer = _ask(self._url, self._timeout, {"userid": userid, "password": password})
+            if status == 200:
+                identity = Identity(answer["userid"], frozenset(map(str, answer["groups"])))
+                self._verified.keep(userid, password, identity)
+                return identity
+        except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError) as error:
+            # Not "from error", should a message of it have the request in it.
+            raise Unavailable(f"The accounts are out of service ({type(error).__name__})") from None
+        if status == 401:
+            return Denied("wrong password")
+        if status == 404:
+            return None
+        raise Unavailable(f"The accounts are out of service (status {status})")
+
+
+def _can_be_asked(word: str) -> bool:
+    """The service knows nobody by an empty name, or with a control character or half of a surrogate pair in it."""
+    return 0 < len(word) <= LONGEST and word.isprintable()
+
+
+def _ask(url: SplitResult, timeout: float, question: dict[str, str]) -> tuple[int, Any]:
+    """Status, and the JSON of a 200; on a connection of its own, without proxies, and following nobody elsewhere."""
+    connection: http.client.HTTPConnection
+    if url.scheme == "https":
+        context = ssl.create_default_context()
+        connection = http.client.HTTPSConnection(url.hostname or "", url.port, timeout=timeout, context=context)
+    else:
+        connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=timeout)
+    try:
+        connection.request("POST", url.path or "/", json.dumps(question), {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        return response.status, json.loads(response.read(ANSWER)) if response.status == 200 else None
+    finally:
+        connection.close()
+
+
+@dataclass
+class _Cache:
+    """Verified passwords by a keyed digest, which is worth nothing outside of this process; shared by all threads."""
+
+    seconds: int
+    _key: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
+    _kept: dict[bytes, tuple[float, Identity]] = field(default_factory=dict, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def find(self, userid: str, password: str) -> Identity | None:
+        until, identity = self._kept.get(self._digest(userid, password), (0.0, None))
+        return identity if time.monotonic() < until else None
+
+    def keep(self, userid: str, password: str, identity: Identity) -> None:
+        with self._lock:
+            if len(self._kept) >= REMEMBERED:
+                del self._kept[next(iter(self._kept))]  # the oldest
+            self._kept[self._digest(userid, password)] = time.monotonic() + self.seconds, identity
+
+    def _digest(self, userid: str, password: str) -> bytes:
+        return hashlib.blake2b(f"{userid}\0{password}".encode(), key=self._key).digest()
