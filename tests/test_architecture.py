@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,19 @@ def test_imports_point_one_way(module: str, path: Path) -> None:
     allowed = MAY_IMPORT[package_of(module)]
     strays = {name for name in ours - {module} if name not in allowed and package_of(name) not in allowed - {"smsgw"}}
     assert not strays
+
+
+@pytest.mark.parametrize("module", sorted(PUBLIC | {"smsgw.testing"}))
+def test_what_is_public_says_so(module: str) -> None:
+    path = dict(modules())[module]
+    documented = (ROOT / "docs" / "plugins.md").read_text().partition("## What is public\n")[2]
+    assert "Public" in (ast.get_docstring(ast.parse(path.read_text())) or "")
+    assert f"`{module}`" in documented
+
+
+def test_what_plugins_md_calls_public_is_all() -> None:
+    documented = (ROOT / "docs" / "plugins.md").read_text().partition("## What is public\n")[2]
+    assert set(re.findall(r"`(smsgw\.[a-z.]+)`", documented)) == PUBLIC | {"smsgw.testing"}
 
 
 def test_the_spool_knows_no_http() -> None:
