@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import colander
@@ -44,7 +45,7 @@ def settings_of(block: str) -> dict[str, str]:
 
 @pytest.mark.skipif(slapd.missing() is not None, reason=f"{slapd.missing()} is not installed")
 def test_from_an_empty_directory_server_to_a_message(tmp_path: Path, make_gateway: MakeGateway) -> None:
-    install, fill, try_out, password, curl = blocks("sh")[:5]
+    install, fill, try_out, password, login, curl = blocks("sh")
     assert install == "apt install slapd ldap-utils\ndpkg-reconfigure slapd\n"
     (tmp_path / "directory.ldif").write_text(blocks("ldif")[0])
     with Slapd(tmp_path, base=slapd.EMPTY, others="read") as server:
@@ -57,6 +58,13 @@ def test_from_an_empty_directory_server_to_a_message(tmp_path: Path, make_gatewa
         assert file.stat().st_mode & 0o777 == 0o640
         places = {"smsgw.ldap.url": server.url, "smsgw.ldap.service_password_file": str(file)}
         gateway = make_gateway({"smsgw.htpasswd.path": None} | settings_of(blocks("ini")[0]) | places)
+        ini = tmp_path / "production.ini"
+        lines = "".join(f"{key} = {value}\n" for key, value in gateway.settings.items())
+        ini.write_text(f"[app:main]\nuse = egg:smsgw\n{lines}")
+        words = shlex.split(login.partition(" -- /opt/smsgw/bin/")[2].replace("/etc/smsgw/production.ini", str(ini)))
+        command = [Path(sys.executable).with_name(words[0]), *words[1:]]
+        told = subprocess.run(command, input="Pass\n", capture_output=True, text=True, check=False)
+        assert "The user gets in, as lvv." in told.stdout
         send(gateway, "LVV", "Pass")
         send(gateway, "lvv", "wrong", status=401)
         send(gateway, "cn=smsgw", "S3rvice", status=401)

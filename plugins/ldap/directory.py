@@ -18,7 +18,7 @@ from .link import Link
 from .wire import Address, Broken
 
 AVOIDED = 10.0  # seconds for which a server is left alone after a failure that took long
-LONG = 0.1  # seconds; a server that fails sooner, as one that is not running does, is asked by every request
+LONG = 0.3  # seconds; a server that fails sooner, as one that is not running does, is asked by every request
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

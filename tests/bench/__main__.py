@@ -182,6 +182,17 @@ def provided(folder: Path, scale: Scale) -> Result:
         return _as_users(server, scale, what, authorization, 1.0)
 
 
+def ldap(folder: Path, scale: Scale) -> Result:
+    with (
+        servers.ldap(_made(folder / "ldap")) as ours,
+        servers.smsgw(_made(folder / "htpasswd")) as theirs,
+    ):
+        _warm_up(ours, theirs)
+        rates = in_turn(scale.rounds, lambda: ours.rate(scale.seconds), lambda: theirs.rate(scale.seconds))
+    what = "Single sends of a user of a directory, second request on; of one with htpasswd"
+    return at_least(what, *rates, "/s", 0.9, 1.0)
+
+
 def _as_users(server: servers.Server, scale: Scale, what: str, ours: str, aim: float) -> Result:
     """Sends with that ``Authorization`` against those with a {SHA} password."""
     for authorization in (ours, servers.SHA):
@@ -224,6 +235,7 @@ ROWS: dict[str, Callable[[Path, Scale], Result]] = {
     "bcrypt": hashed,
     "token": token,
     "jwt": provided,
+    "ldap": ldap,
     "memory": memory,
     "list": listing,
 }

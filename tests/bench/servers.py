@@ -184,6 +184,19 @@ def smsgw(folder: Path, *, fsync: bool = False, plugins: str = PLUGINS, settings
 
 
 @contextlib.contextmanager
+def ldap(folder: Path) -> Iterator[Server]:
+    """smsgw with the same users in a directory, which a slapd of its own serves."""
+    sys.path.append(str(HERE.parent))
+    from slapd import Slapd, person
+
+    with Slapd(folder, person("sha", PASSWORD)) as directory:
+        settings = "".join(f"{key} = {value}\n" for key, value in directory.by_search.items())
+        plugins = f"{PLUGINS.replace('htpasswd', 'ldap')} htpasswd"  # which is not asked
+        with smsgw(folder, plugins=plugins, settings=settings) as server:
+            yield server
+
+
+@contextlib.contextmanager
 def gunicorn(folder: Path, processes: int) -> Iterator[Server]:
     """The same under gunicorn."""
     ini = folder / INI
