@@ -106,5 +106,6 @@ def test_every_setting_stands_there_with_its_default() -> None:
         if default is not None and default is not colander.required:
             assert rows[name] == f"`{str(default).lower().removesuffix('.0')}`", name
     assert rows["group_filter"] == f"`{FILTER}`".replace("|", "¦")
-    assert f"left alone for {AVOIDED:.0f} seconds" in DOCUMENT
-    assert f"at most {REMEMBERED:,} passwords" in DOCUMENT
+    prose = " ".join(DOCUMENT.split())
+    assert f"left alone for {AVOIDED:.0f} seconds" in prose
+    assert f"at most {REMEMBERED:,} passwords" in prose

@@ -211,6 +211,21 @@ def test_one_that_trickles(every: float) -> None:
             ask(plugin, "lvv")
 
 
+@pytest.mark.parametrize("answer", [b"", b"\x16\x03\x03\x40\x00"])
+def test_one_that_is_silent_or_trickles_under_tls(answer: bytes) -> None:
+    def trickle(connection: socket.socket) -> None:
+        connection.sendall(answer)
+        while True:
+            connection.sendall(b"x" if answer else b"")
+            time.sleep(0.1)
+
+    with Listener(trickle) as listener:
+        url = listener.url.replace("ldap:", "ldaps:")
+        plugin = make({}, url=url, user_dn=f"uid={{userid}},{PEOPLE}", timeout=str(TIMEOUT))
+        with within(TIMEOUT), pytest.raises(Unavailable):
+            ask(plugin, "lvv")
+
+
 def test_under_load_while_it_restarts(server: Slapd, base_settings: dict[str, str], tmp_path: Path) -> None:
     """Nobody gets in with a wrong password, everybody does with the right one as soon as it is back."""
     changes = gateway_settings(server.by_search, cache_seconds="0", timeout="2")
