@@ -41,7 +41,7 @@ class _Answer:
 @click.option("--address", default="127.0.0.1", show_default=True, metavar="IP", help="Where the client would be.")
 @click.option("--to", "numbers", multiple=True, metavar="NUMBER", help="Whether the user may send there.")
 def login(installation: Installation, user: str | None, bearer: bool, address: str, numbers: tuple[str, ...]) -> None:
-    """Ask the plugins of INI who USER is, and what that user may do.
+    """Ask the plugins of INI who USER is, and what USER may do.
 
     The password is asked for, or read from stdin where that is no terminal. No gateway need run, and a wrong password
     does not count as a guess. The exit status is 0 when the user gets in and may send to each number, otherwise 1.

@@ -38,7 +38,7 @@ def _complete(context: click.Context, parameter: click.Parameter, incomplete: st
 @click.command("plugins")
 @click.argument("name", required=False, shell_complete=_complete)
 def show_plugins(name: str | None) -> None:
-    """Show which plugins are installed, or what there is to know of NAME.
+    """Tell which plugins are installed, or all about NAME.
 
     NAME is a plugin, or "core" for the settings that are no plugin's. The exit status is 1 where a plugin that is named
     cannot be loaded, or there is none of that name.

@@ -13,14 +13,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from smsgw.cli.check.finding import Level
 from smsgw.cli.check.smsd import Daemon
+from smsgw.settings import CoreSchema
 from tests.cli.conftest import Ended, Ini, as_user, executable, smsgw
 from tests.conftest import eventually, make_spool
-from tests.server import Server, free_port
+from tests.server import LOGGING, Server, free_port
 from tests.smsd.server import Smsd
+from tests.test_documentation import PRODUCTION, production
 from tests.tmpfs import Tmpfs
+
+__all__ = ["production"]
 
 Install = Callable[..., None]
 
@@ -535,6 +541,84 @@ def test_a_port_that_something_else_has(ini: Ini) -> None:
 def test_an_address_of_another_machine(ini: Ini) -> None:
     told = check(ini({}, {"listen": "192.0.2.1:5000"}))
     assert any("nobody can listen on 192.0.2.1:5000" in line for line in lines(told, "error"))
+
+
+def test_a_port_that_only_root_may_have(ini: Ini) -> None:
+    """In a network of its own, where that begins at 1024."""
+    path = ini({}, {"listen": "0.0.0.0:80"})
+    told = executable("check", path, enter=["unshare", "--net", *as_user("nobody")])
+    assert any("server: only root may listen on 0.0.0.0:80" in line for line in lines(told, "error")), (
+        told.out + told.err
+    )
+
+
+def test_logging_that_would_not_start(ini: Ini) -> None:
+    path = ini()
+    text = path.read_text() + LOGGING
+    path.write_text(text)
+    assert check(path).status == 0
+    path.write_text(text.replace("keys = console", "keys = console, file"))
+    told = check(path)
+    assert lines(told, "stops") == ["server: [handlers] names 'file', and there is no section [handler_file]. Add it."]
+    path.write_text(text.replace("[logger_root]", "[logger_rot]"))
+    assert len(lines(check(path), "stops")) == 2
+
+
+@settings(max_examples=60)
+@given(
+    st.dictionaries(
+        st.sampled_from(
+            [*(f"smsgw.{node.name}" for node in CoreSchema().children), "smsgw.htpasswd.path", "pyramid.x"]
+        ),
+        st.text(st.characters(codec="utf-8"), max_size=20)
+        | st.sampled_from(["/", "0", "/dev/null", "/proc/self", "%"]),
+        max_size=3,
+    ),
+    st.dictionaries(
+        st.sampled_from(["listen", "threads", "host", "port", "trusted_proxy", "unix_socket", "sockets"]),
+        st.sampled_from(["", "0", "x", "127.0.0.1:0", "[::1]:0", "/tmp/none", "*", "a:b:c", "\x1b"]),
+        max_size=2,
+    ),
+)
+def test_whatever_stands_in_the_ini_file(ini: Ini, app: dict[str, str], server: dict[str, str | None]) -> None:
+    told = check(ini(app, server | {"listen": server.get("listen", "127.0.0.1:0")}))
+    assert "a bug" not in told.out
+    assert told.status in range(4)
+    assert all(character.isprintable() or character == "\n" for character in told.out + told.err)
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                *("devices = GSM1, X*1-3", "pidfile = /proc", "pidfile = /dev/null", "stats = /dev/null"),
+                *("user = nobody", "user = \x1b", "sent = relative", "checked =", "outgoing =", "[queues]"),
+                *("A = /nonexistent", "[GSM1]", "device = \x1b[2J", "queues = A, modemname", "[providers", "="),
+                *("trust_outgoing", "report = /proc/1"),
+            ]
+        ),
+        max_size=12,
+    )
+)
+def test_whatever_stands_in_smsd_s_file(ini: Ini, tmp_path: Path, spool: Path, lines_of_conf: list[str]) -> None:
+    conf = tmp_path / "smsd.conf"
+    conf.write_text("\n".join([f"outgoing = {spool}/outgoing", f"checked = {spool}/checked", *lines_of_conf]))
+    told = check(ini({"smsgw.spool": None, "smsgw.smsd_conf": str(conf)}))
+    assert "a bug" not in told.out
+    assert told.status in range(4)
+    assert all(character.isprintable() or character == "\n" for character in told.out + told.err)
+
+
+def test_production_ini(production: Callable[[str], Path]) -> None:
+    """As an operator copies it, there is nothing wrong with it but that there is no smsd."""
+    path = production(PRODUCTION + "\n# /var/spool/sms file_group = smsd")
+    told = check(path)
+    assert {line.partition(":")[0] for level in ("warning", "error", "stops") for line in lines(told, level)} <= {
+        "smsd",
+        "spool",
+    } | {"settings" if "htpasswd" in told.out else "spool"}
+    assert not lines(told, "stops")
 
 
 def test_without_a_server(ini: Ini) -> None:

@@ -55,10 +55,11 @@ class _Check(click.Command):
 @click.option("--verbose", "-v", is_flag=True, help="Also tell what is in order.")
 @click.option("--json", "as_json", is_flag=True, help="Tell everything as JSON.")
 def check(ini: Path, verbose: bool, as_json: bool) -> None:
-    """Look at the gateway of INI, its plugins, its spool and smsd, and tell what to do.
+    """Tell what is wrong with the gateway of INI, and what to do.
 
-    Nothing is sent, and nothing is changed. It is run as the gateway's own user. The exit status is that of Nagios
-    plugins: 0 when all is well, 1 with warnings, 2 with errors, 3 when the gateway would not start.
+    Looks at its settings, plugins, spool, smsd, database and server. Nothing is sent, and nothing is changed. It is run
+    as the gateway's own user. The exit status is that of Nagios plugins: 0 when all is well, 1 with warnings, 2 with
+    errors, 3 when the gateway would not start.
     """
     findings = list(look(ini))
     worst = max(finding.level for finding in findings)
@@ -88,6 +89,8 @@ def look(ini: Path) -> Findings:
             yield TOPIC.error(
                 f"{of_one_matter.__name__} could not look: {one_line(error)}", "Run it as the gateway's user."
             )
+        except Exception as error:  # for monitoring a traceback would be a mere warning
+            yield TOPIC.stops(f"{of_one_matter.__name__} failed, which is a bug of smsgw: {one_line(error)}")
     yield from server.check_server(ini, installation)
 
 

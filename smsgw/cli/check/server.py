@@ -22,7 +22,8 @@ TIMEOUT = 5.0  # seconds
 
 
 def check_server(ini: Path, installation: Installation | None) -> Findings:
-    """What pserve would serve; gunicorn reads nothing of it."""
+    """What pserve would serve, of which gunicorn reads the logging alone."""
+    yield from _check_logging(ini)
     from paste.deploy.loadwsgi import SERVER as KIND
     from paste.deploy.loadwsgi import loadcontext
 
@@ -53,6 +54,24 @@ def check_server(ini: Path, installation: Installation | None) -> Findings:
         return
     for family, _, _, address in adjustments.listen:
         yield from _check_port(family, address)
+
+
+def _check_logging(ini: Path) -> Findings:
+    """Whether all that ``[loggers]`` and its like name is there (logging.config, "Configuration file format")."""
+    parser = configparser.RawConfigParser()
+    try:
+        parser.read_string(ini.read_text("utf-8"))
+    except (configparser.Error, OSError, ValueError):
+        return  # which the settings tell
+    if not parser.has_section("loggers"):
+        return
+    for kind in ("logger", "handler", "formatter"):
+        keys = parser.get(f"{kind}s", "keys", fallback="")
+        for key in filter(None, map(str.strip, keys.split(","))):
+            if not parser.has_section(f"{kind}_{key}"):
+                yield SERVER.stops(f"[{kind}s] names {key!r}, and there is no section [{kind}_{key}]", "Add it.")
+    if not parser.has_section("logger_root") or not parser.has_section("handlers"):
+        yield SERVER.stops("[loggers] needs [logger_root] and [handlers]", "Copy those sections from production.ini.")
 
 
 def _check_beside(installation: Installation, found: Mapping[str, str], adjustments: Any) -> Findings:

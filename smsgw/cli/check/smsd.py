@@ -186,8 +186,9 @@ def _of_user(user: pwd.struct_passwd) -> Daemon:
 
 
 def _candidates(pidfile: Path) -> Iterator[int]:
+    """What the pid file says, or nothing; smsd writes it with blanks around the number."""
     with contextlib.suppress(OSError, ValueError):
-        yield int(pidfile.read_text().split()[0])
+        yield int(pidfile.read_text())
 
 
 def _is_yes(value: str) -> bool:
