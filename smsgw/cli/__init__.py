@@ -11,16 +11,11 @@ from typing import Any
 
 import click
 
-from smsgw import plugins
-from smsgw.cli import output
+from smsgw.cli import check, login, output, plugins, preview, send
 from smsgw.cli.arguments import installation
-from smsgw.cli.check import check
 from smsgw.cli.installation import Installation, Wrong, told
-from smsgw.cli.login import login
-from smsgw.cli.plugins import show_plugins
-from smsgw.cli.preview import preview
-from smsgw.cli.send import send
 from smsgw.model import ConfigurationError, Unavailable
+from smsgw.plugins import GROUP, find
 
 __all__ = ["Installation", "Wrong", "installation", "main", "told"]
 
@@ -29,7 +24,7 @@ class Commands(click.Group):
     """The core's commands, then those of installed plugins, each loaded when it is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        offers = {offer.name for offer in entry_points(group=plugins.GROUP)}
+        offers = {offer.name for offer in entry_points(group=GROUP)}
         return [*super().list_commands(ctx), *sorted(name for name in offers if self._of_plugin(name))]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -45,7 +40,7 @@ class Commands(click.Group):
 
     def _of_plugin(self, name: str) -> click.Command | None:
         try:
-            found = getattr(plugins.find(name), "commands", None)
+            found = getattr(find(name), "commands", None)
         except ConfigurationError:
             return None
         return found if isinstance(found, click.Command) else None
@@ -58,5 +53,5 @@ def main() -> None:
     output.prepare()
 
 
-for command in (check, login, show_plugins, preview, send):
+for command in (check.check, login.login, plugins.show_plugins, preview.preview, send.send):
     main.add_command(command)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -34,11 +35,25 @@ class _Answer:
     ends: str = ""
 
 
+def _address(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    try:
+        return str(ipaddress.ip_address(value))
+    except ValueError as error:
+        raise click.BadParameter(str(error), context, parameter) from None
+
+
 @click.command()
 @named_installation
 @click.argument("user", required=False)
 @click.option("--bearer", is_flag=True, help="Ask for a token instead of a user's password.")
-@click.option("--address", default="127.0.0.1", show_default=True, metavar="IP", help="Where the client would be.")
+@click.option(
+    "--address",
+    default="127.0.0.1",
+    show_default=True,
+    metavar="IP",
+    callback=_address,
+    help="Where the client would be.",
+)
 @click.option("--to", "numbers", multiple=True, metavar="NUMBER", help="Whether the user may send there.")
 def login(installation: Installation, user: str | None, bearer: bool, address: str, numbers: tuple[str, ...]) -> None:
     """Ask the plugins of INI who USER is, and what USER may do.

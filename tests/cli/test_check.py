@@ -21,6 +21,7 @@ from smsgw.cli.check.smsd import Daemon
 from smsgw.settings import CoreSchema
 from tests.cli.conftest import Ended, Ini, as_user, executable, smsgw
 from tests.conftest import eventually, make_spool
+from tests.postgresql import Postgresql
 from tests.server import LOGGING, Server, free_port
 from tests.smsd.server import Smsd
 from tests.test_documentation import PRODUCTION, production
@@ -178,6 +179,13 @@ def test_passwords_over_plain_ldap(ini: Ini) -> None:
     assert not lines(check(ini({"smsgw.ldap.url": "ldaps://directory.example.org"})), "warning")
 
 
+def test_what_is_insecure_by_name(ini: Ini) -> None:
+    told = check(ini({"smsgw.ldap.insecure_accept_any_certificate": "yes"}))
+    assert any("insecure_accept_any_certificate is on" in line for line in lines(told, "warning"))
+    told = check(ini({"smsgw.ldap.insecure_accept_any_certificate": "no"}))
+    assert not lines(told, "warning")
+
+
 def test_a_plugin_without_hooks(ini: Ini, distribution: Install) -> None:
     distribution("acme", "class Idle:\n    def transform(me, text): return text\n", idle="Idle")
     told = check(ini({"smsgw.plugins": "htpasswd allow idle"}))
@@ -248,6 +256,17 @@ def test_what_is_in_the_way(ini: Ini, spool: Path) -> None:
     (spool / "outgoing" / ".smsgw-check").mkdir()
     (line,) = lines(check(ini()), "error")
     assert "cannot make a file in" in line
+
+
+def test_what_others_linked_there_is_not_written_to(ini: Ini, spool: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.write_text("a" * 1000)
+    trap = spool / "outgoing" / ".smsgw-check"
+    for link in (trap.hardlink_to, trap.symlink_to):
+        link(mine)
+        assert check(ini()).status == 0
+        assert mine.read_text() == "a" * 1000
+        assert not os.path.lexists(trap)
 
 
 def test_messages_that_wait(ini: Ini, spool: Path) -> None:
@@ -340,6 +359,17 @@ def test_a_real_smsd(tmp_path: Path, ini: Ini) -> None:
         assert line.startswith(f"smsd: smsd does not run: {folder}/smsd.pid names no process of it.")
 
 
+def test_the_system_s_smsd_is_found_by_its_spool(tmp_path: Path, ini: Ini, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the ini file has ``smsgw.spool``, and not smsd's own file."""
+    (tmp_path / "smsd").mkdir()
+    smsd = Smsd(tmp_path / "smsd")
+    smsd.modem.unplug()
+    monkeypatch.setattr("smsgw.cli.check.smsd.CONF", smsd.conf)
+    assert check(ini()).status == 0
+    told = check(ini({"smsgw.spool": str(smsd.spool)}))
+    assert any("smsd does not run" in line for line in lines(told, "error"))
+
+
 def test_a_pid_of_somebody_else(tmp_path: Path, ini: Ini) -> None:
     folder = tmp_path / "smsd"
     folder.mkdir()
@@ -408,10 +438,11 @@ def test_files_that_smsd_cannot_read(tmp_path: Path, ini: Ini) -> None:
     assert stuck.startswith(f"spool: smsd runs as nobody, who cannot take files out of {outgoing}.")
     outgoing.chmod(0o777)
     assert errors("0664") == []
-    (outgoing / "a\x1b[31mb").write_text("To: 112\n\nHi")
-    (outgoing / "a\x1b[31mb").chmod(0o600)
+    (outgoing / "a\x1b[31m;b").write_text("To: 112\n\nHi")
+    (outgoing / "a\x1b[31m;b").chmod(0o600)
     (line,) = errors("0664")
-    assert line.startswith(rf"spool: smsd cannot read {outgoing}/a\x1b[31mb, and all messages after it wait.")
+    assert line.startswith(rf"spool: smsd cannot read {outgoing}/a\x1b[31m;b, and all messages after it wait.")
+    assert line.endswith(rf" && chmod 660 '{outgoing}/a\x1b[31m;b'")
 
 
 @pytest.mark.parametrize(
@@ -483,6 +514,20 @@ def test_the_store(ini: Ini, distribution: Install, tmp_path: Path) -> None:
     assert line.startswith("store: the database of smsgw.store is out of service: ")
     assert "Gehe!m" not in told.out
     assert look("mysql://localhost/smsgw").status == 3
+
+
+def test_a_store_of_several_machines(ini: Ini, distribution: Install, postgresql: Postgresql) -> None:
+    distribution("acme", STORING, keep="Keep")
+    url = postgresql.create()
+    path = ini({"smsgw.plugins": "htpasswd allow keep", "smsgw.store": url})
+    path.chmod(0o600)
+    told = check(path, "-v")
+    assert told.status == 0, told.out
+    assert "store: the database of smsgw.store can be opened and written to." in lines(told, "ok")
+    name = url.split("/")[3].partition("?")[0]
+    postgresql.sql(url, f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    (line,) = lines(check(path), "error")
+    assert line.startswith("store: the database of smsgw.store can be read only.")
 
 
 def test_a_store_of_another_user(ini: Ini, distribution: Install, spool: Path) -> None:

@@ -159,6 +159,7 @@ def test_a_token(chain: Callable[..., Ended]) -> None:
         (("",), "no client can show"),
         (("a:b",), "no client can show"),
         (("a\x1bb",), "no client can show"),
+        (("lvv", "--address", "localhost"), "'localhost' does not appear to be an IPv4 or IPv6 address"),
         (("lvv", "--to", "nobody"), "--to: not a phone number"),
     ],
 )

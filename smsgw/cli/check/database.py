@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from smsgw.cli.check.finding import Findings, Topic
 from smsgw.cli.installation import Installation, Wrong, one_line, owner_of, user_name
 from smsgw.model import Unavailable
+
+if TYPE_CHECKING:
+    from smsgw.store import Store
 
 STORE = Topic("store")
 
@@ -46,10 +50,16 @@ def check_store(installation: Installation) -> Findings:
                 f"{path} was not opened, since that would leave files of {user_name(os.geteuid())} beside it"
             )
             return
-    store = Store(url)
+    yield from _check_database(Store(url))
+
+
+def _check_database(store: Store) -> Findings:
     try:
-        with store.begin() as connection:
+        with store.begin() as connection:  # which SQLite refuses for a file that cannot be written to
             connection.exec_driver_sql("SELECT 1")
+            is_open = connection.dialect.name == "sqlite" or (
+                connection.exec_driver_sql("SHOW transaction_read_only").scalar() == "off"
+            )
     except Unavailable as error:
         cause = getattr(error.__cause__, "orig", None) or error.__cause__ or error
         yield STORE.error(
@@ -57,6 +67,9 @@ def check_store(installation: Installation) -> Findings:
             "See whether it runs, and whether the gateway's user may use it.",
         )
     else:
-        yield STORE.ok("the database of smsgw.store can be opened and written to")
+        if is_open:
+            yield STORE.ok("the database of smsgw.store can be opened and written to")
+        else:
+            yield STORE.error("the database of smsgw.store can be read only", "Name the one that can be written to.")
     finally:
         store.close()

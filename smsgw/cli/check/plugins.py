@@ -15,9 +15,11 @@ from smsgw.cli.check.finding import Findings, Topic
 from smsgw.cli.installation import Installation, Wrong, one_line
 from smsgw.model import Identity, TextRefused
 from smsgw.plugins import ask, hooks_of, implementations
+from smsgw.settings import Boolean
 from smsgw.text import foreign
 
 PLUGINS, SETTINGS = Topic("plugins"), Topic("settings")
+PRIVATE = ("htpasswd.path", "password_file", "secret_file")  # how settings end that name files of secrets
 WORD = "abc"  # a text that every transform lets pass
 
 # Pairs of shipped plugins that should stand the other way round, and why.
@@ -121,13 +123,16 @@ def check_settings(installation: Installation) -> Findings:
             yield SETTINGS.error(
                 f"smsgw.trusted_proxies has {network}, and any client can claim any address", "Name the proxy's own."
             )
-    urls = [key for key, value in raw.items() if key.startswith("smsgw.ldap.") and "ldap://" in str(value)]
-    if urls and str(raw.get("smsgw.ldap.starttls", "")).lower() not in ("true", "yes", "on", "1"):
+    urls = [key for key, value in raw.items() if key.startswith("smsgw.ldap.") and "ldap://" in value]
+    if urls and not _is_on(raw.get("smsgw.ldap.starttls", "")):
         yield SETTINGS.warning(
             f"{urls[0]} has ldap://, over which passwords go readable by all on the way",
             "Use ldaps://, or set smsgw.ldap.starttls = true.",
         )
-    if "pyramid_debugtoolbar" in str(raw.get("pyramid.includes", "")):
+    for key, value in raw.items():
+        if ".insecure_" in key and _is_on(value):
+            yield SETTINGS.warning(f"{key} is on, and what it says is given up", "Take it out.")
+    if "pyramid_debugtoolbar" in raw.get("pyramid.includes", ""):
         yield SETTINGS.error(
             "pyramid.includes has pyramid_debugtoolbar, which runs code for whoever asks", "Take it out."
         )
@@ -140,16 +145,19 @@ def _check_files(installation: Installation) -> Findings:
     mode = ini.stat().st_mode
     if mode & stat.S_IWOTH:
         yield SETTINGS.error(f"everybody can change {ini}", f"chmod o-w {ini}")
-    if mode & stat.S_IROTH and any(_is_secret(key, str(value)) for key, value in raw.items()):
+    if mode & stat.S_IROTH and any(_is_secret(key, value) for key, value in raw.items()):
         yield SETTINGS.warning(f"everybody can read {ini}, and a password stands in it", f"chmod o-r {ini}")
-    htpasswd = raw.get("smsgw.htpasswd.path")
-    if htpasswd:
-        with contextlib.suppress(OSError):  # which the plugin has told
-            mode = Path(htpasswd).stat().st_mode
+    for path in [Path(value) for key, value in raw.items() if key.endswith(PRIVATE)]:
+        with contextlib.suppress(OSError, ValueError):  # which the plugin tells
+            mode = path.stat().st_mode
             if mode & stat.S_IWOTH:
-                yield SETTINGS.error(f"everybody can change {htpasswd}", f"chmod o-w {htpasswd}")
+                yield SETTINGS.error(f"everybody can change {path}", f"chmod o-w {path}")
             if mode & stat.S_IROTH:
-                yield SETTINGS.warning(f"everybody can read {htpasswd}", f"chmod o-r {htpasswd}")
+                yield SETTINGS.warning(f"everybody can read {path}", f"chmod o-r {path}")
+
+
+def _is_on(value: str) -> bool:
+    return value.lower() in Boolean().true_choices
 
 
 def _is_secret(key: str, value: str) -> bool:

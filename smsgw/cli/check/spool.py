@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import grp
 import os
+import shlex
 import stat
 import time
 from collections.abc import Iterator
@@ -85,7 +86,8 @@ def _check_outgoing(layout: Layout) -> Findings:
         )
     path = outgoing / NAME
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        path.unlink(missing_ok=True)  # of one that was killed, or what others linked there
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             os.write(fd, bytes(512))
         finally:
@@ -142,9 +144,10 @@ def _check_readable(installation: Installation, daemon: Daemon) -> Findings:
         )
     for path, status in _waiting(layout):
         if not daemon.may_read(status.st_uid, status.st_gid, status.st_mode):
+            name = shlex.quote(str(path))  # which anybody who can write there chose
             yield SPOOL.error(
                 f"smsd cannot read {path}, and all messages after it wait",
-                f"Take it away, or let smsd read it: chgrp {_group_name(found.st_gid)} {path} && chmod 660 {path}",
+                f"Take it away, or let smsd read it: chgrp {_group_name(found.st_gid)} {name} && chmod 660 {name}",
             )
             return
 
