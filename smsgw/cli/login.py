@@ -21,6 +21,8 @@ from smsgw.numbers import NumberPlan
 from smsgw.plugins import ask, implementations
 from smsgw.security import NOBODY, Improper, decide, proper
 
+HIDDEN = "(the secret)"
+SECRET = 6  # characters: fewer are in any sentence
 TEXT = "Hi, Jack!"  # of the message that policies are asked about
 
 
@@ -93,6 +95,8 @@ def _walk(backends: Sequence[pluggy.HookImpl], credentials: Credentials) -> Iter
 
 def _ask(backend: pluggy.HookImpl, credentials: Credentials, begin: float) -> _Answer:
     def said(words: str, ends: str = "", identity: Identity | None = None) -> _Answer:
+        if identity is None and len(credentials.secret) >= SECRET:
+            words = words.replace(credentials.secret, HIDDEN)  # which a plugin's own error may quote
         return _Answer(backend.plugin_name, words, time.perf_counter() - begin, identity, ends)
 
     try:

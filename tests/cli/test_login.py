@@ -38,6 +38,8 @@ class Chain:
                 raise HTTPForbidden("never")
             case "bug":
                 return 1 / 0
+            case "Gehe!m":
+                raise ValueError(f"{credentials.secret} is too short")
             case "odd":
                 return "lvv"
             case "bad":
@@ -86,6 +88,11 @@ def said(ended: Ended) -> dict[str, str]:
         ("503", "out of service: away", "Nobody else is asked, and the request ends with 503."),
         ("403", "403 Forbidden: never", "The request ends with 403."),
         ("bug", "a bug: division by zero", "The request ends with 500: that plugin has a bug."),
+        (
+            "Gehe!m",
+            "a bug: (the secret) is too short",
+            "The request ends with 500: that plugin has a bug.",
+        ),
         (
             "odd",
             "a bug: it should answer Identity, Denied or None, and not <class 'str'>",
