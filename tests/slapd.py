@@ -192,7 +192,7 @@ class Slapd:
 
     @property
     def log(self) -> str:
-        """One line for each connection and operation."""
+        """A line for each connection and each operation, written before it is answered; of its result, afterwards."""
         return (self._folder / "log").read_text(errors="replace")
 
     def count(self, operation: str) -> int:
@@ -245,6 +245,13 @@ class Slapd:
         self._process.terminate()
         self._process.wait(TIMEOUT)
         self._process = None
+
+    def limit(self, entries: int) -> None:
+        """Start it again so that it tells at most so many entries."""
+        self.stop()
+        limited = self._configuration.read_text().replace("database mdb", f"sizelimit {entries}\ndatabase mdb")
+        self._configuration.write_text(limited)
+        self.start()
 
     def pause(self) -> None:
         """Let it answer nothing more; the kernel goes on taking connections for it."""

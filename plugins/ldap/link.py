@@ -66,6 +66,8 @@ class Link:
     def bind(self, dn: str, secret: bytes) -> bool:
         """Whether that is the password of that entry (RFC 4513, 5.1.3); neither may be empty."""
         connection = self._connection
+        if connection.socket is not self._wire:  # ldap3 would open a new one, and encrypt nothing
+            raise Broken("it has closed the connection")
         connection.user, connection.password, connection.authentication = dn, secret, ldap3.SIMPLE
         try:
             connection.bind(read_server_info=False)
@@ -99,8 +101,11 @@ class Link:
             self._connection.search(
                 *(base, wanted, scope, ldap3.DEREF_NEVER), attributes=list(attributes), size_limit=at_most
             )
-            self._expect(*expected)
-            return [_entry(found) for found in self._connection.response if found["type"] == "searchResEntry"]
+            code = self._expect(*expected)
+            found = [_entry(each) for each in self._connection.response if each["type"] == "searchResEntry"]
+            if code == SIZE_LIMIT_EXCEEDED and len(found) < at_most:
+                raise Broken("it does not tell all entries")
+            return found
         except Exception as error:
             raise broken(error) from None
 

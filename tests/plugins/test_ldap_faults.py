@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
-import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -403,9 +402,9 @@ def test_what_was_verified_is_not_asked_for_again(server: Slapd, monkeypatch: py
     plugin = make(server.by_search, cache_seconds="60")
     now = time.monotonic()
     assert ask(plugin, "LVV") == Identity("lvv")
-    before = server.log.count("\n")
+    before = server.count("BIND dn"), server.count("SRCH base")
     assert ask(plugin, "LVV") == Identity("lvv")
-    assert server.log.count("\n") == before
+    assert (server.count("BIND dn"), server.count("SRCH base")) == before
     assert isinstance(ask(plugin, "LVV", "wrong"), Denied)
     server.kill()
     assert ask(plugin, "LVV") == Identity("lvv")
@@ -438,7 +437,7 @@ def test_nothing_is_remembered_of_a_no(server: Slapd) -> None:
 
 def test_the_service_account_s_password_can_change(server: Slapd, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the next connection; one that is refused is not tried again at once, so that the account is not locked."""
-    monkeypatch.setattr("smsgw_plugins.ldap.directory.AVOIDED", 0.5)
+    monkeypatch.setattr("smsgw_plugins.ldap.directory.AVOIDED", 60.0)
     plugin = make(server.by_search)
     assert ask(plugin, "lvv") == Identity("lvv")
     replace = "changetype: modify\nreplace: userPassword\nuserPassword: changed\n"
@@ -446,10 +445,15 @@ def test_the_service_account_s_password_can_change(server: Slapd, monkeypatch: p
     assert ask(plugin, "lvv") == Identity("lvv")
     server.stop()
     server.start()
+    before = server.log.count(f'BIND dn="{slapd.SERVICE_DN}" method')
     for _ in range(5):
         with pytest.raises(Unavailable):
             ask(plugin, "lvv")
-    assert server.log.count("err=49") == 1
+    assert server.log.count(f'BIND dn="{slapd.SERVICE_DN}" method') == before + 1
+    monkeypatch.setattr("smsgw_plugins.ldap.directory.AVOIDED", 0.1)
+    plugin = make(server.by_search)
+    with pytest.raises(Unavailable):
+        ask(plugin, "lvv")
     server.password_file.write_text("changed")
 
     def is_back() -> bool:
@@ -563,14 +567,14 @@ def test_nothing_of_a_secret_is_shown(
 
 
 def wrong_answers(plugin: object, count: int) -> tuple[float, float]:
-    """Medians of seconds for a wrong password of a user, and of nobody; in turn."""
+    """The least seconds for a wrong password of a user, and of nobody, in turn: without what else the machine does."""
     took: dict[str, list[float]] = {"lvv": [], "nobody": []}
     for number in range(count):
         for userid in ("lvv", "nobody") if number % 2 else ("nobody", "lvv"):
             begun = time.perf_counter()
             ask(plugin, userid, "wrong")  # type: ignore[arg-type]
             took[userid].append(time.perf_counter() - begun)
-    return statistics.median(took["lvv"]), statistics.median(took["nobody"])
+    return min(took["lvv"]), min(took["nobody"])
 
 
 def test_an_unknown_user_takes_as_long_as_a_wrong_password(server: Slapd) -> None:
