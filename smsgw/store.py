@@ -18,7 +18,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy
 from sqlalchemy import URL, Connection, Engine, MetaData, event
@@ -28,9 +28,11 @@ from sqlalchemy.sql.expression import ClauseElement
 
 from smsgw.model import ConfigurationError, Unavailable
 
-WAIT = 5  # seconds for a connection, and for other processes' transactions to end
-HASTE = 250  # milliseconds for the same, for one statement by itself
+WAIT = 5.0  # seconds for a connection, and for other processes' transactions to end
+HASTE = 0.25  # seconds for the same, for one statement by itself
+LOOK = 0.2  # seconds between two looks whether the file is the same still
 FILE = "store.sqlite3"  # in smsgw's own folder
+T = TypeVar("T")
 TABLES = 0x736D7367  # PostgreSQL's advisory lock under which tables are made
 
 
@@ -52,6 +54,7 @@ class Store:
         _watch_forks(self)
         self._dialect = self._session.engine.dialect
         self._errors: tuple[type[Exception], ...] = (DBAPIError, PoolTimeout, self._dialect.loaded_dbapi.Error)
+        self._violations: type[Exception] = self._dialect.loaded_dbapi.IntegrityError
 
     def keep(self, tables: MetaData) -> None:
         """Let those tables be there in every transaction."""
@@ -78,9 +81,12 @@ class Store:
             self._session.tables = 0
             raise _unavailable() from _cause(error)
 
-    def prepare(self, statement: ClauseElement) -> Statement:
-        """That statement, to be executed often."""
-        return Statement(self, statement.compile(dialect=self._dialect))
+    def prepare(self, statement: ClauseElement, *, wait: float = HASTE) -> Statement:
+        """That statement, to be executed often.
+
+        :param wait: seconds for other processes' transactions on SQLite to end, where it is executed by itself.
+        """
+        return Statement(self, statement.compile(dialect=self._dialect), wait)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
@@ -91,32 +97,33 @@ class Store:
         :raises Unavailable: the database is out of service.
         """
         with self._session.gate:
-            kept = self._begin_transaction()
-            kept.is_in_transaction = True
             try:
+                kept = self._persistently(self._begin, WAIT)
+                kept.is_in_transaction = True
                 try:
                     yield
                     kept.connection.commit()
+                except BaseException:
+                    kept.connection.rollback()
+                    raise
                 finally:
                     kept.is_in_transaction = False
+            except IntegrityError:
+                raise
             except self._errors as error:
                 self._drop()
                 raise _unavailable() from _cause(error)
-            except BaseException:
-                try:
-                    kept.connection.rollback()
-                except self._errors:
-                    self._drop()
-                raise
 
-    def execute(self, text: str, values: Any) -> list[tuple[Any, ...]]:
+    def execute(self, text: str, values: Any, wait: float) -> list[tuple[Any, ...]]:
         """The rows of one statement in the driver's own spelling, on this thread's own connection."""
         kept = self._session.connections.get(threading.get_ident())
-        if kept is None or not kept.is_in_transaction:
-            with self._session.gate:
-                return self._execute_alone(text, values)
         try:
-            return _rows(kept.connection, text, values)
+            if kept is not None and kept.is_in_transaction:
+                return _rows(kept.connection, text, values)
+            with self._session.gate:
+                return self._persistently(lambda kept: _rows(kept.connection, text, values), wait)
+        except self._violations as error:
+            raise IntegrityError(text, None, error) from error
         except self._errors as error:
             self._drop()
             raise _unavailable() from _cause(error)
@@ -138,38 +145,29 @@ class Store:
         else:
             self._session.gate.open()
 
-    def _execute_alone(self, text: str, values: Any) -> list[tuple[Any, ...]]:
-        """Once more on a new connection, where the one that was kept turns out to be broken."""
-        while True:
-            kept = None
-            try:
-                kept = self._connection()
-                rows = _rows(kept.connection, text, values)
-            except self._errors as error:
-                self._drop()
-                if kept is None or kept.is_new:
-                    raise _unavailable() from _cause(error)
-            else:
-                kept.is_new = False
-                return rows
+    def _begin(self, kept: _Kept) -> _Kept:
+        kept.connection.execute("BEGIN IMMEDIATE" if self._is_sqlite else "BEGIN ISOLATION LEVEL READ COMMITTED")
+        return kept
 
-    def _begin_transaction(self) -> _Kept:
-        statement = "BEGIN IMMEDIATE" if self._is_sqlite else "BEGIN ISOLATION LEVEL READ COMMITTED"
-        deadline = time.monotonic() + WAIT
+    def _persistently(self, work: Callable[[_Kept], T], wait: float) -> T:
+        """Do that on this thread's own connection, or on a new one where that turns out to be broken."""
+        deadline = None
         while True:
-            kept = None
+            kept = self._connection()
             try:
-                kept = self._connection()
-                kept.connection.execute(statement)
+                done = work(kept)
+            except self._violations:
+                raise
             except self._errors as error:
+                deadline = deadline or time.monotonic() + wait - HASTE
                 if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY and time.monotonic() < deadline:
                     continue
+                if kept.is_new:
+                    raise
                 self._drop()
-                if kept is None or kept.is_new:
-                    raise _unavailable() from _cause(error)
             else:
                 kept.is_new = False
-                return kept
+                return done
 
     def _connection(self) -> _Kept:
         """This thread's own connection, which commits each statement unless a transaction was begun."""
@@ -180,7 +178,7 @@ class Store:
             connection: Any = pooled.driver_connection
             pooled.detach()
             if self._is_sqlite:
-                connection.execute(f"PRAGMA busy_timeout = {HASTE}")
+                connection.execute(f"PRAGMA busy_timeout = {HASTE * 1000:.0f}")
             else:
                 connection.autocommit = True
             kept = session.connections[threading.get_ident()] = _Kept(connection, session.file)
@@ -198,8 +196,10 @@ class Store:
 
     def _current(self) -> _Session:
         """What is open of the database, and has all tables."""
-        session = self._session
-        if session.tables < len(self._tables) or session.file != self._file():
+        session, now = self._session, time.monotonic()
+        if now > session.looked + LOOK and session.file != self._file():
+            session.tables = 0
+        if session.tables < len(self._tables):
             with session.opening:
                 self._make_tables(session)
         return session
@@ -224,7 +224,7 @@ class Store:
                     connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({TABLES})")
                 for tables in self._tables[:count]:
                     tables.create_all(connection)
-        session.tables, session.file = count, self._file()
+        session.tables, session.file, session.looked = count, self._file(), time.monotonic()
 
     def _create(self) -> Engine:
         options: dict[str, Any] = {"hide_parameters": True, "pool_timeout": WAIT}
@@ -234,9 +234,9 @@ class Store:
             )
             _prepare_sqlite(engine, Path(self._url.database or ""), "FULL" if self._is_durable else "NORMAL")
             return engine
-        milliseconds = WAIT * 1000
+        milliseconds = int(WAIT * 1000)
         arguments = {
-            "connect_timeout": WAIT,
+            "connect_timeout": int(WAIT),
             "tcp_user_timeout": milliseconds,
             "options": f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds}",
         }
@@ -257,18 +257,20 @@ class Statement:
     the connection turns out to be broken, it is executed again on a new one, so it must bear that.
     """
 
-    def __init__(self, store: Store, compiled: Any) -> None:
+    def __init__(self, store: Store, compiled: Any, wait: float) -> None:
         self._store = store
+        self._wait = wait
         self._text = str(compiled)
         self._order: list[str] | None = compiled.positiontup
 
     def __call__(self, **parameters: object) -> list[tuple[Any, ...]]:
         """Its rows.
 
+        :raises sqlalchemy.exc.IntegrityError: a constraint forbids what it does.
         :raises Unavailable: the database is out of service.
         """
         values = parameters if self._order is None else [parameters[name] for name in self._order]
-        return self._store.execute(self._text, values)
+        return self._store.execute(self._text, values, self._wait)
 
 
 @dataclass(slots=True)
@@ -294,6 +296,7 @@ class _Session:
     connections: dict[int, _Kept] = field(default_factory=dict)
     tables: int = 0
     file: tuple[int, int] | None = None
+    looked: float = 0.0
 
     def close(self) -> None:
         """Close all connections but those that SQLAlchemy has handed out."""

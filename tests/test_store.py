@@ -23,7 +23,7 @@ from sqlalchemy.exc import IntegrityError
 from smsgw.model import ConfigurationError, Unavailable
 from smsgw.settings import read_core
 from smsgw.store import Store, open_store
-from smsgw.testing import Gateway, MakeGateway
+from smsgw.testing import Gateway, MakeGateway, eventually
 from tests.postgresql import Postgresql
 
 METADATA = MetaData()
@@ -92,7 +92,7 @@ def test_what_raises_is_rolled_back(store: Store) -> None:
     with contextlib.suppress(ZeroDivisionError), store.transaction():
         insert(number=2)
         raise ZeroDivisionError
-    with contextlib.suppress(Unavailable), store.transaction():
+    with contextlib.suppress(IntegrityError), store.transaction():
         insert(number=3)
         insert(number=3)
     assert numbers(store) == []
@@ -104,6 +104,11 @@ def test_a_broken_constraint_is_the_plugin_s_own_business(store: Store) -> None:
     put(store, 1)
     with pytest.raises(IntegrityError), store.begin() as connection:
         connection.execute(NUMBERS.insert().values(number=1))
+    for _ in range(2):
+        with pytest.raises(IntegrityError):
+            store.prepare(INSERT)(number=1)
+    put(store, 2)
+    assert numbers(store) == [1, 2]
 
 
 def test_threads(store: Store) -> None:
@@ -265,6 +270,13 @@ def test_a_file_in_another_one_s_place(lite: Store, tmp_path: Path) -> None:
     put(lite, 1)
     for file in path.parent.iterdir():
         file.rename(tmp_path / file.name)
+
+    def is_found() -> bool:
+        with contextlib.suppress(Unavailable):  # once, perhaps
+            return numbers(lite) == []
+        return False
+
+    eventually(is_found)
     put(lite, 2)
     assert numbers(lite) == [2]
 

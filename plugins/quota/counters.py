@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import BigInteger, Column, MetaData, Table, Text, text
+from sqlalchemy import BigInteger, CheckConstraint, Column, MetaData, Table, Text, text
+from sqlalchemy.exc import IntegrityError
 
-from smsgw.store import Statement, Store
+from smsgw.store import WAIT, Statement, Store
 
 from .limits import Claim
 
@@ -18,7 +19,8 @@ Table(
     Column("counted", Text, primary_key=True),  # such as parts/month
     Column("until", BigInteger, primary_key=True),  # when the window ends, in seconds (UTC)
     Column("used", BigInteger, nullable=False),
-    Column("most", BigInteger, nullable=False),  # as it was last counted
+    Column("most", BigInteger, nullable=False),  # as the limit was when it was last counted
+    CheckConstraint("used <= most", name="quota_is_left"),
     sqlite_with_rowid=False,
 )
 
@@ -26,7 +28,6 @@ _ROW = "(:name{0}, :counted{0}, :until{0}, :used{0}, :most{0})"
 _TAKE = """
 INSERT INTO quota (name, counted, until, used, most) VALUES {}
 ON CONFLICT (name, counted, until) DO UPDATE SET used = quota.used + excluded.used, most = excluded.most
-WHERE quota.used + excluded.used <= excluded.most RETURNING name, counted
 """
 _READ = "SELECT used FROM quota WHERE name = :name AND counted = :counted AND until = :until"
 _REDUCE = """
@@ -46,8 +47,8 @@ class Exhausted(Exception):
 class Counters:
     """Counters in a store, exact over all threads and processes that share it.
 
-    Claims come sorted by the keys of their limits, so that two transactions on PostgreSQL never wait for each other.
-    Each claims at most what its limit lets through at all.
+    All that a submission claims is taken by one statement, which the table's constraint lets take all or nothing.
+    Claims come sorted by the keys of their limits, so that on PostgreSQL nobody waits for one who waits for them.
     """
 
     def __init__(self, store: Store) -> None:
@@ -70,11 +71,14 @@ class Counters:
             values[f"until{number}"] = claim.until
             values[f"used{number}"], values[f"most{number}"] = claim.amount, claim.limit.most
         take = self._takes.get(len(claims)) or self._prepare(len(claims))
-        with self._store.transaction():
-            taken = take(**values)
-            if len(taken) < len(claims):
-                # Raised within the transaction, which takes back the others.
-                raise Exhausted(self.left([claim for claim in claims if claim.limit.key not in taken]))
+        while True:
+            try:
+                take(**values)
+                return
+            except IntegrityError:
+                left = {claim: rest for claim, rest in self.left(claims).items() if rest < claim.amount}
+                if left:  # still: somebody may just have given back
+                    raise Exhausted(left) from None
 
     def left(self, claims: Sequence[Claim]) -> dict[Claim, int]:
         """How much there is left of what they claim from.
@@ -105,7 +109,7 @@ class Counters:
 
     def _prepare(self, count: int) -> Statement:
         rows = ", ".join(_ROW.format(number) for number in range(count))
-        found = self._takes[count] = self._store.prepare(text(_TAKE.format(rows)))
+        found = self._takes[count] = self._store.prepare(text(_TAKE.format(rows)), wait=WAIT)
         return found
 
 

@@ -193,6 +193,19 @@ def ldap(folder: Path, scale: Scale) -> Result:
     return at_least(what, *rates, "/s", 0.9, 1.0)
 
 
+def quota(folder: Path, scale: Scale) -> Result:
+    """Three limits that apply and never refuse."""
+    limits = f"smsgw.quota.limits =\n    sha: {10**9}/minute {10**9} parts/month\n    *: {10**9}/second\n"
+    plugins = f"{servers.PLUGINS} quota"
+    with (
+        servers.smsgw(_made(folder / "on"), plugins=plugins, settings=limits) as on,
+        servers.smsgw(_made(folder / "off")) as off,
+    ):
+        _warm_up(on, off)
+        rates = in_turn(scale.rounds, lambda: on.rate(scale.seconds), lambda: off.rate(scale.seconds))
+    return at_least("Single sends under three limits of quota; without it", *rates, "/s", 0.9, 0.95)
+
+
 def _as_users(server: servers.Server, scale: Scale, what: str, ours: str, aim: float) -> Result:
     """Sends with that ``Authorization`` against those with a {SHA} password."""
     for authorization in (ours, servers.SHA):
@@ -236,6 +249,7 @@ ROWS: dict[str, Callable[[Path, Scale], Result]] = {
     "token": token,
     "jwt": provided,
     "ldap": ldap,
+    "quota": quota,
     "memory": memory,
     "list": listing,
 }
