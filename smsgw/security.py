@@ -180,7 +180,7 @@ def _is_among(address: str, proxies: tuple[Address, ...]) -> bool:
 
 def _from_header(request: Request, address: str) -> Credentials | None:
     scheme, _, value = request.headers.get("Authorization", "").partition(" ")
-    value = value.strip()
+    value = value.strip(" \t")  # and no other white space, which Latin-1 has too
     if scheme.lower() == "bearer" and value:
         return Credentials("Bearer", "", value, address)
     if scheme.lower() != "basic":

@@ -396,5 +396,5 @@ def test_the_example_of_plugins_md(make_gateway: MakeGateway, store_url: str) ->
         gateway = make_gateway(settings, tally=namespace["Tally"])
         gateway.send(mobiles=["79680000000", "79680000001"])
         with gateway.registry.store.begin(is_reading=True) as connection:
-            rows = connection.exec_driver_sql("SELECT userid, count FROM acme_sent").fetchall()
+            rows = connection.exec_driver_sql("SELECT userid, count FROM tally_sent").fetchall()
         assert [tuple(row) for row in rows] == [("lvv", count)]
