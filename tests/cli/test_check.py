@@ -116,6 +116,11 @@ WARNINGS: list[tuple[dict[str, str | None], dict[str, str | None], str]] = [
         "transliterate stands after signature",
     ),
     (
+        {"smsgw.plugins": "htpasswd token allow"},
+        {},
+        "token stands after htpasswd",
+    ),
+    (
         {"smsgw.plugins": "htpasswd allow limit transliterate", "smsgw.limit.parts": "2"},
         {},
         "transliterate stands after limit",

@@ -30,6 +30,10 @@ WRONG_ORDER = (
         (other, "template", f"so that {other} changes how a client names a template, and not the text")
         for other in ("transliterate", "signature", "limit")
     ),
+    *(
+        (other, "token", f"so that {other} refuses a token that a client shows as its password")
+        for other in ("htpasswd", "ldap")
+    ),
     ("ldap", "htpasswd", "so that an account in htpasswd does not get in while the directory is out of service"),
 )
 
