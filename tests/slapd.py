@@ -257,6 +257,7 @@ class Slapd:
         """Let it answer nothing more; the kernel goes on taking connections for it."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
+        os.waitpid(self._process.pid, os.WUNTRACED)  # until all its threads have stopped
 
     def resume(self) -> None:
         assert self._process is not None
