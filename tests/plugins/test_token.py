@@ -460,22 +460,10 @@ class TestAsRoot:
         return state
 
     def as_gateway(self, state: Path) -> int:
-        """The exit status of a process of the gateway's user that writes to the database."""
-        pid = os.fork()
-        if pid == 0:
-            status = 1
-            try:
-                os.setgroups([])
-                os.setgid(self.GATEWAY)
-                os.setuid(self.GATEWAY)
-                store = Store(f"sqlite:///{state}/store.sqlite3")
-                store.keep(TABLES)
-                with store.begin() as connection:
-                    connection.exec_driver_sql("UPDATE tokens SET owner = 'ops'")
-                status = 0
-            finally:
-                os._exit(status)
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        """The exit status of a process that becomes the gateway's user and writes to the database."""
+        script = f"import os, sqlite3; os.setgroups([]); os.setgid({self.GATEWAY}); os.setuid({self.GATEWAY}); "
+        script += f"sqlite3.connect({str(state / 'store.sqlite3')!r}).executescript('UPDATE tokens SET owner = 1')"
+        return subprocess.run([sys.executable, "-c", script], check=False).returncode
 
 
 class TestConformance(OutageConformance):
