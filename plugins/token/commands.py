@@ -95,6 +95,7 @@ def list_(installation: Installation) -> None:
         records = table.all_of(store)
     titles = ("id", "owner", "groups", "created (UTC)", "expires", "last use", "state", "comment")
     shown = Table(*titles, box=None, pad_edge=False)
+    shown.columns[0].no_wrap = True
     for record in records:
         cells = (
             *(record.id, record.owner, record.groups, _moment(record.created)),
