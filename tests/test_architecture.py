@@ -5,11 +5,13 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 
 from smsgw import hookspecs
+from smsgw.plugins import hooks_of
 
 ROOT = Path(__file__).parent.parent
 PUBLIC = {"smsgw.model", "smsgw.hookspecs", "smsgw.numbers", "smsgw.text", "smsgw.settings"}
@@ -144,6 +146,25 @@ def test_every_hook_is_documented_with_its_signature(hook: str) -> None:
 def test_every_hook_is_tested(hook: str) -> None:
     sources = [path.read_text() for path in (ROOT / "tests").rglob("test_*.py")]
     assert any(f"def {hook}(self" in source for source in sources)
+
+
+CONFORMANCE = {
+    "authenticate": ("AuthenticationConformance", "OutageConformance", "DelayConformance"),
+    "permits": ("PolicyConformance",),
+    "transform": ("TransformConformance",),
+}
+
+
+def test_every_shipped_plugin_stands_the_kit_s_checks() -> None:
+    tested = set()
+    for path in (ROOT / "tests" / "plugins").glob("test_*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                names = re.findall(r"^    plugin = [\"'](\w+)[\"']$", ast.unparse(node), re.M)
+                tested |= {(name, base.id) for name in names for base in node.bases if isinstance(base, ast.Name)}
+    for offer in (offer for offer in entry_points(group="smsgw.plugins") if offer.module.startswith("smsgw_plugins.")):
+        for hook in set(hooks_of(offer.load())) & CONFORMANCE.keys():
+            assert {(offer.name, base) for base in CONFORMANCE[hook]} & tested, (offer.name, hook)
 
 
 def test_plugins_fit_on_a_screen() -> None:

@@ -536,7 +536,7 @@ def test_api_v1_md_names_the_limits() -> None:
 
 
 def test_documents_link_to_what_is_there() -> None:
-    for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+    for path in [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/README.md")]:
         for target in re.findall(r"\]\((?!http)([^)#]+)", path.read_text()):
             assert (path.parent / target).exists(), target
 

@@ -274,7 +274,8 @@ class AuthenticationConformance:
         answer = self.answer(candidate, scheme, userid, secret)
         demand(not isinstance(answer, Identity), f"{what} lets in {answer!r}", heading)
         demand(answer is None or isinstance(answer, Denied), f"{what} is answered {_kind(answer)}", heading)
-        if reply := self.request(candidate, scheme, userid, secret):
+        reply = self.request(candidate, scheme, userid, secret)
+        if reply is not None:
             demand(reply.status_int in REFUSALS, f"{what} is answered with status {reply.status_int}", heading)
 
     def _still_let_in(self, candidate: Candidate, scheme: str, userid: str, secret: str) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import logging
 import secrets
 import ssl
 import threading
@@ -28,6 +29,8 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 LONGEST = 1000  # characters of a userid, or of a password, that the service is asked about
 ANSWER = 64 * 1024  # bytes
 REMEMBERED = 1000  # verified passwords
+
+log = logging.getLogger(__name__)
 
 
 class Accounts:
@@ -67,19 +70,22 @@ class Accounts:
         if known := self._verified.find(userid, password):
             return known
         try:
-            status, answer = _ask(self._url, self._timeout, {"userid": userid, "password": password})
-            if status == 200:
-                identity = Identity(answer["userid"], frozenset(map(str, answer["groups"])))
+            answer = _ask(self._url, self._timeout, {"userid": userid, "password": password})
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            log.error("%s: %s", self._url.hostname, type(error).__name__)  # whose message may have a password in it
+            raise Unavailable("The accounts are out of service") from None
+        match answer:
+            case 200, {"userid": str(spelt), "groups": list(groups)}:
+                identity = Identity(spelt, frozenset(map(str, groups)))
                 self._verified.keep(userid, password, identity)
                 return identity
-        except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError) as error:
-            # Not "from error", should a message of it have the request in it.
-            raise Unavailable(f"The accounts are out of service ({type(error).__name__})") from None
-        if status == 401:
-            return Denied("wrong password")
-        if status == 404:
-            return None
-        raise Unavailable(f"The accounts are out of service (status {status})")
+            case 401, _:
+                return Denied("wrong password")
+            case 404, _:
+                return None
+            case status, _:
+                log.error("%s: status %s, or an answer that makes no sense", self._url.hostname, status)
+                raise Unavailable("The accounts are out of service")
 
 
 def _can_be_asked(word: str) -> bool:
