@@ -338,6 +338,20 @@ def test_from_an_empty_folder_to_plugins_at_work(acme: Path, tmp_path: Path, bas
     (tmp_path / "keys.json").write_text(found)
     settings = dict(line.split(" = ") for line in keys.strip().splitlines())
     settings = base_settings | settings | {"smsgw.keys.path": str(tmp_path / "keys.json")}
+    (tmp_path / "production.ini").write_text(
+        "\n".join(["[app:main]", "use = egg:smsgw", *(f"{name} = {value}" for name, value in settings.items()), ""])
+    )
+    said = []
+    for command in block(PLUGINS, "sh", "smsgw login").splitlines():
+        program, *words = command.split()
+        command = [Path(sys.executable).with_name(Path(program).name), *words]
+        ran = subprocess.run(
+            command, cwd=tmp_path, env=environment, check=False, capture_output=True, text=True, input="key-of-ann\n"
+        )
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        said.append(ran.stdout)
+    assert "the key desk's file" in said[0]
+    assert re.search(r"keys.*ann", said[1])
     with Server(tmp_path, settings, enter=enter) as server:
         assert server.send(["79680000000"]).status == 201
         reply = server.request("GET", "/api/v1.0/sms/sent/", user=None, headers={"Authorization": "Bearer key-of-ann"})
