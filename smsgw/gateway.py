@@ -16,7 +16,17 @@ from pyramid.security import Denied
 
 from smsgw.hookspecs import hookimpl
 from smsgw.ids import Ids
-from smsgw.model import Content, Identity, Message, Options, Receipt, StoredMessage, Submission, TextRefused
+from smsgw.model import (
+    Content,
+    Identity,
+    Message,
+    Options,
+    Receipt,
+    StatusReport,
+    StoredMessage,
+    Submission,
+    TextRefused,
+)
 from smsgw.numbers import NumberPlan
 from smsgw.plugins import ask, implementations
 from smsgw.security import decide
@@ -217,6 +227,10 @@ class Gateway:
         if message is None or not self._may(identity, "read", message):
             raise NotFound
         return message
+
+    def fate(self, message: StoredMessage) -> StatusReport | None:
+        """The status report that says finally what became of a sent message; ``None``: none does."""
+        return self._folders.fate(message)
 
     def list(self, identity: Identity, kind: str, limit: int, offset: int) -> Page:
         """A page of the user's messages, or of everybody's for who may read all.

@@ -124,6 +124,31 @@ class StoredMessage:
 
 
 @dataclass(frozen=True, slots=True)
+class StatusReport:
+    """What the network says of a message, in a file that smsd wrote.
+
+    ``place`` is the file's kind and name (``report/GSM1.2rV5Xc``); ``code`` the status (3GPP TS 23.040, 9.2.3.15) and
+    ``detail`` smsd's words for it; ``discharged`` the network's time as smsd wrote it, in its own ``datetime_format``;
+    ``at`` is when the report came in (UTC).
+    """
+
+    place: str
+    code: int
+    detail: str
+    discharged: str
+    at: datetime
+
+    @property
+    def is_delivered(self) -> bool:
+        return self.code < 32
+
+    @property
+    def is_final(self) -> bool:
+        """Whether it stays so; until then the network still tries."""
+        return self.is_delivered or self.code >= 64
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """Something that became of a message, at a time (UTC). Told at least once, in order for each message."""
 
@@ -143,12 +168,18 @@ class Failed(Event):
     """smsd gave up; ``message.headers["Fail_reason"]`` says why, where the modem did."""
 
 
+@dataclass(frozen=True, slots=True)
 class Delivered(Event):
-    """A status report says that the phone has it."""
+    """Status reports say that the phone has it, all parts that smsd recorded; ``report`` is the one that decided."""
+
+    report: StatusReport
 
 
+@dataclass(frozen=True, slots=True)
 class Undelivered(Event):
-    """A status report says that the phone will not get it."""
+    """A status report says that the phone will not get it, or not all of it."""
+
+    report: StatusReport
 
 
 class Cancelled(Event):

@@ -7,21 +7,21 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from smsgw.model import StoredMessage
-from smsgw.numbers import from_spool
-from smsgw.spool import file
+from smsgw.model import StatusReport, StoredMessage
+from smsgw.spool import file, reports
 from smsgw.spool.index import SETTLED, Entry, Index, Judge, is_message
 from smsgw.spool.layout import KINDS, Layout
 from smsgw.spool.locks import Locks
+from smsgw.spool.reports import Reports
 from smsgw.spool.writer import SpoolUnavailable, ready_lock, unavailable
 
 GRACE = 1.0  # seconds in which smsd shows whether it had a file that was taken from it
+REPORTING = ("incoming", "report")  # kinds among which status reports can be
 OWNED = ("outgoing", "checked", "sent", "failed")  # kinds whose From is a userid
-LATE_REPORT = 60.0  # seconds in which the message of a report may still be on its way to "sent"
-EARLY_REPORT = 5.0  # seconds by which a report can be written before its message reaches "sent"
 
 log = logging.getLogger(__name__)
 
@@ -43,13 +43,17 @@ class Folders:
     def __init__(self, layout: Layout, locks: Locks, prefix: str) -> None:
         self._layout = layout
         self._locks = locks
-        self._references = _References()
+        self._reports = Reports()
         self._indexes = {kind: self._index(kind, prefix) for kind in KINDS}
 
     def _index(self, kind: str, prefix: str) -> Index:
-        judge = self._report_entry if kind == "report" else self._entry(kind)
-        forget = self._references.discard if kind == "sent" else _nothing
-        return Index(lambda: self._places(kind), prefix, judge, forget)
+        def forget(id: str) -> None:
+            if kind == "sent":
+                self._reports.forget_sent(id)
+            elif kind in REPORTING:
+                self._reports.forget(f"{kind}/{id}")
+
+        return Index(lambda: self._places(kind), prefix, self._judge(kind), forget)
 
     def _places(self, kind: str) -> tuple[Path, ...]:
         """Where messages of that kind are, in the order in which they move."""
@@ -72,7 +76,7 @@ class Folders:
             return None
         try:
             if kind == "report":
-                self._refresh_references()  # first, so that it does not show whether there is such a report
+                self._refresh("sent")  # first, so that it does not show whether there is such a report
             for folder in self._places(kind):
                 try:
                     content, found = file.read(folder / id)
@@ -90,15 +94,30 @@ class Folders:
             raise unavailable(error) from error
         return None
 
+    def fate(self, message: StoredMessage) -> StatusReport | None:
+        """The status report that says finally what became of a sent message: ``is_delivered``, or not.
+
+        ``None``: none does yet, or nobody knows: none was asked for, smsd keeps no reports, they were deleted.
+        """
+        if message.kind != "sent" or not reports.parts_of(message.headers):
+            return None
+        try:
+            with self._held("sent", *REPORTING):
+                return self._reports.fate(message.id)
+        except OSError as error:
+            log.error("nobody knows whether %s was delivered: %s", message.id, error)
+            return None
+
     def list(self, kind: str, owner: str | None, limit: int, offset: int) -> Page:
         """A page of the messages of that kind and owner; ``None``: of everybody's.
 
         :raises SpoolUnavailable: nobody can know.
         """
         try:
-            if kind == "report":
-                self._refresh_references()
-            total, ids = self._indexes[kind].page(owner, limit, offset)
+            with self._indexes["sent"].held() if kind == "report" else contextlib.nullcontext():
+                if kind == "report":
+                    self._refresh("sent")
+                total, ids = self._indexes[kind].page(owner, limit, offset)
         except FileNotFoundError as error:
             # smsd keeps some kinds only where it is told to; without "outgoing" there is no spool at all.
             if kind != "outgoing" and self._layout.outgoing.exists():
@@ -212,63 +231,40 @@ class Folders:
         return any((before / id).exists() for name in earlier for before in self._layout.folders[name])
 
     def _message(self, kind: str, id: str, found: file.SpoolFile, written: float) -> StoredMessage:
-        if kind == "report":
-            owner = self._report_entry(id, found, written).owner
-        else:
-            owner = found.headers.get("From") if kind in OWNED else None
+        owner = found.headers.get("From") if kind in OWNED else None
+        if kind == "report" and (report := reports.parse(f"{kind}/{id}", found, written)):
+            with self._indexes["sent"].held():
+                owner = self._reports.owner_of(report)
         return StoredMessage(kind, id, found.headers, found.text, owner)
 
-    def _entry(self, kind: str) -> Judge:
+    def _judge(self, kind: str) -> Judge:
         def judge(id: str, found: file.SpoolFile, written: float) -> Entry:
             owner = found.headers.get("From") if kind in OWNED else None
             if kind == "sent":
-                self._references.add(id, found, written, owner)
+                self._reports.add_sent(id, found, written, owner)
+            elif kind in REPORTING:
+                report = self._reports.add(f"{kind}/{id}", found, written)
+                if kind == "report" and report:
+                    owner = self._reports.owner_of(report)
+                    return Entry(owner, settled=owner is not None or time.time() - written > reports.LATE)
             return Entry(owner)
 
         return judge
 
-    def _report_entry(self, id: str, found: file.SpoolFile, written: float) -> Entry:
-        owner = self._references.owner_of(found, written)
-        return Entry(owner, settled=owner is not None or time.time() - written > LATE_REPORT)
+    @contextlib.contextmanager
+    def _held(self, *kinds: str) -> Iterator[None]:
+        """Within the block, the indexes of these kinds are as the folders were at its beginning."""
+        with contextlib.ExitStack() as held:
+            for kind in kinds:
+                held.enter_context(self._indexes[kind].held())
+                self._refresh(kind)
+            yield
 
-    def _refresh_references(self) -> None:
+    def _refresh(self, kind: str) -> None:
+        """Look at the folders of that kind, where smsd keeps any."""
         with contextlib.suppress(FileNotFoundError):
-            self._indexes["sent"].refresh()
-
-
-def _nothing(id: str) -> None:
-    """Nobody else remembers anything of that message."""
+            self._indexes[kind].refresh()
 
 
 def _create(path: Path) -> None:
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o660))
-
-
-class _References:
-    """Which message a status report is about: the latest sent before, by that modem, to that number, with that id."""
-
-    def __init__(self) -> None:
-        self._sent: dict[tuple[str, str, str], dict[str, tuple[float, str | None]]] = {}
-        self._of: dict[str, list[tuple[str, str, str]]] = {}
-
-    def add(self, id: str, sent: file.SpoolFile, written: float, owner: str | None) -> None:
-        modem, to = sent.headers.get("Modem", ""), from_spool(sent.headers.get("To", ""))
-        for part in sent.headers.get("Message_id", "").split():
-            if part.isdigit():
-                self._sent.setdefault((modem, to, part), {})[id] = (written, owner)
-                self._of.setdefault(id, []).append((modem, to, part))
-
-    def discard(self, id: str) -> None:
-        for reference in self._of.pop(id, ()):
-            known = self._sent.get(reference, {})
-            known.pop(id, None)
-            if not known:
-                self._sent.pop(reference, None)
-
-    def owner_of(self, report: file.SpoolFile, written: float) -> str | None:
-        lines = dict(line.split(": ", 1) for line in report.text.splitlines() if ": " in line)
-        modem, to = report.headers.get("Modem", ""), from_spool(report.headers.get("From", ""))
-        known = self._sent.get((modem, to, lines.get("Message_id", "").strip()), {}).values()
-        # The modem can hand out the report before smsd has moved the file.
-        before = [(then, owner) for then, owner in known if then <= written + EARLY_REPORT]
-        return max(before, key=lambda sent: sent[0])[1] if before else None

@@ -6,7 +6,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -65,7 +65,7 @@ class Index:
         self._prefix = prefix
         self._judge = judge
         self._forget = forget
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._seen: dict[Path, int] | None = None
         self._names: dict[Path, dict[str, int]] = {}
         self._entries: dict[str, _Known] = {}
@@ -83,6 +83,12 @@ class Index:
             found = self._all if owner is None else self._owned.get(owner, SortedList())
             end = max(len(found) - offset, 0)
             return len(found), [name for _, name in reversed(found[max(end - limit, 0) : end])]
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Within the block no other thread sees or changes it, so that indexes that know of each other agree."""
+        with self._lock:
+            yield
 
     def refresh(self) -> None:
         """Look at the folders now; every file that was not yet read is shown to ``judge``."""

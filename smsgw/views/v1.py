@@ -97,7 +97,9 @@ def list_messages(request: Request) -> Response:
 @message.get()
 def read(request: Request) -> Response:
     found = _gateway(request).read(request.identity, **_named(request))
-    return _ok({**found.headers, "message_id": found.id, "text": found.text})
+    fate = _gateway(request).fate(found)
+    delivered = {"Delivered": fate.discharged} if fate and fate.is_delivered else {}
+    return _ok({**found.headers, **delivered, "message_id": found.id, "text": found.text})
 
 
 @message.delete()

@@ -1,0 +1,196 @@
+"""Status reports: which message each is about, and what they say of it, as clients read it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Gateway
+
+NOW = time.time() - 1000  # when the first of a test's messages was sent
+
+
+class Network:
+    """What smsd leaves of messages and reports, at seconds after ``NOW``."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway = gateway
+        self._count = 0
+
+    def sent(self, id: str, at: float, ids: str, to: str = "79680000007", modem: str = "GSM1", took: int = 0) -> Path:
+        head = f"To: {to}\nFrom: lvv\nModem: {modem}\nSent: x\nSending_time: {took}\nMessage_id: {ids}\n"
+        return self._put("sent", id, f"{head}\nHi", at)
+
+    def report(
+        self, at: float, byte: int, status: str = "0,Ok", number: str = "79680000007", modem: str = "GSM1"
+    ) -> Path:
+        self._count += 1
+        text = f"SMS STATUS REPORT\nMessage_id: {byte}\nDischarge_timestamp: after {at:g} s\nStatus: {status}\n"
+        return self._put("report", f"{modem}.{self._count:06}", f"From: {number}\nModem: {modem}\n\n{text}", at)
+
+    def _put(self, kind: str, name: str, content: str, at: float) -> Path:
+        path = self.gateway.put(kind, name, content)
+        os.utime(path, (NOW + at, NOW + at))
+        return path
+
+    def delivered(self, id: str) -> Any:
+        """The field of that name."""
+        return self.gateway.get(f"/api/v1.0/sms/sent/{id}").json.get("Delivered")
+
+    def code(self, id: str) -> int | None:
+        """Of the report that decided."""
+        folders = self.gateway.registry.folders
+        fate = folders.fate(folders.find("sent", id))
+        return None if fate is None else fate.code
+
+
+@pytest.fixture
+def network(make_gateway: Callable[..., Gateway]) -> Network:
+    return Network(make_gateway())
+
+
+def test_delivered(network: Network) -> None:
+    network.sent("m1", 0, "21")
+    assert network.delivered("m1") is None
+    network.report(1, 21, "48,Temporary error")
+    assert network.delivered("m1") is None
+    network.report(2, 21)
+    assert network.delivered("m1") == "after 2 s"
+
+
+def test_undelivered(network: Network) -> None:
+    network.sent("m1", 0, "21")
+    network.report(1, 21, "70,No interworking available")
+    assert network.delivered("m1") is None
+    assert network.code("m1") == 70
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "decides"), [(0, 70, 0), (70, 0, 70), (32, 70, 70), (63, 31, 31), (64, 255, 64)]
+)
+def test_the_first_final_one_counts(network: Network, first: int, second: int, decides: int) -> None:
+    network.sent("m1", 0, "21")
+    network.report(9, 21, f"{second},later")
+    network.report(5, 21, f"{first},earlier")
+    assert network.code("m1") == decides
+
+
+@pytest.mark.parametrize("to", ["79680000007", "+79680000007", "0079680000007", "+7 968 000-00-07"])
+def test_numbers_however_they_are_written(network: Network, to: str) -> None:
+    network.sent("m1", 0, "21", to=to)
+    network.report(1, 21)
+    assert network.delivered("m1")
+
+
+def test_short_numbers(network: Network) -> None:
+    network.sent("m1", 0, "21", to="s911")
+    network.report(1, 21, number="911")
+    assert network.delivered("m1")
+
+
+def test_of_others_it_says_nothing(network: Network) -> None:
+    network.sent("m1", 0, "21")
+    network.report(1, 22)
+    network.report(1, 21, number="79680000008")
+    network.report(1, 21, modem="GSM2")
+    network.report(-60, 21)  # about one that was sent before
+    assert network.delivered("m1") is None
+
+
+def test_the_byte_wraps(network: Network) -> None:
+    for number, at in enumerate((0, 100, 200)):
+        network.sent(f"m{number}", at, "21")
+    network.report(190, 21, "70,No")
+    network.report(201, 21)
+    assert [network.code(f"m{number}") for number in range(3)] == [None, 70, 0]
+
+
+def test_a_report_before_its_message(network: Network) -> None:
+    network.sent("m0", 0, "21")
+    network.report(160, 21)
+    assert network.delivered("m0")
+    network.sent("m1", 200, "21 22", took=60)
+    network.report(202, 22)
+    assert network.delivered("m1")
+    assert network.delivered("m0") is None
+
+
+def test_parts(network: Network) -> None:
+    network.sent("m1", 0, "255 1 2 .")
+    for at, byte in ((1, 2), (2, 255), (3, 2), (4, 1)):
+        assert network.delivered("m1") is None
+        network.report(at, byte)
+    network.report(5, 1, "70,too late")
+    assert network.delivered("m1") == "after 4 s"
+
+
+def test_a_part_that_is_lost(network: Network) -> None:
+    network.sent("m1", 0, "1 2 3 .")
+    for at, byte, status in ((1, 2, "0,Ok"), (2, 3, "70,No"), (3, 1, "0,Ok"), (4, 3, "0,Ok")):
+        network.report(at, byte, status)
+    assert network.code("m1") == 70
+
+
+def test_files_that_are_deleted(network: Network) -> None:
+    sent = network.sent("m1", 0, "21")
+    report = network.report(1, 21)
+    assert network.delivered("m1")
+    report.unlink()
+    assert network.delivered("m1") is None
+    sent.unlink()
+    report = network.report(1, 21)
+    network.sent("m1", 0, "21")
+    assert network.delivered("m1")
+
+
+def test_where_smsd_keeps_no_reports(network: Network) -> None:
+    (network.gateway.spool / "report").rmdir()
+    network.sent("m1", 0, "21")
+    assert network.delivered("m1") is None
+
+
+def test_reports_among_received_messages(network: Network) -> None:
+    """smsd says ``UDH: no`` of reports; of a text that only looks like one it says nothing."""
+    network.sent("m1", 0, "21")
+    text = "SMS STATUS REPORT\nMessage_id: 21\nDischarge_timestamp: now\nStatus: 0,Ok"
+    head = "From: 79680000007\nModem: GSM1\nAlphabet: ISO\n"
+    network.gateway.put("incoming", "GSM1.a", f"{head}\n{text}")
+    network.gateway.put("incoming", "GSM1.b", f"{head.replace('ISO', 'binary')}UDH: no\n\n{text}")
+    assert network.delivered("m1") is None
+    network.gateway.put("incoming", "GSM1.c", f"{head}UDH: no\n\n{text}")
+    assert network.delivered("m1") == "now"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "SMS STATUS REPORT",
+        "Message_id: 21\nStatus: 0,Ok",
+        "SMS STATUS REPORT\nMessage_id: 21\nStatus: 0",
+        "SMS STATUS REPORT\nMessage_id: 21\nStatus: 256,Ok",
+        "SMS STATUS REPORT\nMessage_id: 21\nStatus: -1,Ok",
+        "SMS STATUS REPORT\nMessage_id: 21\nStatus: \u0660,Ok",
+        "SMS STATUS REPORT\nMessage_id: 2²\nStatus: 0,Ok",
+        f"SMS STATUS REPORT\nMessage_id: {'9' * 5000}\nStatus: 0,Ok",
+        "SMS STATUS REPORT\nMessage_id: 21\nStatus: ,",
+    ],
+)
+def test_what_is_no_report(network: Network, text: str) -> None:
+    network.sent("m1", 0, f"21 2² {'9' * 5000} \u0660 -1")
+    network.gateway.put("report", "GSM1.x", f"From: 79680000007\nModem: GSM1\nAlphabet: UTF-8\n\n{text}")
+    assert network.delivered("m1") is None
+    network.report(1, 21)
+    assert network.delivered("m1")
+
+
+def test_what_a_report_says_is_one_line(network: Network) -> None:
+    network.sent("m1", 0, "21")
+    text = f"SMS STATUS REPORT\nMessage_id: 21\nDischarge_timestamp: a\x1b\rb{'x' * 500}\nStatus: 0,\x1b[2J"
+    network.gateway.put("report", "GSM1.x", f"From: 79680000007\nModem: GSM1\nAlphabet: UTF-8\n\n{text}")
+    assert network.delivered("m1") == f"ab{'x' * 198}"
