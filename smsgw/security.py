@@ -28,6 +28,7 @@ IDENTITY = "smsgw.identity"  # where a request keeps what was found out about it
 BASIC = ("Basic",)  # what a backend takes that says nothing of schemes
 REALM = 'realm="smsgw"'
 NOBODY = Denied("nobody allows it")
+LOGGED = 100  # characters of a userid that nobody may have; a right one is not longer
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +90,9 @@ class SecurityPolicy:
             raise HTTPTooManyRequests("Too many wrong passwords; try again later", headers=retry_after)
         identity = self._ask(credentials)
         if identity is None:
-            log.warning("wrong credentials of %r from %s", credentials.userid, address)
+            # Some clients show a token as userid, beside an empty password.
+            whose = credentials.userid[:LOGGED] if credentials.secret else ""
+            log.warning("wrong credentials of %r from %s", whose, address)
             attempt.wrong()
         else:
             attempt.right()

@@ -205,3 +205,14 @@ def test_no_secret_is_logged(make_gateway: Callable[..., Gateway], caplog: pytes
     files = b"".join(path.read_bytes() for path in gateway.spool.rglob("*") if path.is_file())
     assert "Sup3rSecret" not in caplog.text
     assert b"Sup3rSecret" not in files
+
+
+def test_neither_a_token_for_a_userid_nor_a_long_one_is_logged(
+    gateway: Gateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    ask(gateway, basic("smsgw_Sup3rSecret", ""), 401)
+    assert "wrong credentials of '' from 10.0.0.1" in caplog.text
+    assert "Sup3rSecret" not in caplog.text
+    ask(gateway, basic("x" * 5000, "wrong"), 401)
+    assert "x" * 100 in caplog.text
+    assert "x" * 101 not in caplog.text
