@@ -1,4 +1,7 @@
-"""Exceptions → replies: every one in JSON, each with one sentence, none with what is nobody's business."""
+"""Exceptions → replies: every one in JSON, each with one sentence, none with what is nobody's business.
+
+Under /api/v2 they are problem details.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,7 @@ from pyramid.response import Response
 from smsgw.gateway import Refused, Reply
 from smsgw.logs import indented
 from smsgw.model import TooMany, Unavailable
+from smsgw.views import problem
 from smsgw.views.body import response
 
 RETRY_AFTER = 30  # seconds, where nobody knows better
@@ -35,18 +39,23 @@ def error_reply(status: int, detail: str, errors: dict[str, str] | None = None) 
 
 
 def refused(error: Refused, request: Request) -> Response:
+    if problem.is_ours(request):
+        return problem.respond(problem.refusal_as_problem(error))
     return response(error_reply(error.status, error.detail, error.errors))
 
 
 def too_many(error: TooMany, request: Request) -> Response:
-    found = response(error_reply(429, error.detail), retry_after=str(error.retry_after))
+    found = _reply(request, 429, error.detail)
+    found.headers["Retry-After"] = str(error.retry_after)
     found.headers.update(error.fields)
     return found
 
 
 def unavailable(error: Unavailable, request: Request) -> Response:
     log.error("%s (%s)", error, error.__cause__)
-    return response(error_reply(503, error.detail), retry_after=str(error.retry_after or RETRY_AFTER))
+    found = _reply(request, 503, error.detail)
+    found.headers["Retry-After"] = str(error.retry_after or RETRY_AFTER)
+    return found
 
 
 def undecodable_path(error: URLDecodeError, request: Request) -> Response:
@@ -69,7 +78,7 @@ def http_error(error: HTTPException, request: Request) -> Response:
             error = HTTPUnauthorized("No credentials, or wrong ones", headers=challenge)
     if isinstance(error, HTTPNotFound):
         error = HTTPNotFound("Not found")
-    found = response(error_reply(error.code, error.detail or error.title))
+    found = _reply(request, error.code, error.detail or error.title)
     for name in ("WWW-Authenticate", "Retry-After", "Allow"):
         if name in error.headers:
             found.headers[name] = error.headers[name]
@@ -80,7 +89,13 @@ def http_error(error: HTTPException, request: Request) -> Response:
 
 def unexpected(error: Exception, request: Request) -> Response:
     log.error("%r %r failed%s", request.method, request.environ.get("PATH_INFO", "")[:200], indented(error))
-    return response(error_reply(HTTPInternalServerError.code, "The gateway failed; its log says why"))
+    return _reply(request, HTTPInternalServerError.code, "The gateway failed; its log says why")
+
+
+def _reply(request: Request, status: int, detail: str) -> Response:
+    if problem.is_ours(request):
+        return problem.respond(problem.problem(status, detail))
+    return response(error_reply(status, detail))
 
 
 def includeme(config: Configurator) -> None:

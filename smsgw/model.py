@@ -79,11 +79,13 @@ class Message:
     """One message on its way out: ``id`` names its file in the spool for ever, ``to`` is a normalised number.
 
     A normalised number is digits alone: no ``+``, and no ``s`` for a short number (see ``smsgw.numbers``).
+    ``reference`` is the client's own word for it, which its file keeps.
     """
 
     id: str
     to: str
     content: Content
+    reference: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

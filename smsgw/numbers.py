@@ -100,6 +100,17 @@ def from_spool(written: str) -> str:
     return digits
 
 
+def e164(written: str) -> str:
+    """The number of a ``To`` or ``From`` header, or a normalised one, as ``+79160000000``; a short one is its digits.
+
+    Senders can also be names; what is no number stays as it is.
+    """
+    digits = from_spool(written)
+    if not (digits.isascii() and digits.isdigit()):
+        return written
+    return digits if len(digits) <= SHORT else f"+{digits}"
+
+
 @dataclass(frozen=True, slots=True)
 class NumberSet:
     """Some numbers. ``number in numbers`` answers for a normalised number, and looks no class up unless it must.

@@ -6,6 +6,7 @@ import configparser
 import dataclasses
 import hashlib
 import importlib
+import inspect
 import json
 import logging
 import os
@@ -18,6 +19,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -26,9 +28,13 @@ from colander import MappingSchema
 from pyramid.paster import get_app
 
 from smsgw import cli, model
-from smsgw.gateway import MAX_VALIDITY
+from smsgw.gateway import MAX_VALIDITY, SEARCHED, Rejection
 from smsgw.settings import CoreSchema
 from smsgw.testing import MakeGateway
+from smsgw.views.problem import KINDS, KINDS_OF_REFUSALS
+from smsgw.views.v2_body import SendSchema
+from smsgw.views.v2_search import LIMIT, MOST
+from smsgw.views.v2_words import DELIVERED, STATUSES, UNDELIVERED
 from tests.conftest import Gateway, eventually, make_spool, sha
 from tests.provider import Provider
 from tests.server import Server, free_port
@@ -39,6 +45,7 @@ README = (ROOT / "README.md").read_text()
 PRODUCTION = (ROOT / "production.ini").read_text()
 OPERATION = (ROOT / "docs" / "operation.md").read_text()
 API = (ROOT / "docs" / "api-v1.md").read_text()
+V2 = (ROOT / "docs" / "api-v2.md").read_text()
 PLUGINS = (ROOT / "docs" / "plugins.md").read_text()
 TOKENS = (ROOT / "docs" / "tokens.md").read_text()
 ALTERNATIVES = (r"spool", r"jwt\.key_file", r"ldap\.user_dn", r"ldap\.group_attribute")  # of which the other is set
@@ -547,6 +554,80 @@ def test_api_v1_md_names_the_limits() -> None:
     assert f"1 to {MAX_VALIDITY} |" in API
     assert f"1 to {defaults['max_recipients']} (`smsgw.max_recipients`)" in API
     assert f"at most {defaults['max_parts']} parts as it goes out (`smsgw.max_parts`)" in API
+
+
+def ask(gateway: Gateway, curl: str, id: str = "") -> Any:
+    """A ``curl`` command of a document: what is replied."""
+    words = shlex.split(curl.replace("smsgw.http.2bpDiR", id))
+    headers = dict(words[place + 1].split(": ", 1) for place, word in enumerate(words) if word == "-H")
+    url = words[-1].removeprefix("http://127.0.0.1:5000")
+    if "-d" in words:
+        return gateway.call("POST_JSON", url, json.loads(words[words.index("-d") + 1]), headers=headers, status="2*")
+    return gateway.call(words[words.index("-X") + 1] if "-X" in words else "GET", url)
+
+
+def shape(found: Any) -> Any:
+    """JSON without what differs from day to day: ids, times, cursors."""
+    text = re.sub(r"smsgw\.http\.(01JD…|[0-9A-Z]{26})", "ID", json.dumps(found, ensure_ascii=False))
+    return json.loads(re.sub(r"20\d\d-\d\d-\d\dT[0-9:.]+Z", "TIME", text))
+
+
+def test_the_examples_of_the_v2_api(make_gateway: Callable[..., Gateway]) -> None:
+    gateway = make_gateway({"smsgw.plugins": "htpasswd allow transliterate"})
+    commands, replies = blocks(V2, "sh"), [json.loads(block) for block in blocks(V2, "json")]
+    many, each, once, read, cancel, search, inbox, preview, me = commands
+    sent, message, received, previewed, identity, refused = replies
+
+    found = ask(gateway, many)
+    assert found.status_int == 202
+    assert shape(found.json) == shape(sent)
+    assert ask(gateway, each).json["rejected"] == []
+    assert ask(gateway, once).body == ask(gateway, once).body
+    assert len(gateway.files()) == 5
+
+    first, second = (each["id"] for each in found.json["messages"])
+    path = gateway.spool / "outgoing" / first
+    path.write_text(path.read_text().replace("\n\n", "\nModem: GSM1\nSent: 26-11-23 07:11:05\n\n", 1))
+    path.rename(gateway.spool / "sent" / first)
+    assert shape(ask(gateway, read, first).json) == shape(message)
+    assert list(ask(gateway, read, first).json) == list(message)
+    page = ask(gateway, search).json
+    assert [each["id"] for each in page["messages"]] == [second]
+    assert page["next"].startswith(re.findall(r'"next": "(.*?)…', V2)[0])
+    assert ask(gateway, cancel, second).json["status"] == "cancelled"
+    assert shape(ask(gateway, preview).json) == previewed
+    assert ask(gateway, me).json == identity
+    head = "From: 79161234567\nReceived: 26-11-23 07:11:05\nModem: GSM1\nAlphabet: UTF-8\n"
+    gateway.put("incoming", "GSM1.ZTmYXZ", f"{head}\nHello")
+    url = shlex.split(inbox)[-1].removeprefix("http://127.0.0.1:5000")
+    assert shape(gateway.get(url, user="root").json) == shape(received)
+    body = {"to": ["911", 5], "text": "a", "colour": 1}
+    problem = gateway.call("POST_JSON", "/api/v2/messages", body, status=400).json
+    assert problem.keys() == refused.keys()
+    assert sorted(map(str, problem["errors"])) == sorted(map(str, refused["errors"]))
+
+
+def first_cells(text: str) -> set[str]:
+    """The words in the first column of the tables in that text."""
+    cells = re.findall(r"^\| (`.*?`) \|", text, re.M)
+    return {word for cell in cells for word in re.findall(r"`(\w+)`", cell)}
+
+
+def test_api_v2_md_has_every_status_code_parameter_and_problem() -> None:
+    statuses = V2[V2.index("| status | where") : V2.index("### Taking it back")]
+    assert first_cells(statuses) == {*STATUSES.values(), DELIVERED, UNDELIVERED}
+    codes = V2[V2.index("| `code` in") : V2.index("`pointer` says")]
+    assert first_cells(codes.partition("\n")[2]) == set(re.findall(r'"(\w+)"', inspect.getdoc(Rejection) or ""))
+    fields = V2[V2.index("| field |") : V2.index("At most 10000")]
+    assert first_cells(fields) == {node.name for node in SendSchema().children}
+    kinds = {kind for kind, _ in [*KINDS.values(), *KINDS_OF_REFUSALS.values()]}
+    assert kinds == set(re.findall(r"^### ([a-z-]+)$", V2, re.M))
+    defaults = {node.name: node.missing for node in CoreSchema().children}
+    assert f"1 to {MAX_VALIDITY} |" in V2
+    assert f"At most {defaults['max_recipients']} recipients" in V2
+    assert f"and {defaults['max_parts']} parts" in V2
+    assert f"1 to {MOST}, else {LIMIT}" in V2
+    assert f"at\nmost {SEARCHED} messages" in V2 or f"most {SEARCHED} messages" in V2
 
 
 def test_documents_link_to_what_is_there() -> None:

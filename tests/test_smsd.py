@@ -6,6 +6,7 @@ import json
 import unicodedata
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,47 @@ def test_every_text_arrives_as_it_was_written(smsd: Smsd, serve: Callable[..., S
         assert found["Sent"]
         assert found["From"] == "lvv"
     assert server.request("GET", f"{SMS}/sent/?limit=5").json["total_count"] == len(texts)
+
+
+def test_a_message_of_v2_from_one_end_to_the_other(tmp_path: Path, serve: Callable[..., Server]) -> None:
+    """Each with a text and a reference of its own, in a format of times that is the operator's own."""
+    references = ["order-17", "Ж😀 é", "Include: /etc/passwd", "To: 911", "-" * 99, "%s\\n$HOME"]
+    texts = ["Hi, Jack!", "Привет, 😀", "€ and {}", "a" * 200, "ж" * 71, "ok"]
+    with Smsd(tmp_path, extra="datetime_format = %d.%m.%Y %T\n") as smsd:
+        smsd.modem.refuse("7999", "+CMS ERROR: 38")
+        server = serve(smsd)
+        begin = datetime.now(UTC).replace(microsecond=0)
+        drafts = [
+            {"to": f"+7916000000{place}", "text": text, "reference": reference}
+            for place, (text, reference) in enumerate(zip(texts, references, strict=True))
+        ]
+        drafts.append({"to": "+79991234567", "text": "Hi", "reference": "failing"})
+        reply = server.request("POST", "/api/v2/messages", {"messages": drafts, "report": True, "flash": True})
+        assert reply.status == 202
+        smsd.wait("sent", len(texts))
+        smsd.wait("failed")
+        arrived = {message.number: message for message in smsd.modem.messages()}
+        *sent, failed = reply.json["messages"]
+        for draft, message in zip(drafts, sent, strict=False):
+            on_air = arrived[str(draft["to"])[1:]]
+            assert (on_air.text, len(on_air.parts), on_air.flash) == (draft["text"], message["parts"], True)
+            found = server.request("GET", message["url"]).json
+            assert {name: found[name] for name in draft} == draft
+            assert (found["status"], found["modem"], found["parts"]) == ("sent", "GSM1", message["parts"])
+            assert begin <= datetime.fromisoformat(found["sent_at"]) <= datetime.now(UTC)
+            assert begin <= datetime.fromisoformat(found["accepted_at"]) <= datetime.now(UTC)
+        found = server.request("GET", failed["url"]).json
+        assert (found["status"], found["reference"]) == ("failed", "failing")
+        assert "38" in found["error"]["detail"]
+        assert begin <= datetime.fromisoformat(found["failed_at"]) <= datetime.now(UTC)
+        listed = server.request("GET", "/api/v2/messages?status=failed").json["messages"]
+        assert listed == [found]
+        assert server.request("DELETE", failed["url"]).status == 409
+        smsd.modem.receive("79161234567", "Привет")
+        smsd.wait("incoming")
+        (received,) = server.request("GET", "/api/v2/inbox", user="root").json["messages"]
+        assert (received["from"], received["text"], received["modem"]) == ("+79161234567", "Привет", "GSM1")
+        assert begin <= datetime.fromisoformat(received["received_at"]) <= datetime.now(UTC)
 
 
 def test_the_options_reach_the_air(smsd: Smsd, serve: Callable[..., Server]) -> None:

@@ -13,11 +13,13 @@ from smsgw.model import Content
 from smsgw.numbers import spool_form
 from smsgw.text import BASIC, EXTENSION
 
+REFERENCE = "X-Reference"  # the client's own word for a message: smsd hands on what it does not know
 MAX_READ = 1024 * 1024  # bytes of a file; smsd's own have some 40,000 at the most
 
 # TS 23.038, 6.2.1: the escape leads to the extension table; 0x1B stands for itself where nothing follows.
 _GSM = BASIC[:27] + "\x1b" + BASIC[27:]
 _GSM_EXTENSION = dict(zip(b"\x0a\x14\x28\x29\x2f\x3c\x3d\x3e\x40\x65", EXTENSION, strict=True))
+_REFERENCE = REFERENCE.encode()
 # What smsd's "ISO" has instead of control characters, for letters of the GSM alphabet that ISO 8859-15 lacks.
 _GREEK = {0x81 + place: letter for place, letter in enumerate("ΔΦΓΛΩΠΨΣΘΞ")}
 
@@ -79,9 +81,13 @@ def head(content: Content) -> bytes:
     return "\n".join([*lines, "", ""]).encode() + content.text.encode(encoding)
 
 
-def render(to: str, rest: bytes) -> bytes:
-    """A whole file: the recipient's normalised number before what ``head`` made."""
-    return b"To: %s\n%s" % (spool_form(to).encode("ascii"), rest)
+def render(to: str, rest: bytes, reference: str | None = None) -> bytes:
+    """A whole file: the recipient's normalised number, and the client's reference, before what ``head`` made."""
+    if reference is None:
+        return b"To: %s\n%s" % (spool_form(to).encode("ascii"), rest)
+    if not reference.isprintable():
+        raise ValueError("a control character in a header")
+    return b"To: %s\n%s: %s\n%s" % (spool_form(to).encode("ascii"), _REFERENCE, reference.encode(), rest)
 
 
 def parse(content: bytes) -> SpoolFile:

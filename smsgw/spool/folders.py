@@ -7,13 +7,13 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from smsgw.model import StatusReport, StoredMessage
 from smsgw.spool import file, reports
-from smsgw.spool.index import SETTLED, Entry, Index, Judge, is_message
+from smsgw.spool.index import SETTLED, Entry, Index, Judge, Place, is_message
 from smsgw.spool.layout import KINDS, Layout
 from smsgw.spool.locks import Locks
 from smsgw.spool.reports import Reports
@@ -22,6 +22,7 @@ from smsgw.spool.writer import SpoolUnavailable, ready_lock, unavailable
 GRACE = 1.0  # seconds in which smsd shows whether it had a file that was taken from it
 REPORTING = ("incoming", "report")  # kinds among which status reports can be
 OWNED = ("outgoing", "checked", "sent", "failed")  # kinds whose From is a userid
+TAKEN_BACK = ("cancelling", "cancelled")  # folders of smsgw's own
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class Folders:
         self._layout = layout
         self._locks = locks
         self._reports = Reports()
-        self._indexes = {kind: self._index(kind, prefix) for kind in KINDS}
+        self._indexes = {kind: self._index(kind, prefix) for kind in (*KINDS, *TAKEN_BACK)}
 
     def _index(self, kind: str, prefix: str) -> Index:
         def forget(id: str) -> None:
@@ -57,6 +58,8 @@ class Folders:
 
     def _places(self, kind: str) -> tuple[Path, ...]:
         """Where messages of that kind are, in the order in which they move."""
+        if kind in TAKEN_BACK:
+            return (self._layout.state / kind,)
         return (*(self._ready() if kind == "outgoing" else ()), *self._layout.folders[kind])
 
     def _ready(self) -> list[Path]:
@@ -99,14 +102,65 @@ class Folders:
 
         ``None``: none does yet, or nobody knows: none was asked for, smsd keeps no reports, they were deleted.
         """
-        if message.kind != "sent" or not reports.parts_of(message.headers):
-            return None
+        return self.fates([message]).get(message.id)
+
+    def fates(self, messages: Iterable[StoredMessage]) -> Mapping[str, StatusReport]:
+        """The same of several by their ids, as far as anything is known; the folders are looked at once."""
+        ids = [each.id for each in messages if each.kind == "sent" and reports.parts_of(each.headers)]
+        if not ids:
+            return {}
         try:
             with self._held("sent", *REPORTING):
-                return self._reports.fate(message.id)
+                found = {id: self._reports.fate(id) for id in ids}
         except OSError as error:
-            log.error("nobody knows whether %s was delivered: %s", message.id, error)
+            log.error("nobody knows whether %s was delivered: %s", ", ".join(ids), error)
+            return {}
+        return {id: fate for id, fate in found.items() if fate is not None}
+
+    def locate(self, id: str) -> StoredMessage | None:
+        """That message on its way out, wherever it stands: its kind is one of ``OWNED``, or ``cancelled``.
+
+        :raises SpoolUnavailable: nobody can know.
+        """
+        if not is_message(id):
             return None
+        for _ in range(2):  # one that is being taken back can return to where was looked before
+            for kind in OWNED:
+                if (message := self.find(kind, id)) is not None:
+                    return message
+            for folder, kind in zip(TAKEN_BACK, ("outgoing", "cancelled"), strict=True):
+                try:
+                    parsed = file.parse(file.read(self._layout.state / folder / id)[0])
+                except FileNotFoundError:
+                    continue
+                except OSError as error:
+                    raise unavailable(error) from error
+                if parsed.complete:
+                    return StoredMessage(kind, id, parsed.headers, parsed.text, parsed.headers.get("From"))
+        return None
+
+    def newest(
+        self, kinds: Iterable[str], owner: str | None, before: Place | None, since: int, count: int
+    ) -> Sequence[tuple[str, Place]]:
+        """Where messages of those kinds and that owner (``None``: of all) were found, newest first: kind and place.
+
+        Kinds come in the order in which messages move, so that none is missed; each stands there once.
+
+        :param kinds: of ``KINDS`` and ``TAKEN_BACK``.
+        :param before: the place that they are older than; ``None``: any.
+        :param since: milliseconds since 1970; none is older.
+        :raises SpoolUnavailable: nobody can know.
+        """
+        found: dict[str, Sequence[Place]] = {}
+        try:
+            os.stat(self._layout.outgoing)
+            for kind in kinds:
+                with contextlib.suppress(FileNotFoundError):  # smsd keeps some kinds only where it is told to
+                    found[kind] = self._indexes[kind].newest(owner, before, since, count)
+        except OSError as error:
+            raise unavailable(error) from error
+        last = {name: (kind, (began, name)) for kind, places in found.items() for began, name in places}
+        return sorted(last.values(), key=lambda each: each[1], reverse=True)[:count]
 
     def list(self, kind: str, owner: str | None, limit: int, offset: int) -> Page:
         """A page of the messages of that kind and owner; ``None``: of everybody's.
@@ -239,7 +293,7 @@ class Folders:
 
     def _judge(self, kind: str) -> Judge:
         def judge(id: str, found: file.SpoolFile, written: float) -> Entry:
-            owner = found.headers.get("From") if kind in OWNED else None
+            owner = found.headers.get("From") if kind in OWNED or kind in TAKEN_BACK else None
             if kind == "sent":
                 self._reports.add_sent(id, found, written, owner)
             elif kind in REPORTING:

@@ -28,16 +28,27 @@ class Entry:
     settled: bool = True
 
 
+Place = tuple[int, str]  # in lists: when a message began (milliseconds since 1970), and its name
+
+
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What is remembered of a file; ``item`` is its place in lists: when it began (ms), and its name."""
+    """What is remembered of a file, and its place in lists."""
 
     owner: str | None
-    item: tuple[int, str]
+    item: Place
 
 
 Found = TypeVar("Found")
 Judge = Callable[[str, file.SpoolFile, float], Entry]
+
+
+def began(name: str, prefix: str) -> int | None:
+    """When a message of ours was accepted, in milliseconds since 1970: its name says so. ``None``: it is not ours."""
+    if name.startswith(prefix):
+        with contextlib.suppress(ValueError):
+            return int(ULID.from_str(name[len(prefix) :]).milliseconds)
+    return None
 
 
 def is_message(name: str) -> bool:
@@ -89,6 +100,19 @@ class Index:
         """Within the block no other thread sees or changes it, so that indexes that know of each other agree."""
         with self._lock:
             yield
+
+    def newest(self, owner: str | None, before: Place | None, since: int, count: int) -> list[Place]:
+        """That many places of that owner's messages (``None``: of all), newest first.
+
+        :param before: the place that they are older than; ``None``: any.
+        :param since: milliseconds since 1970; none is older.
+        :raises OSError: a folder cannot be read.
+        """
+        with self._lock:
+            self._refresh()
+            found = self._all if owner is None else self._owned.get(owner, SortedList())
+            end = len(found) if before is None else found.bisect_left(before)
+            return list(reversed(found[max(end - count, found.bisect_left((since, ""))) : end]))
 
     def refresh(self) -> None:
         """Look at the folders now; every file that was not yet read is shown to ``judge``."""
@@ -159,13 +183,9 @@ class Index:
         self._owned.setdefault(entry.owner, SortedList()).add(item)
 
     def _milliseconds(self, name: str, written: float) -> int:
-        """When that message began: our names say it, of others the file's time is all there is."""
-        if name.startswith(self._prefix):
-            try:
-                return ULID.from_str(name[len(self._prefix) :]).milliseconds
-            except ValueError:
-                pass
-        return int(written * 1000)
+        """When that message began; of others' than ours the file's time is all there is."""
+        found = began(name, self._prefix)
+        return int(written * 1000) if found is None else found
 
 
 def _name(path: str) -> str:

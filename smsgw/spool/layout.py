@@ -8,12 +8,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from smsgw.model import ConfigurationError
 
 KINDS = ("outgoing", "checked", "sent", "failed", "incoming", "report")
 
+DATETIME_FORMAT = "%y-%m-%d %H:%M:%S"  # smsd's own, where its file has none
+
+# What strftime(3) has, and Python's way back has not.
+_SHORTHANDS = {"%D": "%m/%d/%y", "%e": "%d", "%F": "%Y-%m-%d", "%R": "%H:%M", "%T": "%H:%M:%S"}
 _HARMFUL = {"keep_filename": "calls messages by names of its own", "outgoing_utf8": "garbles texts in UTF-8"}
 _DEFAULTS = {name: f"/var/spool/sms/{name}" for name in ("outgoing", "checked", "incoming")}
 
@@ -25,16 +30,29 @@ class Layout:
     ``folders`` has, for each of ``KINDS``, the folders that hold messages of that kind: none where smsd keeps none,
     several where there are provider queues. ``state`` is smsgw's own. ``queues`` are the names that a ``Queue``
     header may have, ``None`` where nobody knows; ``modems`` the names of smsd's devices, as far as known.
+    ``datetime_format`` is how smsd writes times (strftime(3)).
     """
 
     folders: Mapping[str, tuple[Path, ...]]
     state: Path
     queues: tuple[str, ...] | None = None
     modems: tuple[str, ...] = ()
+    datetime_format: str = DATETIME_FORMAT
 
     @property
     def outgoing(self) -> Path:
         return self.folders["outgoing"][0]
+
+    def moment(self, written: str | None) -> datetime | None:
+        """The time (UTC) of a header such as ``Sent``, which smsd writes in the machine's own time zone.
+
+        ``None``: there is none that can be read.
+        """
+        spelt = re.sub("%[DeFRT]", lambda match: _SHORTHANDS[match[0]], self.datetime_format)
+        try:
+            return datetime.strptime(written or "", spelt).astimezone(UTC)
+        except (ValueError, OverflowError, re.error):
+            return None
 
 
 def from_folder(spool: Path, state: Path | None = None) -> Layout:
@@ -58,7 +76,13 @@ def from_smsd_conf(path: Path, state: Path | None = None) -> Layout:
     if queues:
         folders["checked"] = tuple(dict.fromkeys(map(Path, queues.values())))
     outgoing = Path(main["outgoing"])
-    return Layout(folders, state or outgoing / ".smsgw", tuple(queues), _devices(main.get("devices", "")))
+    return Layout(
+        folders,
+        state or outgoing / ".smsgw",
+        tuple(queues),
+        _devices(main.get("devices", "")),
+        main.get("datetime_format") or DATETIME_FORMAT,
+    )
 
 
 def read_smsd_conf(path: Path) -> dict[str, dict[str, str]]:

@@ -163,7 +163,7 @@ class Writer:
 
     def _put_one(self, home: _Home, message: Message) -> None:
         with _undone(message.id, home.folder):
-            content = file.render(message.to, file.head(message.content))
+            content = file.render(message.to, file.head(message.content), message.reference)
             # To a path: the folder that stands there now, and not one that was moved away.
             target = self._outgoing + message.id
             self._put_file(home.folder, message.id, content, self._mode, home.must_chmod, self._fsync, target)
@@ -203,7 +203,7 @@ class Writer:
         for message in messages:
             if message.content is not content:
                 content, rest = message.content, file.head(message.content)
-            rendered = file.render(message.to, rest)
+            rendered = file.render(message.to, rest, message.reference)
             self._put_file(folder, message.id, rendered, self._mode, home.must_chmod, one_by_one, "")
         if receipt:
             kept = json.dumps(asdict(receipt)).encode()

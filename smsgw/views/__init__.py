@@ -14,4 +14,5 @@ def includeme(config: Configurator) -> None:
     config.add_request_method(None, name="current_service")
     config.include("smsgw.views.body")
     config.include("smsgw.views.v1")
+    config.include("smsgw.views.v2")
     include_views(config)

@@ -22,15 +22,20 @@ class Text(colander.SchemaType):
     """A string, not empty, in which no lone surrogate stands."""
 
     def deserialize(self, node: colander.SchemaNode, cstruct: Any) -> Any:
-        if cstruct is colander.null:
-            return cstruct
-        if not isinstance(cstruct, str):
-            raise colander.Invalid(node, "should be a string")
-        if not cstruct:
-            raise colander.Invalid(node, "should not be empty")
-        if not cstruct.isascii() and any("\ud800" <= character <= "\udfff" for character in cstruct):
-            raise colander.Invalid(node, "has half of a surrogate pair")
+        if cstruct is not colander.null and (reason := flaw(cstruct)):
+            raise colander.Invalid(node, reason)
         return cstruct
+
+
+def flaw(value: object) -> str | None:
+    """Why that is no text; ``None``: it is one."""
+    if not isinstance(value, str):
+        return "should be a string"
+    if not value:
+        return "should not be empty"
+    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+        return "has half of a surrogate pair"
+    return None
 
 
 class Word(Text):
@@ -80,7 +85,7 @@ def json_body(schema: colander.MappingSchema) -> Validator:
     """A Cornice validator: ``request.validated`` becomes what that schema makes of the JSON object in the body."""
 
     def validate(request: Request, **_: Any) -> None:
-        request.validated = deserialize(schema, _read(request))
+        request.validated = deserialize(schema, read_object(request))
 
     return validate
 
@@ -105,7 +110,11 @@ def response(reply: Reply, **headers: str) -> Response:
     return found
 
 
-def _read(request: Request) -> dict[str, Any]:
+def read_object(request: Request) -> dict[str, Any]:
+    """The JSON object in the body.
+
+    :raises Invalid, HTTPUnsupportedMediaType: there is none.
+    """
     if request.content_type.lower() != "application/json":
         raise HTTPUnsupportedMediaType("Content-Type should be application/json")
     if (request.charset or "utf-8").lower() not in ("utf-8", "utf8", "us-ascii"):

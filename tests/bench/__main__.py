@@ -125,6 +125,13 @@ def send(folder: Path, scale: Scale) -> Result:
     return at_least(what, *rates, "/s", 1.0, 1.5)
 
 
+def v2(folder: Path, scale: Scale) -> Result:
+    with servers.smsgw(_made(folder / "smsgw")) as server:
+        server.v2_rate(1)
+        rates = in_turn(scale.rounds, lambda: server.v2_rate(scale.seconds), lambda: server.rate(scale.seconds))
+    return at_least("Single sends by the v2 API; by v1.0", *rates, "/s", 0.9, 1.0)
+
+
 def processes(folder: Path, scale: Scale) -> Result:
     with servers.gunicorn(_made(folder / "two"), 2) as two, servers.gunicorn(_made(folder / "one"), 1) as one:
         _warm_up(two, one)
@@ -248,6 +255,7 @@ def listing(folder: Path, scale: Scale) -> Result:
 
 ROWS: dict[str, Callable[[Path, Scale], Result]] = {
     "send": send,
+    "v2": v2,
     "processes": processes,
     "bulk": bulk,
     "sync": sync,

@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 HERE = Path(__file__).parent
 OUTGOING = "/api/v1.0/sms/outgoing"
+V2_OUTGOING = "/api/v2/messages"
 KINDS = ("outgoing", "checked", "sent", "failed", "incoming", "report")
 PASSWORD = "SecretPAss"
 
@@ -44,6 +45,7 @@ def basic(user: str) -> str:
 SHA, BCRYPT = basic("sha"), basic("bcrypt")  # by the schemes of their hashes
 PLUGINS = "htpasswd allow whitelist transliterate signature"
 SEND = json.dumps({"mobiles": ["79160000000"], "text": "Hi, Jack!"})
+V2_SEND = json.dumps({"to": ["79160000000"], "text": "Hi, Jack!"})
 
 SMSGW = """
 [app:main]
@@ -118,12 +120,12 @@ class Server:
     pid: int
     spool: Path
 
-    def load(self, seconds: int, authorization: str = SHA) -> tuple[int, float]:
+    def load(self, seconds: int, authorization: str = SHA, path: str = OUTGOING, body: str = SEND) -> tuple[int, float]:
         """Send single messages for that long: how many were taken, and in how many seconds."""
         command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", str(HERE / "load.lua")]
         run = subprocess.run(
-            [*command, f"http://127.0.0.1:{self.port}{OUTGOING}"],
-            env=os.environ | {"BODY": SEND, "AUTHORIZATION": authorization},
+            [*command, f"http://127.0.0.1:{self.port}{path}"],
+            env=os.environ | {"BODY": body, "AUTHORIZATION": authorization},
             capture_output=True,
             text=True,
             timeout=seconds + REQUEST,
@@ -137,6 +139,11 @@ class Server:
     def rate(self, seconds: int, authorization: str = SHA) -> float:
         """Single sends a second."""
         requests, took = self.load(seconds, authorization)
+        return requests / took
+
+    def v2_rate(self, seconds: int) -> float:
+        """Single sends a second by the v2 API."""
+        requests, took = self.load(seconds, path=V2_OUTGOING, body=V2_SEND)
         return requests / took
 
     @contextlib.contextmanager

@@ -1,0 +1,205 @@
+"""The v2 API: messages as resources. Bodies are read in v2_body, queries in v2_search; replies are worded in v2_words.
+
+Errors are problem details (``problem``).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from cornice import Service
+from pyramid.config import Configurator
+from pyramid.request import Request
+from pyramid.response import Response
+
+from smsgw.gateway import Batch, Gateway, Invalid, Refused, Reply, once
+from smsgw.model import Options, StatusReport, StoredMessage
+from smsgw.numbers import e164, from_spool
+from smsgw.security import AUTHENTICATED
+from smsgw.spool.file import REFERENCE
+from smsgw.text import foreign, measure
+from smsgw.views.body import response
+from smsgw.views.problem import ROOT, CannotWait, problem, respond
+from smsgw.views.v2_body import PreviewSchema, SendSchema, drafts_of, strict_body
+from smsgw.views.v2_search import Search, number_filter, read_search, time_filter, word_filter
+from smsgw.views.v2_words import V2, received_message, sent_message, status
+
+messages = Service("v2.messages", f"{ROOT}/messages", permission=AUTHENTICATED)
+message = Service("v2.message", f"{ROOT}/messages/{{id}}", permission=AUTHENTICATED)
+inbox = Service("v2.inbox", f"{ROOT}/inbox", permission=AUTHENTICATED)
+received = Service("v2.received", f"{ROOT}/inbox/{{id}}", permission=AUTHENTICATED)
+preview = Service("v2.preview", f"{ROOT}/preview", permission=AUTHENTICATED)
+me = Service("v2.me", f"{ROOT}/me", permission=AUTHENTICATED)
+
+SEND = SendSchema()
+PREVIEW = PreviewSchema()
+
+# Where messages of a status are, in the order in which they move.
+FOLDERS: dict[str, tuple[str, ...]] = {
+    "scheduled": (),
+    "queued": ("outgoing", "cancelling"),
+    "sending": ("checked",),
+    "sent": ("sent",),
+    "delivered": ("sent",),
+    "undelivered": ("sent",),
+    "failed": ("failed",),
+    "cancelled": ("cancelled",),
+}
+
+
+@messages.post(validators=(strict_body(SEND),))
+def send(request: Request) -> Response:
+    fields = request.validated
+    drafts = drafts_of(fields)
+    if fields["send_at"] is not None and fields["send_at"] > datetime.now(UTC):
+        reason = "is in the future, and this gateway cannot hold messages back yet"
+        raise CannotWait(f"send_at {reason}", {"#/send_at": reason})
+    options = Options(
+        queue=fields["queue"],
+        flash=fields["flash"],
+        high_priority=fields["priority"] == "high",
+        validity=fields["validity_minutes"],
+        report=fields["report"],
+    )
+    dialect = V2(drafts, each=fields["messages"] is not None)
+    key = request.headers.get("Idempotency-Key")
+    repeat = None
+    if key is not None:
+        repeat = once(request.identity, key, request.method, request.path_qs, request.body)
+    try:
+        reply = _gateway(request).send_batch(request.identity, Batch(drafts, options), dialect, repeat)
+    except Refused as refusal:
+        reply = dialect.refused(refusal)
+    return respond(reply)
+
+
+@messages.get()
+def search(request: Request) -> Response:
+    gateway = _gateway(request)
+    readers = {
+        "status": _statuses,
+        "to": number_filter(gateway.number),
+        "from": word_filter,
+        "reference": word_filter,
+        "since": time_filter,
+        "until": time_filter,
+    }
+    asked = read_search(request, readers)
+    filters = asked.filters
+    statuses = filters.get("status", ",".join(FOLDERS)).split(",")
+    folders = list(dict.fromkeys(folder for name in FOLDERS if name in statuses for folder in FOLDERS[name]))
+
+    def matches(found: StoredMessage, fate: StatusReport | None) -> bool:
+        return (
+            status(found, fate) in statuses
+            and filters.get("to") in (None, from_spool(found.headers.get("To", "")))
+            and filters.get("reference") in (None, found.headers.get(REFERENCE))
+        )
+
+    page = gateway.search(request.identity, asked.query(folders, filters.get("from"), matches))
+    return _page(asked, f"{ROOT}/messages", [_sent(request, *each) for each in page.messages], page.last)
+
+
+@message.get()
+def read(request: Request) -> Response:
+    gateway = _gateway(request)
+    found = gateway.locate(request.identity, request.matchdict["id"])
+    return _ok(_sent(request, found, gateway.fate(found)))
+
+
+@message.delete()
+def cancel(request: Request) -> Response:
+    return _ok(_sent(request, _gateway(request).cancel(request.identity, request.matchdict["id"]), None))
+
+
+@inbox.get()
+def list_received(request: Request) -> Response:
+    asked = read_search(request, {"from": number_filter(e164), "since": time_filter, "until": time_filter})
+    sender = asked.filters.get("from")
+
+    def matches(found: StoredMessage, fate: StatusReport | None) -> bool:
+        return sender in (None, e164(found.headers.get("From", "")))
+
+    page = _gateway(request).search(request.identity, asked.query(["incoming"], None, matches))
+    return _page(asked, f"{ROOT}/inbox", [_received(request, each) for each, _ in page.messages], page.last)
+
+
+@received.get()
+def read_received(request: Request) -> Response:
+    found = _gateway(request).read(request.identity, "incoming", request.matchdict["id"])
+    return _ok(_received(request, found))
+
+
+@received.delete()
+def delete_received(request: Request) -> Response:
+    gateway, id = _gateway(request), request.matchdict["id"]
+    found = gateway.read(request.identity, "incoming", id)
+    gateway.delete(request.identity, "incoming", id)
+    return _ok(_received(request, found))
+
+
+@preview.post(validators=(strict_body(PREVIEW),))
+def show(request: Request) -> Response:
+    try:
+        text = _gateway(request).transform(request.validated["text"], request.identity)
+    except Invalid as error:
+        return respond(problem(422, error.detail, {f"#/{name}": why for name, why in error.errors.items()}))
+    encoding = measure(text)
+    return _ok(
+        {
+            "text": text,
+            "alphabet": encoding.alphabet,
+            "parts": encoding.parts,
+            "units_used": encoding.units,
+            "units_left": encoding.left,
+            "forcing_ucs2": list(foreign(text)),
+        }
+    )
+
+
+@me.get()
+def tell(request: Request) -> Response:
+    identity, gateway = request.identity, _gateway(request)
+    return _ok(
+        {
+            "userid": identity.userid,
+            "groups": sorted(identity.groups),
+            "permissions": {name.replace("-", "_"): gateway.permits(identity, name) for name in ("list", "read-all")},
+        }
+    )
+
+
+def _gateway(request: Request) -> Gateway:
+    gateway: Gateway = request.registry.gateway
+    return gateway
+
+
+def _sent(request: Request, found: StoredMessage, fate: StatusReport | None) -> dict[str, Any]:
+    return sent_message(found, fate, _gateway(request).accepted_at(found.id), request.registry.layout)
+
+
+def _received(request: Request, found: StoredMessage) -> dict[str, Any]:
+    return received_message(found, request.registry.layout)
+
+
+def _page(asked: Search, path: str, found: Sequence[dict[str, Any]], last: tuple[int, str] | None) -> Response:
+    return _ok({"messages": found, "next": asked.next(path, last)})
+
+
+def _statuses(value: str) -> str:
+    words = value.split(",")
+    if not FOLDERS.keys() >= set(words) or len(set(words)) < len(words):
+        raise ValueError(f"should be some of {', '.join(FOLDERS)}, each once")
+    return value
+
+
+def _ok(content: dict[str, Any]) -> Response:
+    return response(Reply(200, json.dumps(content)))
+
+
+def includeme(config: Configurator) -> None:
+    for service in (messages, message, inbox, received, preview, me):
+        config.add_cornice_service(service)
