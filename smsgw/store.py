@@ -31,6 +31,8 @@ from smsgw.model import ConfigurationError, Unavailable
 WAIT = 5.0  # seconds for a connection, and for other processes' transactions to end
 HASTE = 0.25  # seconds for the same, for one statement by itself
 LOOK = 0.2  # seconds between two looks whether the file is the same still
+LONG = 1.0  # seconds: a database that fails sooner, as one that is not running does, is asked by every request
+AVOIDED = 5.0  # seconds for which one is left alone that took longer to fail
 FILE = "store.sqlite3"  # in smsgw's own folder
 T = TypeVar("T")
 TABLES = 0x736D7367  # PostgreSQL's advisory lock under which tables are made
@@ -59,6 +61,11 @@ class Store:
     def keep(self, tables: MetaData) -> None:
         """Let those tables be there in every transaction."""
         self._tables.append(tables)
+
+    @property
+    def folder(self) -> Path | None:
+        """Where SQLite's files are; ``None`` with PostgreSQL."""
+        return Path(self._url.database or "").parent if self._is_sqlite else None
 
     @contextlib.contextmanager
     def begin(self, *, is_reading: bool = False) -> Iterator[Connection]:
@@ -151,7 +158,7 @@ class Store:
 
     def _persistently(self, work: Callable[[_Kept], T], wait: float) -> T:
         """Do that on this thread's own connection, or on a new one where that turns out to be broken."""
-        deadline = None
+        begun, deadline = time.monotonic(), None
         while True:
             kept = self._connection()
             try:
@@ -162,7 +169,7 @@ class Store:
                 deadline = deadline or time.monotonic() + wait - HASTE
                 if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY and time.monotonic() < deadline:
                     continue
-                if kept.is_new:
+                if kept.is_new or time.monotonic() - begun > WAIT:
                     raise
                 self._drop()
             else:
@@ -200,9 +207,30 @@ class Store:
         if now > session.looked + LOOK and session.file != self._file():
             session.tables = 0
         if session.tables < len(self._tables):
-            with session.opening:
-                self._make_tables(session)
+            self._open(session)
         return session
+
+    def _open(self, session: _Session) -> None:
+        """Find out whether the database is there, and make the tables.
+
+        While it keeps those waiting who ask, one at a time finds out for all others, who are refused at once.
+        """
+        asked = time.monotonic()
+        if asked < session.avoided_until or not session.opening.acquire(blocking=session.failure is None):
+            raise _unavailable() from session.failure
+        begun = time.monotonic()
+        try:
+            if asked < session.avoided_until:  # since it failed while this thread waited
+                raise _unavailable() from session.failure
+            self._make_tables(session)
+            session.failure = None
+        except self._errors as error:
+            now = time.monotonic()
+            session.failure = _cause(error) if now - begun > LONG else None
+            session.avoided_until = now + AVOIDED if session.failure else 0.0
+            raise
+        finally:
+            session.opening.release()
 
     def _file(self) -> tuple[int, int] | None:
         """Which file it is, on SQLite: another one may have been put in its place."""
@@ -247,6 +275,9 @@ class Store:
                 f"smsgw.store needs the module {error.name!r}; pip install 'smsgw[postgresql]'"
             ) from error
         _check_postgresql(engine, self._url)
+        from smsgw.postgresql import Bounded
+
+        event.listen(engine, "do_connect", lambda _, __, words, named: Bounded.connect(*words, **named))
         return engine
 
 
@@ -297,6 +328,8 @@ class _Session:
     tables: int = 0
     file: tuple[int, int] | None = None
     looked: float = 0.0
+    failure: BaseException | None = None  # of one who had to wait for it long
+    avoided_until: float = 0.0
 
     def close(self) -> None:
         """Close all connections but those that SQLAlchemy has handed out."""

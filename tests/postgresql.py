@@ -80,9 +80,23 @@ class Postgresql:
             self._process.wait(TIMEOUT)
             self._process = None
 
+    def pause(self) -> None:
+        """Let none of its processes answer any more; the kernel goes on taking connections for them."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
     def sql(self, database: str, statement: str) -> str:
         """What psql prints for a statement in that database."""
         return self._run("psql", "--no-psqlrc", "-qAt", "--dbname", database, "--command", statement)
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        pid = self._process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        for each in (pid, *map(int, children)):
+            os.kill(each, number)
 
     @property
     def _log(self) -> Path:

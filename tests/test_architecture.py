@@ -56,7 +56,8 @@ MAY_IMPORT = {
         "smsgw.text",
         "smsgw.views",
     },
-    "smsgw.store": {"smsgw.model"},
+    "smsgw.postgresql": set(),
+    "smsgw.store": {"smsgw.model", "smsgw.postgresql"},
     "smsgw.cli": {
         *("smsgw", "smsgw.cli", "smsgw.cli.check", "smsgw.gateway", "smsgw.model", "smsgw.numbers", "smsgw.plugins"),
         *("smsgw.security", "smsgw.settings", "smsgw.spool", "smsgw.text"),

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,8 +22,9 @@ from sqlalchemy import Column, Integer, MetaData, Table, text
 from sqlalchemy.exc import IntegrityError
 
 from smsgw.model import ConfigurationError, Unavailable
+from smsgw.postgresql import SILENCE
 from smsgw.settings import read_core
-from smsgw.store import Store, open_store
+from smsgw.store import Statement, Store, open_store
 from smsgw.testing import Gateway, MakeGateway, eventually
 from tests.postgresql import Postgresql
 
@@ -238,6 +240,36 @@ def test_postgresql_comes_and_goes(make: Callable[..., Store]) -> None:
             with pytest.raises(Unavailable):  # what would be no part of the transaction is not executed
                 store.prepare(INSERT)(number=3)
         assert numbers(store) == [1, 2]
+
+
+def test_a_postgresql_that_stops_answering_holds_up_nobody_for_long(make: Callable[..., Store]) -> None:
+    """As one whose disk hangs does: the kernel goes on taking connections and questions for it."""
+    with Postgresql() as server, ThreadPoolExecutor(8) as threads:
+        store = make(server.create())
+        select = store.prepare(SELECT)
+
+        def ask(_: object) -> float:
+            begin = time.monotonic()
+            with pytest.raises(Unavailable):
+                select()
+            return time.monotonic() - begin
+
+        put(store, 1)
+        assert list(threads.map(lambda _: select(), range(8))) == [[(1,)]] * 8
+        server.pause()
+        try:
+            assert max(threads.map(ask, range(8))) < 2 * SILENCE  # those connected, for an answer
+            assert max(threads.map(ask, range(8))) < 2 * SILENCE  # one of them, for a new connection
+            assert max(threads.map(ask, range(8))) < 1  # it is left alone
+        finally:
+            server.resume()
+        assert eventually(lambda: suppressed(select), 2 * SILENCE) == [(1,)]
+
+
+def suppressed(select: Statement) -> list[tuple[Any, ...]]:
+    with contextlib.suppress(Unavailable):
+        return select()
+    return []
 
 
 def test_a_folder_that_is_not_there_yet(lite: Store, tmp_path: Path) -> None:
