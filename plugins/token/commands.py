@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 import click
 
-from smsgw.cli import Installation, Wrong, installation, told
+from smsgw.cli import Installation, Wrong, as_owner, installation, told
 from smsgw.model import Unavailable
 from smsgw.settings import is_header_value, is_userid
 from smsgw.store import Store, open_store
@@ -137,7 +137,8 @@ def _store(installation: Installation) -> Iterator[Store]:
             _make(folder)
         store = open_store(installation, TABLES, is_durable=True)
     try:
-        yield store
+        with as_owner(store.folder or folder):
+            yield store
     except Unavailable as error:
         raise click.ClickException(f"{error.detail}: {' '.join(str(error.__cause__).split())}") from error
     finally:

@@ -13,11 +13,11 @@ import click
 
 from smsgw.cli import check, login, output, plugins, preview, send
 from smsgw.cli.arguments import installation
-from smsgw.cli.installation import Installation, Wrong, told
+from smsgw.cli.installation import Installation, Wrong, as_owner, told
 from smsgw.model import ConfigurationError, Unavailable
 from smsgw.plugins import GROUP, find
 
-__all__ = ["Installation", "Wrong", "installation", "main", "told"]
+__all__ = ["Installation", "Wrong", "as_owner", "installation", "main", "told"]
 
 
 class Commands(click.Group):

@@ -153,6 +153,41 @@ def user_name(uid: int) -> str:
         return str(uid)
 
 
+@contextlib.contextmanager
+def as_owner(folder: Path) -> Iterator[None]:
+    """Let root do in the block what the folder's owner could do, and no more.
+
+    Whoever may write there may have put links there to files that are root's alone.
+
+    :raises Wrong: the system does not let root be somebody else.
+    """
+    try:
+        found = os.lstat(folder)
+    except OSError:
+        found = None
+    if os.geteuid() != 0 or found is None or found.st_uid == 0:
+        yield
+        return
+    try:
+        account = pwd.getpwuid(found.st_uid)
+        group, groups = account.pw_gid, os.getgrouplist(account.pw_name, account.pw_gid)
+    except KeyError:
+        group, groups = found.st_gid, [found.st_gid]
+    before = os.getegid(), os.getgroups()
+    try:
+        os.setgroups(groups)
+        os.setegid(group)
+        os.seteuid(found.st_uid)
+    except OSError as error:
+        raise Wrong(f"root cannot be {user_name(found.st_uid)} here ({error.strerror}); be that user") from error
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(before[0])
+        os.setgroups(before[1])
+
+
 def owner_of(layout: Layout) -> int | None:
     """The gateway's own user, to whom smsgw's own folder belongs; ``None``: it has not run on that spool yet."""
     try:

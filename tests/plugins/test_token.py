@@ -442,6 +442,28 @@ class TestAsRoot:
         tokens.create()
         assert self.as_gateway(state) == 0
 
+    @pytest.mark.parametrize("target", ["database", "nothing"])
+    def test_links_of_the_gateway_s_user(self, base_settings: dict[str, str], tmp_path: Path, target: str) -> None:
+        """Who can write to the folder cannot let root write elsewhere."""
+        ini = write_ini(tmp_path, base_settings | {"smsgw.plugins": "token htpasswd allow"})
+        state = self.make(base_settings)
+        own = tmp_path / "root"
+        own.mkdir(mode=0o700)
+        if target == "database":
+            with contextlib.closing(sqlite3.connect(own / target)) as database:
+                database.execute("CREATE TABLE secret (word)")
+        before = [(path.name, path.read_bytes()) for path in own.iterdir()]
+        link = state / "store.sqlite3"
+        link.symlink_to(own / target)
+        os.chown(link, self.GATEWAY, self.GATEWAY, follow_symlinks=False)
+        for arguments in (["token", "create", "--user", "ops", ini], ["token", "list", ini], ["login", ini, "ops"]):
+            given = f"{text.make()}\n".encode()
+            ended = subprocess.run([SMSGW, *arguments], input=given, capture_output=True, check=False)
+            assert (ended.returncode, b"Traceback" in ended.stderr) == (1, False), ended.stderr
+            assert b"is out of service" in ended.stderr + ended.stdout
+        subprocess.run([SMSGW, "check", ini], capture_output=True, check=False)
+        assert [(path.name, path.read_bytes()) for path in own.iterdir()] == before
+
     def test_its_folder_is_not_made(self, base_settings: dict[str, str], tmp_path: Path) -> None:
         state = self.make(base_settings)
         state.rmdir()

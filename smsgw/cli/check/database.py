@@ -38,7 +38,7 @@ def check_store(installation: Installation) -> Findings:
                     f"{path.parent} is not there, or cannot be written to", "Make it, for the gateway's user."
                 )
             return
-        owner = path.stat().st_uid
+        owner = path.lstat().st_uid  # of what stands there, which may be a link to what is root's alone
         gateway = owner_of(installation.layout)
         if gateway is not None and owner != gateway and gateway != 0:
             yield STORE.error(
