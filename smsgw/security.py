@@ -8,6 +8,7 @@ import ipaddress
 import logging
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pluggy
@@ -100,15 +101,31 @@ class SecurityPolicy:
 
     def _ask(self, credentials: Credentials) -> Identity | None:
         """Ask the backends in turn; the first that answers decides."""
-        for backend in self._backends:
-            try:
-                answer = proper(ask(backend, {"credentials": credentials}))
-            except Improper as error:
-                log.error("%r %s", backend.plugin_name, error)
-                return None
+        for place, backend in enumerate(self._backends):
+            answer = self._answer(backend, credentials)
+            if isinstance(answer, Identity) and (again := respelt(credentials, answer)):
+                earlier = (self._answer(other, again) for other in self._backends[:place])
+                answer = next((other for other in earlier if other is not None), answer)
             if answer is not None:
                 return answer if isinstance(answer, Identity) else None
         return None
+
+    def _answer(self, backend: pluggy.HookImpl, credentials: Credentials) -> Identity | Denied | None:
+        try:
+            return proper(ask(backend, {"credentials": credentials}))
+        except Improper as error:
+            log.error("%r %s", backend.plugin_name, error)
+            return Denied("no proper answer")
+
+
+def respelt(credentials: Credentials, identity: Identity) -> Credentials | None:
+    """What the backends before the one that answered so are asked again, where it spells the userid in another way.
+
+    They may know that user: ``ROOT`` is nobody to a password file, and to the directory after it, its own ``root``.
+    """
+    if not credentials.userid or identity.userid == credentials.userid:
+        return None
+    return replace(credentials, userid=identity.userid)
 
 
 class Improper(Exception):

@@ -12,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smsgw.guessing import Guesses
+from smsgw.hookspecs import hookimpl
+from smsgw.model import Credentials, Identity
 from tests.conftest import Gateway, basic
 
 LIST = "/api/v1.0/sms/sent/"
@@ -24,6 +26,15 @@ class Quiet:
     def authenticate(self, credentials):
         return None
 """
+
+
+class Folding:
+    """As directories do, it passes over case, and answers in its own spelling."""
+
+    @hookimpl
+    def authenticate(self, credentials: Credentials) -> Identity | None:
+        userid = credentials.userid.lower()
+        return Identity(userid) if credentials.secret == f"{userid}'s own" else None
 
 
 def ask(gateway: Gateway, header: str | None, status: int, address: str = "10.0.0.1", **headers: str) -> dict[str, str]:
@@ -195,6 +206,17 @@ class TestGuessing:
             os.utime(counter, (0, 0))
         guesses.expire()
         assert list(tmp_path.iterdir()) == []
+
+
+def test_a_user_of_a_backend_is_nobody_else_s_in_another_spelling(make_gateway: Callable[..., Gateway]) -> None:
+    """The order is that of the ini file, however the userid is written."""
+    gateway = make_gateway({"smsgw.plugins": "htpasswd folding allow"}, folding=Folding)
+    ask(gateway, basic("root", "Adm1nist"), 200)
+    ask(gateway, basic("Anna", "anna's own"), 200)
+    for spelling in ("root", "ROOT", "Root"):
+        ask(gateway, basic(spelling, "root's own"), 401)
+    gateway = make_gateway({"smsgw.plugins": "folding htpasswd allow"}, folding=Folding)
+    ask(gateway, basic("ROOT", "root's own"), 200)
 
 
 def test_no_secret_is_logged(make_gateway: Callable[..., Gateway], caplog: pytest.LogCaptureFixture) -> None:

@@ -6,7 +6,8 @@ import ipaddress
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import click
 import pluggy
@@ -14,12 +15,12 @@ from pyramid.httpexceptions import HTTPException, HTTPServiceUnavailable
 from pyramid.security import Allowed, Denied
 
 from smsgw.cli.arguments import MAX_STDIN, named_installation
-from smsgw.cli.installation import Installation, one_line
+from smsgw.cli.installation import Installation, as_owner, one_line
 from smsgw.cli.output import say, table
 from smsgw.model import Content, Credentials, Identity, Message, StoredMessage, Unavailable
 from smsgw.numbers import NumberPlan
 from smsgw.plugins import ask, implementations
-from smsgw.security import NOBODY, Improper, decide, proper
+from smsgw.security import NOBODY, Improper, decide, proper, respelt
 
 HIDDEN = "(the secret)"
 SECRET = 6  # characters: fewer are in any sentence
@@ -71,29 +72,47 @@ def login(installation: Installation, user: str | None, bearer: bool, address: s
     normalised = _normalised(installation, numbers)
     credentials = Credentials("Bearer" if bearer else "Basic", user or "", _secret(bearer), address)
     backends = implementations(plugins.hook.authenticate)
-    answers = list(_walk(backends, credentials))
+    as_gateway = partial(as_owner, installation.layout.state)
+    with as_gateway():
+        answers = list(_walk(backends, credentials))
     rows = [(answer.plugin, f"{answer.seconds * 1000:.0f} ms", answer.words) for answer in answers]
-    rows += [(backend.plugin_name, "", "not asked") for backend in backends[len(answers) :]]
+    asked = {answer.plugin for answer in answers}
+    rows += [(backend.plugin_name, "", "not asked") for backend in backends if backend.plugin_name not in asked]
     table(("plugin", "took", "said"), rows)
     for found in implementations(plugins.hook.find_credentials):
         say("", f"{found.plugin_name} finds credentials of its own in requests, which only a request can show.")
     identity = answers[-1].identity if answers else None
     say("", answers[-1].ends if answers and answers[-1].ends else "Nobody knows these credentials: 401.")
-    if identity is None or not _tell_permissions(implementations(plugins.hook.permits), identity, normalised):
-        raise click.exceptions.Exit(1)
+    with as_gateway():
+        if identity is None or not _tell_permissions(implementations(plugins.hook.permits), identity, normalised):
+            raise click.exceptions.Exit(1)
 
 
 def _walk(backends: Sequence[pluggy.HookImpl], credentials: Credentials) -> Iterator[_Answer]:
     """What each plugin answers, until one ends the chain; as ``smsgw.security`` asks them."""
-    for backend in backends:
-        begin = time.perf_counter()
-        answer = _ask(backend, credentials, begin)
-        yield answer
+    for place, backend in enumerate(backends):
+        answer = _ask(backend, credentials)
+        again = list(_ask_again(backends[:place], credentials, answer))
+        yield from [answer, *again] if again and again[-1].ends else [*again, answer]
         if answer.ends:
             return
 
 
-def _ask(backend: pluggy.HookImpl, credentials: Credentials, begin: float) -> _Answer:
+def _ask_again(backends: Sequence[pluggy.HookImpl], credentials: Credentials, answer: _Answer) -> Iterator[_Answer]:
+    """What the plugins before say of the userid as the one that knew the user spells it."""
+    again = respelt(credentials, answer.identity) if answer.identity else None
+    if again is None:
+        return
+    for backend in backends:
+        found = _ask(backend, again)
+        yield replace(found, words=f"of {again.userid}: {found.words}")
+        if found.ends:
+            return
+
+
+def _ask(backend: pluggy.HookImpl, credentials: Credentials) -> _Answer:
+    begin = time.perf_counter()
+
     def said(words: str, ends: str = "", identity: Identity | None = None) -> _Answer:
         if identity is None and len(credentials.secret) >= SECRET:
             words = words.replace(credentials.secret, HIDDEN)  # which a plugin's own error may quote

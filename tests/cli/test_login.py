@@ -124,6 +124,22 @@ def test_the_next_is_asked(chain: Callable[..., Ended]) -> None:
     assert said(told) == {"chain": "not mine", "htpasswd": "no: wrong password"}
 
 
+def test_plugins_before_are_asked_about_the_spelling_of_one_after_them(ini: Ini, distribution: Install) -> None:
+    distribution("acme", BACKENDS.replace('"Lvv"', "credentials.userid.lower()"), chain="Chain")
+    path = ini({"smsgw.plugins": "htpasswd chain allow"})
+    told = smsgw("login", path, "LVV", stdin="right\n")
+    assert [line.split(" ms  ")[1] for line in told.out.splitlines()[1:4]] == [
+        "not mine",
+        "lvv, in alarms, ops",
+        "of lvv: no: wrong password",
+    ]
+    assert told.out.splitlines()[-1] == "The user does not get in: 401."
+    assert told.status == 1
+    told = smsgw("login", path, "Anna", stdin="right\n")
+    assert said(told) == {"htpasswd": "of anna: not mine", "chain": "anna, in alarms, ops"}
+    assert told.status == 0
+
+
 def test_who_gets_in(chain: Callable[..., Ended]) -> None:
     told = chain("right", "lvv", "--to", "112")
     assert said(told) == {"chain": "Lvv, in alarms, ops", "htpasswd": "not asked"}
