@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 from smsgw.testing import DelayConformance, Gateway, MakeGateway, OutageConformance, basic
@@ -89,6 +93,53 @@ def test_an_answer_that_makes_no_sense(make: Callable[..., Gateway], accounts: A
     gateway = make()
     with accounts.failing(200):
         ask(gateway, "ann", "SecretPAss", 503)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 60000,
+        b"[]",
+        b'{"userid": "ann"}',
+        b'{"userid": ["ann"], "groups": []}',
+        b'{"userid": "ann", "groups": "alarms"}',
+        b'{"userid": "ann", "groups": [["alarms"]]}',
+        b'{"userid": "ann", "groups": ["' + b"x" * 100000 + b'"]}',
+    ],
+)
+def test_a_body_that_is_none(make: Callable[..., Gateway], body: bytes) -> None:
+    with answering(b"HTTP/1.0 200 OK\r\n\r\n" + body) as url:
+        ask(make(url=url), "ann", "SecretPAss", 503)
+
+
+def test_a_service_that_is_never_done(make: Callable[..., Gateway]) -> None:
+    """It says something all the time, which is no answer."""
+    with answering(b"HTTP/1.0 200 OK\r\n\r\n", *[b" "] * 100, pause=0.1) as url:
+        begin = time.monotonic()
+        ask(make(url=url, timeout="0.5"), "ann", "SecretPAss", 503)
+        assert time.monotonic() - begin < 5
+
+
+@contextlib.contextmanager
+def answering(*pieces: bytes, pause: float = 0.0) -> Iterator[str]:
+    """A service that answers one question with those pieces, with pauses (seconds) between them."""
+    ended = threading.Event()
+
+    def answer() -> None:
+        connected, _ = server.accept()
+        with connected, contextlib.suppress(OSError):
+            connected.recv(65536)
+            for piece in pieces:
+                connected.sendall(piece)
+                if ended.wait(pause):
+                    return
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/"
+        ended.set()
+        thread.join()
 
 
 @pytest.mark.parametrize(

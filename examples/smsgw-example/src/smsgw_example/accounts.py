@@ -13,6 +13,7 @@ import http.client
 import json
 import logging
 import secrets
+import socket
 import ssl
 import threading
 import time
@@ -42,7 +43,7 @@ class Accounts:
             colander.Float(),
             missing=5.0,
             validator=colander.Range(0.1, 60),
-            description="seconds that the service may be silent",
+            description="seconds for connecting to the service, and for its answer",
         )
         cache_seconds = colander.SchemaNode(
             colander.Integer(),
@@ -71,12 +72,12 @@ class Accounts:
             return known
         try:
             answer = _ask(self._url, self._timeout, {"userid": userid, "password": password})
-        except (OSError, http.client.HTTPException, ValueError) as error:
+        except (OSError, http.client.HTTPException, ValueError, RecursionError) as error:
             log.error("%s: %s", self._url.hostname, type(error).__name__)  # whose message may have a password in it
             raise Unavailable("The accounts are out of service") from None
         match answer:
-            case 200, {"userid": str(spelt), "groups": list(groups)}:
-                identity = Identity(spelt, frozenset(map(str, groups)))
+            case 200, {"userid": str(spelt), "groups": list(groups)} if all(isinstance(group, str) for group in groups):
+                identity = Identity(spelt, frozenset(groups))
                 self._verified.keep(userid, password, identity)
                 return identity
             case 401, _:
@@ -102,9 +103,17 @@ def _ask(url: SplitResult, timeout: float, question: dict[str, str]) -> tuple[in
     else:
         connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=timeout)
     try:
-        connection.request("POST", url.path or "/", json.dumps(question), {"Content-Type": "application/json"})
-        response = connection.getresponse()
-        return response.status, json.loads(response.read(ANSWER)) if response.status == 200 else None
+        connection.connect()
+        # The connection's own timeout is for each piece: one who sends them slowly would never be done.
+        watch = threading.Timer(timeout, socket.socket.shutdown, [connection.sock, socket.SHUT_RDWR])
+        watch.daemon = True
+        watch.start()
+        try:
+            connection.request("POST", url.path or "/", json.dumps(question), {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            return response.status, json.loads(response.read(ANSWER)) if response.status == 200 else None
+        finally:
+            watch.cancel()
     finally:
         connection.close()
 
