@@ -58,7 +58,7 @@ class _Home:
             self._files.callback(lock.release)
             self.path = layout.state / "writers" / token
             os.mkdir(self.path, 0o700)
-            _share(self.path, layout.outgoing, mode, group)
+            _share(self.path, layout.outgoing, group)
             self.folder = _open_folder(self.path, self._files)
             self.must_chmod = mode != self._mode_of_new_files(mode)
         except BaseException:
@@ -176,7 +176,7 @@ class Writer:
     def _put_all(self, home: _Home, messages: Sequence[Message], receipt: Receipt | None) -> None:
         name = receipt.key if receipt else str(ULID())
         stage = home.path / name
-        os.mkdir(stage)
+        os.mkdir(stage, 0o700)
         try:
             with contextlib.ExitStack() as opened:
                 self._fill(home, _open_folder(stage, opened), messages, receipt)
@@ -256,11 +256,11 @@ def _undone(name: str, folder: int) -> Iterator[None]:
         raise
 
 
-def _share(folder: Path, outgoing: Path, mode: int, group: int | None) -> None:
-    """Let files made in that folder be such as smsd can read.
+def _share(folder: Path, outgoing: Path, group: int | None) -> None:
+    """Let what is made in that folder be such as smsd can read.
 
-    They get its group, which set-group-ID folders pass on, and that mode whatever the umask says, where the file system
-    knows default access lists (acl(5)); each needs a call of its own otherwise.
+    It gets the group, which set-group-ID folders pass on, and the very mode that it is made with, whatever the umask
+    says, where the file system knows default access lists (acl(5)); each file needs a call of its own otherwise.
     """
     try:
         os.chown(folder, -1, os.stat(outgoing).st_gid if group is None else group)
@@ -269,11 +269,11 @@ def _share(folder: Path, outgoing: Path, mode: int, group: int | None) -> None:
             raise
         log.warning("messages do not get the group of %s: let smsgw's user be in it", outgoing)
     os.chmod(folder, 0o2700)
-    # The kernel's struct posix_acl_xattr: version 2, then tag (user, group, others), permissions, no id.
-    entries = ((0x01, mode >> 6), (0x04, mode >> 3), (0x20, mode))
-    access = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", tag, bits & 7, 0xFFFFFFFF) for tag, bits in entries)
+    # The kernel's struct posix_acl_xattr: version 2, then tag (user, group, others), permissions, no id. All are there,
+    # also x, without which nobody but root could write into the folders in it.
+    entries = b"".join(struct.pack("<HHI", tag, 7, 0xFFFFFFFF) for tag in (0x01, 0x04, 0x20))
     with contextlib.suppress(OSError):
-        os.setxattr(folder, "system.posix_acl_default", access)
+        os.setxattr(folder, "system.posix_acl_default", struct.pack("<I", 2) + entries)
 
 
 def _open_folder(folder: Path, opened: contextlib.ExitStack) -> int:
