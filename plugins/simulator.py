@@ -15,16 +15,11 @@ from pyramid.events import ApplicationCreated
 from smsgw.hookspecs import hookimpl
 from smsgw.model import ConfigurationError
 from smsgw.numbers import from_spool
-from smsgw.settings import Words
+from smsgw.settings import Number, Words
 from smsgw.spool import file
 from smsgw.spool.layout import Layout
 
 PERIOD = 0.05  # seconds between two looks
-
-
-def _is_number(node: colander.SchemaNode, value: float) -> None:
-    if value != value:  # "nan" passes any range
-        raise colander.Invalid(node, "should be a number of seconds")
 
 
 class Simulator:
@@ -32,9 +27,9 @@ class Simulator:
 
     class Settings(colander.MappingSchema):
         delay = colander.SchemaNode(
-            colander.Float(),
+            Number(),
             missing=0.0,
-            validator=colander.All(colander.Range(0, 3600), _is_number),
+            validator=colander.Range(0, 3600),
             description="seconds that a message spends in checked",
         )
         fail = colander.SchemaNode(

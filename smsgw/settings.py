@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import math
 import re
 import zoneinfo
 from collections.abc import Iterable, Mapping
@@ -39,6 +40,16 @@ class Boolean(colander.Boolean):
         if word not in self.true_choices + self.false_choices:
             raise colander.Invalid(node, f"is {cstruct!r}, and should be true or false")
         return word in self.true_choices
+
+
+class Number(colander.Float):
+    """A number; Colander's own ``Float`` takes ``nan`` for one, which no range refuses."""
+
+    def deserialize(self, node: colander.SchemaNode, cstruct: Any) -> Any:
+        found = super().deserialize(node, cstruct)
+        if found is not colander.null and not math.isfinite(found):
+            raise colander.Invalid(node, f"{cstruct!r} is not a number")
+        return found
 
 
 class Words(colander.String):

@@ -69,6 +69,19 @@ def refused(
         ({"smsgw.plugins": "htpasswd allow signature"}, ["signature", "smsgw.signature.text"]),
         ({"smsgw.plugins": "htpasswd allow simulator", "smsgw.simulator.delay": "soon"}, ["smsgw.simulator.delay"]),
         ({"smsgw.plugins": "htpasswd allow simulator", "smsgw.simulator.delay": "nan"}, ["smsgw.simulator.delay"]),
+        (
+            {"smsgw.plugins": "htpasswd ldap allow", "smsgw.ldap.url": "ldap://localhost", "smsgw.ldap.timeout": "nan"},
+            ["smsgw.ldap.timeout: 'nan' is not a number"],
+        ),
+        (
+            {
+                "smsgw.plugins": "htpasswd jwt allow",
+                "smsgw.jwt.issuer": "https://id.example.com",
+                "smsgw.jwt.audience": "smsgw",
+                "smsgw.jwt.timeout": "inf",
+            },
+            ["smsgw.jwt.timeout: 'inf' is not a number"],
+        ),
         ({"smsgw.plugins": "htpasswd allow simulator", "smsgw.spool": "/proc/none"}, ["'simulator'", "/proc/none"]),
     ],
 )

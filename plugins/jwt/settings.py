@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import colander
 
 from smsgw.model import ConfigurationError
-from smsgw.settings import Lines, Words
+from smsgw.settings import Lines, Number, Words
 
 from .keys import ALGORITHMS
 from .sources import File, Source, Url
@@ -40,7 +40,7 @@ class Settings(colander.MappingSchema):
     jwks_url = _text("where the provider serves its keys: https, or http on this machine; or key_file")
     ca_file = _text("certificates of the authorities that are trusted for jwks_url; without it, the system's")
     timeout = colander.SchemaNode(
-        colander.Float(), missing=5.0, validator=colander.Range(0.1, 60), description="seconds for fetching the keys"
+        Number(), missing=5.0, validator=colander.Range(0.1, 60), description="seconds for fetching the keys"
     )
     refresh_seconds = _seconds("after what time the keys are fetched again", 300, 5, 86400)
     keep_seconds = _seconds("for how long keys are known while they cannot be fetched", 86400, 5, 31 * 86400)

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import colander
 
 from smsgw.model import ConfigurationError
-from smsgw.settings import Boolean, Lines, Words
+from smsgw.settings import Boolean, Lines, Number, Words
 
 from .directory import Account, Directory, Server
 from .lookup import BySearch, ByTemplate
@@ -48,7 +48,7 @@ class Settings(colander.MappingSchema):
         Boolean(), missing=False, description="whether anybody on the way may pose as the directory, and read passwords"
     )
     timeout = colander.SchemaNode(
-        colander.Float(),
+        Number(),
         missing=5.0,
         validator=colander.Range(0.1, 60),
         description="seconds for all that a request asks one server",

@@ -21,6 +21,7 @@ CORE = "core"
 # What a value is in the ini file; of other types, such as a plugin's own, the name of their class says it.
 TYPES = {
     settings.Boolean: "true or false",
+    settings.Number: "number",
     settings.Words: "words",
     settings.Lines: "lines",
     settings.Networks: "addresses",

@@ -25,6 +25,7 @@ import colander
 from pyramid.security import Denied
 from smsgw.hookspecs import hookimpl
 from smsgw.model import ConfigurationError, Credentials, Identity, Unavailable
+from smsgw.settings import Number
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 LONGEST = 1000  # characters of a userid, or of a password, that the service is asked about
@@ -40,7 +41,7 @@ class Accounts:
     class Settings(colander.MappingSchema):
         url = colander.SchemaNode(colander.String(), description="where the service answers, https://HOST/PATH")
         timeout = colander.SchemaNode(
-            colander.Float(),
+            Number(),
             missing=5.0,
             validator=colander.Range(0.1, 60),
             description="seconds for connecting to the service, and for its answer",
