@@ -59,6 +59,10 @@ class Htpasswd:
         self._lock = threading.Lock()
         try:
             self._file = self._read()
+        except FileNotFoundError as error:
+            raise ConfigurationError(
+                f"smsgw.htpasswd.path: there is no file {path}; 'htpasswd -B -c {path} USER' makes it"
+            ) from error
         except OSError as error:
             raise ConfigurationError(f"smsgw.htpasswd.path: {path} cannot be read: {error.strerror}") from error
 

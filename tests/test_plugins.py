@@ -39,7 +39,10 @@ def refused(
         ({"smsgw.htpasswd.pth": "x"}, ["'smsgw.htpasswd.pth'", "did you mean 'smsgw.htpasswd.path'"]),
         ({"smsgw.htpasswd.path": None}, ["smsgw.htpasswd.path is missing"]),
         ({"smsgw.htpasswd.path": " "}, ["smsgw.htpasswd.path is empty"]),
-        ({"smsgw.htpasswd.path": "/nonexistent"}, ["smsgw.htpasswd.path", "/nonexistent", "No such file"]),
+        (
+            {"smsgw.htpasswd.path": "/nonexistent"},
+            ["smsgw.htpasswd.path", "/nonexistent", "htpasswd -B -c /nonexistent"],
+        ),
         ({"smsgw.spol": "x"}, ["'smsgw.spol'", "did you mean 'smsgw.spool'"]),
         ({"smsgw.quota.limits": "x"}, ["'quota'", "does not name"]),
         ({"smsgw.spool": None}, ["smsgw.spool", "smsgw.smsd_conf"]),

@@ -178,10 +178,19 @@ def test_the_example_of_a_signature_after_all(ini: Ini) -> None:
     assert check(path).status == 0
 
 
-def test_passwords_over_plain_ldap(ini: Ini) -> None:
-    told = check(ini({"smsgw.ldap.url": "ldap://directory.example.org"}))
-    assert any("ldap://" in line and "starttls" in line for line in lines(told, "warning"))
-    assert not lines(check(ini({"smsgw.ldap.url": "ldaps://directory.example.org"})), "warning")
+@pytest.mark.parametrize(
+    ("url", "warnings"),
+    [
+        ("ldap://directory.example.org", 1),
+        ("ldaps://directory.example.org", 0),
+        ("ldap://localhost", 0),
+        ("ldap://127.0.0.1:3389", 0),
+    ],
+)
+def test_passwords_over_plain_ldap(ini: Ini, url: str, warnings: int) -> None:
+    changes = {"smsgw.plugins": "ldap allow", "smsgw.htpasswd.path": None, "smsgw.ldap.url": url}
+    found = lines(check(ini(changes | {"smsgw.ldap.user_dn": "uid={userid},dc=example,dc=org"})), "warning")
+    assert [("ldap://" in line, "starttls" in line) for line in found] == [(True, True)] * warnings
 
 
 def test_what_is_insecure_by_name(ini: Ini) -> None:
@@ -250,6 +259,13 @@ def test_folders_that_are_not_there(ini: Ini, spool: Path) -> None:
     ]
     shutil.rmtree(spool)
     assert len(lines(check(path), "error")) == 6
+
+
+def test_folders_that_the_simulator_makes(ini: Ini, spool: Path) -> None:
+    shutil.rmtree(spool)
+    told = check(ini({"smsgw.plugins": "htpasswd allow simulator"}), "--verbose")
+    assert (told.status, lines(told, "error")) == (1, [])
+    assert sum("the simulator makes it" in line for line in lines(told, "ok")) == 6
 
 
 def test_what_is_in_the_way(ini: Ini, spool: Path) -> None:

@@ -17,6 +17,7 @@ import pytest
 from tests.cli.conftest import SMSGW, Ini, executable, smsgw
 from tests.conftest import eventually
 
+Install = Callable[..., None]
 COMMANDS = ["check", "login", "plugins", "preview", "send"]
 
 
@@ -39,6 +40,19 @@ def test_help_of_each(command: str) -> None:
 
 def test_version() -> None:
     assert re.fullmatch(r"smsgw \d+\.\d+\.\d+\n", executable("--version").out)
+
+
+def test_a_command_of_a_plugin_that_lacks_something(distribution: Install) -> None:
+    """It is not there, and the reason is told; a name of nothing, or of a plugin without commands, is a wrong word."""
+    distribution("acme", "import acme_needs_this\n\n\nclass Acme:\n    commands = acme_needs_this\n", acme="Acme")
+    told = smsgw("acme", "list")
+    assert told.status == 3
+    assert "acme_needs_this" in told.err
+    assert "acme" not in smsgw("--help").out
+    for name in ("acne", "allow"):
+        told = smsgw(name, "list")
+        assert told.status == 2
+        assert f"No such command '{name}'" in told.err
 
 
 WRONG: list[tuple[str, bytes | None, str]] = [

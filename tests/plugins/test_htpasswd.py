@@ -108,7 +108,7 @@ def test_a_file_that_vanishes_is_out_of_service(path: Path) -> None:
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"smsgw\.htpasswd\.path.*No such file"):
+    with pytest.raises(ConfigurationError, match=r"smsgw\.htpasswd\.path.*there is no file .*htpasswd -B -c"):
         Htpasswd(str(tmp_path / "none"))
 
 

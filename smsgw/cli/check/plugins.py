@@ -127,12 +127,6 @@ def check_settings(installation: Installation) -> Findings:
             yield SETTINGS.error(
                 f"smsgw.trusted_proxies has {network}, and any client can claim any address", "Name the proxy's own."
             )
-    urls = [key for key, value in raw.items() if key.startswith("smsgw.ldap.") and "ldap://" in value]
-    if urls and not _is_on(raw.get("smsgw.ldap.starttls", "")):
-        yield SETTINGS.warning(
-            f"{urls[0]} has ldap://, over which passwords go readable by all on the way",
-            "Use ldaps://, or set smsgw.ldap.starttls = true.",
-        )
     for key, value in raw.items():
         if ".insecure_" in key and _is_on(value):
             yield SETTINGS.warning(f"{key} is on, and what it says is given up", "Take it out.")
