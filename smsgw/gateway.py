@@ -19,6 +19,7 @@ from pyramid.security import Denied
 from smsgw.hookspecs import hookimpl
 from smsgw.ids import Ids
 from smsgw.model import (
+    Allowance,
     Content,
     Identity,
     Message,
@@ -252,6 +253,7 @@ class Gateway:
         self._hook = hook
         self._policies = implementations(hook.permits)
         self._transforms = implementations(hook.transform)
+        self._limits = implementations(hook.limits)
         self._settings = settings
         self._layout = layout
         self._folders = folders
@@ -439,6 +441,10 @@ class Gateway:
         """The message that was found there, also where it moved on since."""
         message = self._folders.find(kind, place[1])
         return self._folders.locate(place[1]) if message is None and kind != "incoming" else message
+
+    def limits(self, identity: Identity) -> Sequence[Allowance]:
+        """The limits that apply to that user, of all plugins in their order."""
+        return [each for plugin in self._limits for each in ask(plugin, {"identity": identity})]
 
     def permits(self, identity: Identity, permission: str) -> bool:
         """Whether that user has a permission that is about no single message: ``list``, ``read-all``."""

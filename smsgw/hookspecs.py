@@ -12,7 +12,7 @@ import pluggy
 from pyramid.request import Request
 from pyramid.security import Allowed, Denied
 
-from smsgw.model import Credentials, Event, Identity, Message, Submission
+from smsgw.model import Allowance, Credentials, Event, Identity, Message, Submission
 
 PROJECT = "smsgw"
 
@@ -85,3 +85,12 @@ def background(stop: threading.Event) -> None:
 
     Returns soon after ``stop`` is set; it is called again when the process comes to own the spool again.
     """
+
+
+@hookspec
+def limits(identity: Identity) -> Sequence[Allowance]:
+    """The limits that apply to that user, and what is left of them, for who asks (``GET /api/v2/me``).
+
+    Nothing is decided here: what is left can be gone by the time that something is sent.
+    """
+    raise NotImplementedError

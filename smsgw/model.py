@@ -151,6 +151,20 @@ class StatusReport:
 
 
 @dataclass(frozen=True, slots=True)
+class Allowance:
+    """What is left of a limit: ``left`` of ``most``, of what is ``counted`` (``"messages"``, ``"parts"``).
+
+    ``limit`` is what it is called for people; ``until`` is when it opens again, whole (UTC).
+    """
+
+    limit: str
+    counted: str
+    most: int
+    left: int
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """Something that became of a message, at a time (UTC). Told at least once, in order for each message."""
 

@@ -22,7 +22,7 @@ from pyramid.security import Allowed, Denied
 from webob import Request
 
 from smsgw.hookspecs import hookimpl
-from smsgw.model import Identity, Message, StoredMessage, Submission, TextRefused, TooMany, Unavailable
+from smsgw.model import Allowance, Identity, Message, StoredMessage, Submission, TextRefused, TooMany, Unavailable
 from smsgw.spool.receipts import digest
 from smsgw.testing import Gateway, MakeGateway, basic
 from tests.conftest import USERS
@@ -878,14 +878,65 @@ class TestPreview:
         assert pointers(found) == ["#/to" if "to" in body else "#/text"]
 
 
-def test_me(make_gateway: MakeGateway) -> None:
-    gateway = make_gateway({"smsgw.plugins": "users allow", "smsgw.htpasswd.path": None})
-    assert gateway.get(f"{V2}/me", user="ops").json == {
-        "userid": "ops",
-        "groups": ["alarms"],
-        "permissions": {"list": True, "read_all": False},
-    }
-    assert gateway.get(f"{V2}/me", user="root").json["permissions"] == {"list": True, "read_all": True}
+class TestMe:
+    def test_who_one_is(self, make_gateway: MakeGateway) -> None:
+        gateway = make_gateway({"smsgw.plugins": "users allow", "smsgw.htpasswd.path": None})
+        assert gateway.get(f"{V2}/me", user="ops").json == {
+            "userid": "ops",
+            "groups": ["alarms"],
+            "permissions": {"list": True, "read_all": False},
+            "limits": [],
+        }
+        assert gateway.get(f"{V2}/me", user="root").json["permissions"] == {"list": True, "read_all": True}
+
+    def test_limits_of_every_plugin_in_their_order(self, make_gateway: MakeGateway) -> None:
+        class Weekly:
+            left = 3
+
+            @hookimpl
+            def limits(self, identity: Identity) -> list[Allowance]:
+                until = datetime(2026, 11, 30, tzinfo=UTC)
+                return [Allowance(f"{identity.userid} a week", "messages", 5, self.left, until)]
+
+        class Silent:
+            @hookimpl
+            def limits(self) -> list[Allowance]:
+                return []
+
+        class Other(Weekly):
+            left = 0
+
+        plugins = {"smsgw.plugins": "htpasswd allow weekly silent other"}
+        gateway = make_gateway(plugins, weekly=Weekly, silent=Silent, other=Other)
+        found = gateway.get(f"{V2}/me").json["limits"]
+        limit = {"limit": "lvv a week", "counted": "messages", "most": 5, "until": "2026-11-30T00:00:00Z"}
+        assert found == [limit | {"left": 3}, limit | {"left": 0}]
+
+    def test_what_is_left_of_a_quota(self, make_gateway: MakeGateway) -> None:
+        limits = "lvv: 10/day 20 parts/month\nops: 1/day\n*: 100/hour"
+        gateway = make_gateway({"smsgw.plugins": "htpasswd allow quota", "smsgw.quota.limits": limits})
+        before = {limit["limit"]: limit for limit in gateway.get(f"{V2}/me").json["limits"]}
+        assert {name: limit["left"] for name, limit in before.items()} == {
+            "10 messages/day for lvv": 10,
+            "20 parts/month for lvv": 20,
+            "100 messages/hour for everybody": 100,
+        }
+        send(gateway, to=["911", "912"], text="a" * 161)
+        after = {limit["limit"]: limit["left"] for limit in gateway.get(f"{V2}/me").json["limits"]}
+        assert sorted(after.values()) == [8, 16, 98]
+        for limit in before.values():
+            assert datetime.fromisoformat(limit["until"]) > datetime.now(UTC)
+            assert limit["counted"] in limit["limit"]
+
+    def test_limits_that_nobody_can_tell(self, make_gateway: MakeGateway) -> None:
+        class Down:
+            @hookimpl
+            def limits(self) -> list[Allowance]:
+                raise Unavailable("The limits are not known now")
+
+        gateway = make_gateway({"smsgw.plugins": "htpasswd allow down"}, down=Down)
+        check_problem(gateway.get(f"{V2}/me", status=503))
+        send(gateway)
 
 
 DRAFTS = st.lists(

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from operator import attrgetter
 from zoneinfo import ZoneInfo
 
@@ -15,7 +16,7 @@ import colander
 from pyramid.config import Configurator
 
 from smsgw.hookspecs import hookimpl
-from smsgw.model import Message, Submission, Unavailable
+from smsgw.model import Allowance, Identity, Message, Submission, Unavailable
 from smsgw.settings import Lines, TimeZone
 from smsgw.store import open_store
 
@@ -73,6 +74,19 @@ class Quota:
             sent = {message.id for message in delivered or ()}
             self._give_back(claims, [message for message in submission.messages if message.id not in sent])
         return delivered
+
+    @hookimpl
+    def limits(self, identity: Identity) -> list[Allowance]:
+        """
+        :raises Unavailable: the database is out of service.
+        """
+        left = self._counters.left(self._claims(Submission(identity, ())))
+        return [
+            Allowance(
+                str(claim.limit), claim.limit.counted, claim.limit.most, rest, datetime.fromtimestamp(claim.until, UTC)
+            )
+            for claim, rest in left.items()
+        ]
 
     @hookimpl
     def background(self, stop: threading.Event) -> None:

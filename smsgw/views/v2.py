@@ -25,7 +25,7 @@ from smsgw.views.body import response
 from smsgw.views.problem import ROOT, CannotWait, problem, respond
 from smsgw.views.v2_body import PreviewSchema, SendSchema, drafts_of, strict_body
 from smsgw.views.v2_search import Search, number_filter, read_search, time_filter, word_filter
-from smsgw.views.v2_words import V2, received_message, sent_message, status
+from smsgw.views.v2_words import V2, allowance, received_message, sent_message, status
 
 messages = Service("v2.messages", f"{ROOT}/messages", permission=AUTHENTICATED)
 message = Service("v2.message", f"{ROOT}/messages/{{id}}", permission=AUTHENTICATED)
@@ -168,6 +168,7 @@ def tell(request: Request) -> Response:
             "userid": identity.userid,
             "groups": sorted(identity.groups),
             "permissions": {name.replace("-", "_"): gateway.permits(identity, name) for name in ("list", "read-all")},
+            "limits": [allowance(each) for each in gateway.limits(identity)],
         }
     )
 

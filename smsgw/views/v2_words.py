@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 from smsgw.gateway import Draft, NoneAccepted, Refused, Rejection, Reply, Selection
-from smsgw.model import StatusReport, StoredMessage
+from smsgw.model import Allowance, StatusReport, StoredMessage
 from smsgw.numbers import e164
 from smsgw.spool.file import REFERENCE
 from smsgw.spool.layout import Layout
@@ -126,6 +127,11 @@ def received_message(message: StoredMessage, layout: Layout) -> dict[str, Any]:
 def is_yes(value: str | None) -> bool:
     """As smsd reads its headers: yes, true, on and 1, by their beginnings."""
     return (value or "").lower().startswith(("y", "t", "on", "1"))
+
+
+def allowance(found: Allowance) -> dict[str, Any]:
+    """A limit, and what is left of it."""
+    return asdict(found) | {"until": _moment(found.until)}
 
 
 def _encoding(message: StoredMessage) -> dict[str, Any]:
