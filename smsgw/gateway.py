@@ -5,7 +5,6 @@ Called by the views with an identity and plain values; answers with types and re
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -401,8 +400,9 @@ class Gateway:
         """
         message = self.locate(identity, id)
         if message.kind == "outgoing":
-            with contextlib.suppress(NotFound):
-                self.delete(identity, "outgoing", id)
+            if not self._may(identity, "cancel", message):
+                raise Forbidden("You may not take this message back")
+            self._folders.cancel(id)  # false too where somebody else took it back meanwhile
             message = self.locate(identity, id)
         if message.kind != "cancelled":
             raise TooLate("smsd has this message, and it cannot be taken back")

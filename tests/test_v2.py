@@ -8,6 +8,7 @@ import re
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from pathlib import Path
@@ -630,6 +631,19 @@ class TestCancel:
         (sent,) = send(gateway)["messages"]
         check_problem(gateway.delete(sent["url"], status=403))
         assert len(gateway.files()) == 1
+
+    def test_by_several_at_once(self, gateway: Gateway) -> None:
+        """Whoever asks is told the same, and not that smsd has it."""
+        (sent,) = send(gateway)["messages"]
+
+        def cancel(user: str) -> int:
+            request = Request.blank(sent["url"], method="DELETE")
+            request.headers["Authorization"] = basic(user, USERS[user])
+            return int(request.get_response(gateway.app.app).status_int)
+
+        with ThreadPoolExecutor(4) as pool:
+            assert list(pool.map(cancel, ["lvv", "root", "lvv", "root"])) == [200] * 4
+        assert gateway.files() == {}
 
     def test_while_it_is_taken_back(self, gateway: Gateway) -> None:
         """It is neither in ``outgoing`` nor known to be cancelled for a second."""
