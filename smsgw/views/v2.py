@@ -117,7 +117,7 @@ def cancel(request: Request) -> Response:
 
 @inbox.get()
 def list_received(request: Request) -> Response:
-    asked = read_search(request, {"from": number_filter(e164), "since": time_filter, "until": time_filter})
+    asked = read_search(request, {"from": number_filter(_sender), "since": time_filter, "until": time_filter})
     sender = asked.filters.get("from")
 
     def matches(found: StoredMessage, fate: StatusReport | None) -> bool:
@@ -188,6 +188,11 @@ def _received(request: Request, found: StoredMessage) -> dict[str, Any]:
 
 def _page(asked: Search, path: str, found: Sequence[dict[str, Any]], last: tuple[int, str] | None) -> Response:
     return _ok({"messages": found, "next": asked.next(path, last)})
+
+
+def _sender(value: str) -> str:
+    """Whom a received message is from: a number, or a name."""
+    return e164(word_filter(value))
 
 
 def _statuses(value: str) -> str:
