@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import http.client
+import itertools
 import json
 import os
 import re
+import threading
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
@@ -26,7 +29,8 @@ from smsgw.hookspecs import hookimpl
 from smsgw.model import Allowance, Identity, Message, StoredMessage, Submission, TextRefused, TooMany, Unavailable
 from smsgw.spool.receipts import digest
 from smsgw.testing import Gateway, MakeGateway, basic
-from tests.conftest import USERS
+from tests.conftest import USERS, eventually
+from tests.server import Server
 from tests.test_hostile import CONTENT_TYPES, HEADERS, JSON, NAMES, snapshot
 from tests.test_v1 import BAD_IDS
 
@@ -1082,3 +1086,55 @@ def test_too_many_errors_are_told_once(make_gateway: MakeGateway) -> None:
     assert (reply.headers["Retry-After"], reply.headers["RateLimit"]) == ("7", '"x";r=0;t=7')
     assert Shut.calls == 1
     assert gateway.files() == {}
+
+
+def test_requests_that_are_repeated_through_kills_send_each_message_once(
+    tmp_path: Path, base_settings: dict[str, str]
+) -> None:
+    """Clients repeat each request under its key until they are answered, while ``kill -9`` ends the server again."""
+    server, finish, alive = Server(tmp_path, base_settings), threading.Event(), threading.Event()
+    replies: dict[str, Any] = {}
+    cut_off = []
+
+    def live(client: int) -> None:
+        for turn in itertools.count():
+            if finish.is_set():
+                return
+            key = f"client-{client}-turn-{turn}"
+            drafts = [{"to": "911", "text": f"{key}-{place}", "reference": key} for place in range(5)]
+            while key not in replies:
+                assert alive.wait(60)
+                try:
+                    reply = server.request("POST", MESSAGES, {"messages": drafts}, headers={"Idempotency-Key": key})
+                except (OSError, http.client.HTTPException):
+                    cut_off.append(key)
+                    continue
+                assert reply.status == 202, reply.body
+                replies[key] = reply.json["messages"]
+
+    with ThreadPoolExecutor(3) as clients:
+        try:
+            lives = [clients.submit(live, client) for client in range(3)]
+            for more in (7, 13, 5, 17, 11):
+                server.start()
+                alive.set()
+                answered = len(replies) + more
+                eventually(lambda answered=answered: len(replies) >= answered, 60)  # type: ignore[misc]
+                alive.clear()
+                server.kill()
+            server.start()
+            alive.set()
+            finish.set()
+            for each in lives:
+                each.result(60)
+            for key, messages in replies.items():
+                found = server.request("GET", f"{MESSAGES}?reference={key}&limit=100").json["messages"]
+                assert sorted(message["id"] for message in found) == sorted(message["id"] for message in messages)
+        finally:
+            finish.set()
+            alive.set()
+            server.kill()
+    assert cut_off
+    outgoing = Path(base_settings["smsgw.spool"]) / "outgoing"
+    texts = [path.read_text().partition("\n\n")[2] for path in outgoing.glob("smsgw.*")]
+    assert sorted(texts) == sorted(message["text"] for messages in replies.values() for message in messages)
