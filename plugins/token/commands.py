@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 
 import click
 
-from smsgw.cli import Installation, Wrong, as_owner, installation, told
+from smsgw.cli import Failed, Installation, Wrong, as_owner, installation, told, visible
+from smsgw.cli import table as print_table
 from smsgw.model import Unavailable
 from smsgw.settings import is_header_value, is_userid
 from smsgw.store import Store, open_store
@@ -21,7 +22,6 @@ from .table import TABLES, Record
 
 SECONDS = {"h": 3600, "d": 86400, "w": 7 * 86400, "y": 365 * 86400}
 LAST = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
-WIDE = 1000  # columns: whoever reads from a pipe wants one line for each token
 
 
 def _lifetime(context: click.Context, parameter: click.Parameter, value: str) -> int | None:
@@ -87,28 +87,18 @@ def create(installation: Installation, user: str, groups: tuple[str, ...], expir
 @installation
 def list_(installation: Installation) -> None:
     """All tokens that were ever made, and what became of them."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     with _store(installation) as store:
         records = table.all_of(store)
-    titles = ("id", "owner", "groups", "created (UTC)", "expires", "last use", "state", "comment")
-    shown = Table(*titles, box=None, pad_edge=False)
-    shown.columns[0].no_wrap = True
-    for record in records:
-        cells = (
-            *(record.id, record.owner, record.groups, _moment(record.created)),
-            _moment(record.expires, "never"),
-            _moment(record.used, "never"),
-            record.state(time.time()),
-            record.comment,
-        )
-        shown.add_row(*map(Text, cells))
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=WIDE)
-    console.print(shown)
+    heads = ("id", "owner", "groups", "created (UTC)", "expires", "last use", "state", "comment")
+    print_table(heads, [_row(record) for record in records])
+
+
+def _row(record: Record) -> tuple[str, ...]:
+    return (
+        *(record.id, record.owner, record.groups, _moment(record.created)),
+        *(_moment(record.expires, "never"), _moment(record.used, "never")),
+        *(record.state(time.time()), record.comment),
+    )
 
 
 @commands.command()
@@ -120,12 +110,8 @@ def revoke(id: str, installation: Installation) -> None:
         record = table.revoke(store, text.id_of(id), int(time.time()))
     if record is None:
         raise click.ClickException("there is no token of that id; 'smsgw token list' shows all")
-    if record.revoked is not None:
-        click.echo(
-            f"Token {record.id} of {record.owner} was revoked at {_moment(record.revoked)} UTC already.", err=True
-        )
-    else:
-        click.echo(f"Token {record.id} of {record.owner} is revoked.", err=True)
+    done = "is revoked" if record.revoked is None else f"was revoked at {_moment(record.revoked)} UTC already"
+    click.echo(visible(f"Token {record.id} of {record.owner} {done}."), err=True)
 
 
 @contextlib.contextmanager
@@ -140,7 +126,7 @@ def _store(installation: Installation) -> Iterator[Store]:
         with as_owner(store.folder or folder):
             yield store
     except Unavailable as error:
-        raise click.ClickException(f"{error.detail}: {' '.join(str(error.__cause__).split())}") from error
+        raise Failed(f"{error.detail}: {' '.join(str(error.__cause__).split())}") from error
     finally:
         store.close()
 

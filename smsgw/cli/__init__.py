@@ -14,10 +14,11 @@ import click
 from smsgw.cli import check, login, output, plugins, preview, send
 from smsgw.cli.arguments import installation
 from smsgw.cli.installation import Installation, Wrong, as_owner, told
+from smsgw.cli.output import Failed, table, visible
 from smsgw.model import ConfigurationError, Unavailable
 from smsgw.plugins import GROUP, find
 
-__all__ = ["Installation", "Wrong", "as_owner", "installation", "main", "told"]
+__all__ = ["Failed", "Installation", "Wrong", "as_owner", "installation", "main", "table", "told", "visible"]
 
 
 class Commands(click.Group):
@@ -46,7 +47,7 @@ class Commands(click.Group):
         except ConfigurationError as error:
             raise Wrong(str(error)) from error
         except Unavailable as error:
-            raise output.Failed(error.detail) from error
+            raise Failed(error.detail) from error
 
     def _of_plugin(self, name: str) -> click.Command | None:
         try:

@@ -360,6 +360,19 @@ class TestCommands:
         stdout, _ = tokens.run("list")
         assert len(stdout.splitlines()) == 1
 
+    def test_what_others_wrote_into_the_database(self, tokens: Tokens, gateway: Gateway) -> None:
+        """No terminal obeys it, and none of it passes for a line of its own."""
+        id = text.id_of(tokens.create())
+        with contextlib.closing(Store(gateway.settings["smsgw.store"])) as store:
+            store.keep(TABLES)
+            with store.begin() as connection:
+                connection.execute(
+                    sqlalchemy.text("UPDATE tokens SET owner = :it, comment = :it"), {"it": "a\x1b[2J\nb"}
+                )
+        stdout, _ = tokens.run("list")
+        assert stdout.splitlines()[1].count(r"a\x1b[2J\nb") == 2
+        assert r"of a\x1b[2J\nb is revoked" in tokens.run("revoke", id)[1]
+
     def test_revoke(self, tokens: Tokens) -> None:
         token = tokens.create()
         assert "is revoked" in tokens.run("revoke", text.id_of(token))[1]
