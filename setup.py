@@ -43,6 +43,7 @@ setup(
         "click>=8.1",  # the command line
         "colander>=2",  # schemas of bodies and settings
         "cornice>=6.1",  # services, one a path
+        "inotify_simple>=2",  # what comes and goes in smsd's folders; it reports a full queue, as others do not
         "phonenumbers>=9",  # numbers as they are written within a country
         "plaster_pastedeploy>=1",  # pserve and PasteDeploy ini files
         "pluggy>=1.5",  # the hooks
@@ -76,7 +77,6 @@ setup(
             *TESTING,
             "gunicorn>=22",  # several processes on one spool
             "hypothesis>=6",
-            "inotify_simple>=1.3",  # what the tests wait for happens in folders
             "setuptools>=70.1",  # a plugin's distribution is built without a network
             "trustme>=1",  # a certificate authority for directories and identity providers
         ],

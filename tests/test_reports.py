@@ -112,12 +112,24 @@ def test_the_byte_wraps(network: Network) -> None:
 
 def test_a_report_before_its_message(network: Network) -> None:
     network.sent("m0", 0, "21")
+    network.report(1, 21)
     network.report(160, 21)
-    assert network.delivered("m0")
     network.sent("m1", 200, "21 22", took=60)
     network.report(202, 22)
-    assert network.delivered("m1")
-    assert network.delivered("m0") is None
+    assert network.delivered("m0") == "after 1 s"
+    assert network.delivered("m1") == "after 202 s"
+
+
+def test_a_later_message_takes_no_report_away(network: Network) -> None:
+    """Some modems count little, or not at all."""
+    network.sent("m0", 0, "1")
+    network.report(1, 1)
+    assert network.delivered("m0")
+    network.sent("m1", 1.5, "1")
+    assert network.delivered("m0")
+    assert network.delivered("m1") is None
+    network.report(3, 1)
+    assert network.delivered("m1") == "after 3 s"
 
 
 def test_parts(network: Network) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from inotify_simple import INotify, flags
 
-from smsgw.model import Accepted, Cancelled, Event, Failed, Received, Sent
+from smsgw.model import Accepted, Cancelled, Delivered, Event, Failed, Received, Sent, Unavailable
 from smsgw.spool.folders import Folders
 from smsgw.spool.layout import from_folder
 from smsgw.spool.locks import Locks
@@ -156,6 +156,19 @@ class Ear:
     def put(self, kind: str, name: str) -> Path:
         path = self.spool / kind / name
         path.write_text("To: 911\nFrom: lvv\n\nHi")
+        return path
+
+    def sent(self, name: str, ids: str) -> Path:
+        """A message that smsd sent, with what its modem counted."""
+        path = self.spool / "checked" / name
+        path.write_text(f"To: s911\nFrom: lvv\nModem: GSM1\nSending_time: 0\nMessage_id: {ids}\n\nHi")
+        return path.rename(self.spool / "sent" / name)
+
+    def report(self, name: str, byte: int, status: str = "0,Ok", kind: str = "report") -> Path:
+        """What the network says of it."""
+        text = f"SMS STATUS REPORT\nMessage_id: {byte}\nStatus: {status}"
+        path = self.spool / kind / name
+        path.write_text(f"From: 911\nModem: GSM1\nUDH: no\nLength: {len(text)}\n\n{text}")
         return path
 
     def hear(self, *wanted: str) -> None:
@@ -352,3 +365,220 @@ def test_what_is_in_no_folder_any_more_is_forgotten(ear: Ear) -> None:
             ear.hear("Accepted m1")
             path.unlink()
             ear.listen()
+
+
+def test_delivered(listening: Callable[[], tuple[Gateway, Any, Any]]) -> None:
+    gateway, ear, deaf = listening()
+    gateway.put("sent", "m1", "To: 79680000007\nFrom: lvv\nModem: GSM1\nMessage_id: 21\n\nHi")
+    text = "SMS STATUS REPORT\nMessage_id: 21\nDischarge_timestamp: today\nStatus: 0,Ok,received"
+    report = gateway.put("report", "GSM1.r", f"From: 79680000007\nModem: GSM1\n\n{text}")
+    for heard in (ear, deaf):
+        delivered = hear(heard, Accepted, Sent, Delivered)[-1]
+        assert isinstance(delivered, Delivered)
+        assert (delivered.message.kind, delivered.message.id, delivered.message.owner) == ("sent", "m1", "lvv")
+        assert delivered.at == delivered.report.at
+        assert delivered.at.timestamp() == pytest.approx(report.stat().st_mtime, abs=1e-3)
+        said = delivered.report
+        assert (said.place, said.code, said.detail, said.discharged) == ("report/GSM1.r", 0, "Ok,received", "today")
+
+
+def test_undelivered(ear: Ear) -> None:
+    with ear.listening():
+        ear.sent("m1", "21")
+        ear.report("r1", 21, "48,still trying")
+        ear.report("r2", 21, "70,No")
+        ear.hear("Accepted m1", "Sent m1", "Undelivered m1")
+        ear.report("r3", 21)
+        ear.report("r4", 21, "70,No")
+        ear.listen()
+
+
+def test_parts_that_arrive_and_parts_that_do_not(ear: Ear) -> None:
+    with ear.listening():
+        ear.sent("m1", "255 1 .")
+        ear.sent("m2", "2 3 .")
+        ear.hear("Accepted m1", "Sent m1", "Accepted m2", "Sent m2")
+        ear.report("r1", 1)
+        ear.listen()
+        ear.report("r2", 2, "70,No")
+        ear.hear("Undelivered m2")
+        ear.report("r3", 3)
+        ear.listen()
+        ear.report("r4", 255)
+        ear.hear("Delivered m1")
+        ear.listen()
+
+
+def test_reports_in_parts_across_a_restart(ear: Ear) -> None:
+    with ear.listening():
+        ear.sent("m1", "1 2 .")
+        ear.report("r1", 1)
+        ear.hear("Accepted m1", "Sent m1")
+        ear.listen()
+    ear.report("r2", 2)
+    with ear.listening():
+        ear.hear_at_last("Delivered m1")
+        ear.listen()
+
+
+def test_a_report_that_comes_before_its_message(ear: Ear) -> None:
+    with ear.listening():
+        ear.report("r1", 21)
+        ear.listen()
+        ear.sent("m1", "21")
+        ear.hear("Accepted m1", "Sent m1", "Delivered m1")
+        # The byte comes again, and smsd has not moved the file yet: it may be a double of the first, or not.
+        old = time.time() - 1000
+        os.utime(ear.spool / "sent" / "m1", (old, old))
+        os.utime(ear.spool / "report" / "r1", (old + 1, old + 1))
+        ear.report("r2", 21)
+        ear.listen()
+        ear.sent("m2", "21")
+        ear.hear_at_last("Delivered m2")
+
+
+def test_what_is_sent_is_told_before_what_arrived(ear: Ear) -> None:
+    with ear.listening():
+        ear.refuses = "Sent m1".__eq__
+        ear.sent("m1", "21")
+        ear.refused.get(timeout=10)
+        ear.report("r1", 21)
+        ear.listen()
+        ear.refuses = "Delivered m1".__eq__
+        ear.hear("Accepted m1", "Sent m1")
+        ear.refused.get(timeout=10)
+    with ear.listening():
+        ear.refused.get(timeout=10)
+        ear.refuses = lambda event: False
+        ear.hear_at_last("Delivered m1")
+
+
+def test_a_plugin_that_is_out_of_service(ear: Ear) -> None:
+    def is_down(event: str) -> bool:
+        raise Unavailable("the database does not answer")
+
+    with ear.listening():
+        ear.refuses = is_down
+        ear.sent("m1", "21")
+        ear.report("r1", 21)
+        eventually(lambda: ear.noted("sent")[1] == ["m1"])
+        ear.refuses = lambda event: False
+        ear.hear("Accepted m1", "Sent m1", "Delivered m1")
+
+
+def test_reports_of_nobody_are_not_looked_at_for_ever(ear: Ear) -> None:
+    with ear.listening():
+        for name, content in (
+            ("empty", ""),
+            ("half", "From: 911"),
+            ("binary", "\0\xff\n\n\0"),
+            ("text", "From: 1\n\nHi"),
+        ):
+            path = ear.spool / "report" / name
+            path.write_text(content)
+            os.utime(path, (time.time() - 100,) * 2)
+        old = ear.report("stranger", 77)
+        os.utime(old, (time.time() - 100,) * 2)
+        future = ear.report("future", 78, "48,trying")
+        os.utime(future, (2**36, 2**36))  # the year 4147
+        (ear.spool / "report" / "folder").mkdir()
+        (ear.spool / "report" / "link").symlink_to("/etc/passwd")
+        eventually(lambda: ear.noted("report")[1] == [])
+        ear.sent("m1", "21")
+        ear.hear("Accepted m1", "Sent m1")
+        ear.report("r1", 21)
+        ear.hear("Delivered m1")
+
+
+def test_reports_among_received_messages(ear: Ear) -> None:
+    (ear.spool / "report").rmdir()
+    with ear.listening():
+        ear.sent("m1", "21")
+        ear.hear("Accepted m1", "Sent m1")
+        ear.report("r1", 21, kind="incoming")
+        ear.hear("Delivered m1")
+        ear.listen()
+
+
+@pytest.mark.parametrize("missing", ["sent", "report"])
+def test_folders_that_smsd_does_not_keep(ear: Ear, missing: str) -> None:
+    ear.layout = dataclasses.replace(ear.layout, folders={**ear.layout.folders, missing: ()})
+    with ear.listening():
+        ear.sent("m1", "21")
+        ear.report("r1", 21)
+        ear.put("failed", "m2")
+        ear.hear_at_last("Accepted m2", "Failed m2")
+        ear.listen()
+
+
+def test_notes_of_an_older_version(ear: Ear) -> None:
+    """They have no reports: those that are there were told of, as far as anybody could."""
+    with ear.listening():
+        ear.listen()
+    notes = json.loads(ear.notes.read_text())
+    del notes["report"]
+    ear.notes.write_text(json.dumps(notes))
+    ear.sent("m1", "21")
+    with ear.listening():
+        ear.hear_at_last("Accepted m1", "Sent m1")
+        ear.report("r1", 21)
+        ear.hear_at_last("Delivered m1")
+
+
+def test_more_than_the_kernel_remembers(ear: Ear) -> None:
+    """The queue of inotify(7) is full while the plugin does not come back from one event."""
+    most = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+    hold = threading.Event()
+
+    def hangs(event: str) -> bool:
+        hold.wait(30)
+        return False
+
+    with ear.listening():
+        ear.refuses = hangs
+        ear.put("incoming", "first")
+        eventually(lambda: ear.noted("incoming")[1] == ["first"])
+        for number in range(most // 2 + 100):  # each makes and removes a name
+            path = ear.spool / "outgoing" / f".{number}"
+            path.touch()
+            path.unlink()
+        ear.sent("m1", "21")
+        hold.set()
+        ear.hear("Received first", "Accepted m1", "Sent m1")
+        ear.refuses = lambda event: False
+        ear.listen()
+
+
+def test_where_the_kernel_watches_nothing(ear: Ear, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(closefd: bool) -> INotify:
+        raise OSError(24, "Too many open files")  # fs.inotify.max_user_instances
+
+    monkeypatch.setattr("smsgw.spool.watch.INotify", none_left)
+    with ear.listening():
+        path = ear.put("outgoing", "m1")
+        ear.hear("Accepted m1")
+        path.rename(ear.spool / "sent" / "m1")
+        ear.hear("Sent m1")
+        ear.sent("m2", "21")
+        ear.report("r1", 21)
+        ear.hear("Accepted m2", "Sent m2", "Delivered m2")
+        ear.listen()
+
+
+def test_a_folder_that_is_made_anew(ear: Ear) -> None:
+    with ear.listening():
+        ear.listen()
+        (ear.spool / "sent").rename(ear.spool / "old")
+        (ear.spool / "sent").mkdir()
+        ear.listen()
+        ear.sent("m1", "21")
+        ear.hear("Accepted m1", "Sent m1")
+
+
+def test_an_event_is_told_at_once(ear: Ear, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not at the next look, where the kernel tells what happens."""
+    monkeypatch.setattr("smsgw.spool.tracker.PERIOD", 3600)
+    monkeypatch.setattr("smsgw.spool.tracker.LONGEST", 3600)
+    with ear.listening():
+        ear.sent("m1", "21")
+        ear.hear("Accepted m1", "Sent m1")

@@ -16,11 +16,10 @@ from smsgw.spool import file, reports
 from smsgw.spool.index import SETTLED, Entry, Index, Judge, Place, is_message
 from smsgw.spool.layout import KINDS, Layout
 from smsgw.spool.locks import Locks
-from smsgw.spool.reports import Reports
+from smsgw.spool.reports import Joined, Report, Reports
 from smsgw.spool.writer import SpoolUnavailable, ready_lock, unavailable
 
 GRACE = 1.0  # seconds in which smsd shows whether it had a file that was taken from it
-REPORTING = ("incoming", "report")  # kinds among which status reports can be
 OWNED = ("outgoing", "checked", "sent", "failed")  # kinds whose From is a userid
 TAKEN_BACK = ("cancelling", "cancelled")  # folders of smsgw's own
 
@@ -51,10 +50,15 @@ class Folders:
         def forget(id: str) -> None:
             if kind == "sent":
                 self._reports.forget_sent(id)
-            elif kind in REPORTING:
+            elif kind in reports.KINDS:
                 self._reports.forget(f"{kind}/{id}")
 
         return Index(lambda: self._places(kind), prefix, self._judge(kind), forget)
+
+    def close(self) -> None:
+        """Give back what watches the folders; they can still be asked."""
+        for index in self._indexes.values():
+            index.close()
 
     def _places(self, kind: str) -> tuple[Path, ...]:
         """Where messages of that kind are, in the order in which they move."""
@@ -79,7 +83,8 @@ class Folders:
             return None
         try:
             if kind == "report":
-                self._refresh("sent")  # first, so that it does not show whether there is such a report
+                with self._held("sent", "report"):
+                    pass  # first, so that it does not show whether there is such a report
             for folder in self._places(kind):
                 try:
                     content, found = file.read(folder / id)
@@ -110,8 +115,8 @@ class Folders:
         if not ids:
             return {}
         try:
-            with self._held("sent", *REPORTING):
-                found = {id: self._reports.fate(id) for id in ids}
+            with self._held("sent", *reports.KINDS):
+                found = {id: joined.fate() for id in ids if (joined := self._reports.joined(id))}
         except OSError as error:
             log.error("nobody knows whether %s was delivered: %s", ", ".join(ids), error)
             return {}
@@ -162,15 +167,22 @@ class Folders:
         last = {name: (kind, (began, name)) for kind, places in found.items() for began, name in places}
         return sorted(last.values(), key=lambda each: each[1], reverse=True)[:count]
 
+    def joined(self, report: Report) -> Joined | None:
+        """The message that a report is about, with all reports about it; ``None``: it is nobody's.
+
+        :raises OSError: nobody can know.
+        """
+        with self._held("sent", *reports.KINDS):
+            id = self._reports.message_of(report)
+            return None if id is None else self._reports.joined(id)
+
     def list(self, kind: str, owner: str | None, limit: int, offset: int) -> Page:
         """A page of the messages of that kind and owner; ``None``: of everybody's.
 
         :raises SpoolUnavailable: nobody can know.
         """
         try:
-            with self._indexes["sent"].held() if kind == "report" else contextlib.nullcontext():
-                if kind == "report":
-                    self._refresh("sent")
+            with self._held(*(["sent"] if kind == "report" else [])):
                 total, ids = self._indexes[kind].page(owner, limit, offset)
         except FileNotFoundError as error:
             # smsd keeps some kinds only where it is told to; without "outgoing" there is no spool at all.
@@ -287,7 +299,7 @@ class Folders:
     def _message(self, kind: str, id: str, found: file.SpoolFile, written: float) -> StoredMessage:
         owner = found.headers.get("From") if kind in OWNED else None
         if kind == "report" and (report := reports.parse(f"{kind}/{id}", found, written)):
-            with self._indexes["sent"].held():
+            with self._held("sent", "report"):
                 owner = self._reports.owner_of(report)
         return StoredMessage(kind, id, found.headers, found.text, owner)
 
@@ -296,7 +308,7 @@ class Folders:
             owner = found.headers.get("From") if kind in OWNED or kind in TAKEN_BACK else None
             if kind == "sent":
                 self._reports.add_sent(id, found, written, owner)
-            elif kind in REPORTING:
+            elif kind in reports.KINDS:
                 report = self._reports.add(f"{kind}/{id}", found, written)
                 if kind == "report" and report:
                     owner = self._reports.owner_of(report)
@@ -311,13 +323,9 @@ class Folders:
         with contextlib.ExitStack() as held:
             for kind in kinds:
                 held.enter_context(self._indexes[kind].held())
-                self._refresh(kind)
+                with contextlib.suppress(FileNotFoundError):  # smsd keeps some kinds only where it is told to
+                    self._indexes[kind].refresh()
             yield
-
-    def _refresh(self, kind: str) -> None:
-        """Look at the folders of that kind, where smsd keeps any."""
-        with contextlib.suppress(FileNotFoundError):
-            self._indexes[kind].refresh()
 
 
 def _create(path: Path) -> None:

@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from sortedcontainers import SortedList
 from ulid import ULID
 
 from smsgw.spool import file
+from smsgw.spool.watch import Watch
 
 HEAD = 4096  # bytes in which a file's headers are looked for
 SETTLED = 2.0  # seconds after which a file that nobody wrote to is taken for complete
@@ -39,7 +39,6 @@ class _Known:
     item: Place
 
 
-Found = TypeVar("Found")
 Judge = Callable[[str, file.SpoolFile, float], Entry]
 
 
@@ -77,8 +76,8 @@ class Index:
         self._judge = judge
         self._forget = forget
         self._lock = threading.RLock()
-        self._seen: dict[Path, int] | None = None
-        self._names: dict[Path, dict[str, int]] = {}
+        self._watch = Watch()
+        self._inodes: dict[Path, dict[str, int]] = {}
         self._entries: dict[str, _Known] = {}
         self._unsettled: set[str] = set()
         self._all = SortedList()
@@ -124,33 +123,36 @@ class Index:
         for path in unsettled:
             self._drop(path)
             self._add(path)
-        now = time.time_ns()
-        changed = self._each_folder(lambda folder: os.stat(folder).st_mtime_ns)
-        if changed == self._seen:
-            return
-        names = self._each_folder(_inodes)
-        for folder in self._names.keys() | names.keys():
-            before, after = self._names.get(folder, {}), names.get(folder, {})
-            for name in before.keys() - after.keys():
-                self._drop(f"{folder}/{name}")
-            for name in [name for name, inode in after.items() if before.get(name) != inode]:
-                if is_message(name):
-                    self._drop(f"{folder}/{name}")
-                    self._add(f"{folder}/{name}")
-        self._names = names
-        # A folder's time is that of a clock tick: what changes later within the same one would not show.
-        self._seen = changed if all(now - then > 100_000_000 for then in changed.values()) else None
-
-    def _each_folder(self, look: Callable[[Path], Found]) -> dict[Path, Found]:
         folders = self._folders()
-        if not folders:
-            return {}
-        *others, last = folders
-        found = {}
-        for folder in others:
-            with contextlib.suppress(FileNotFoundError):
-                found[folder] = look(folder)
-        return found | {last: look(last)}
+        if folders:
+            os.stat(folders[-1])
+        for folder in self._inodes.keys() - set(folders):
+            for name in self._inodes.pop(folder):
+                self._drop(f"{folder}/{name}")
+        try:
+            for folder, names in self._watch.news(folders).items():
+                self._look_into(folder, names)
+        except OSError:
+            self._watch.close()  # so that all is news the next time
+            raise
+
+    def _look_into(self, folder: Path, names: set[str] | None) -> None:
+        """Read what came or was changed, and forget what went: of these names, or of all."""
+        known, found = self._inodes.setdefault(folder, {}), _inodes(folder, names)
+        if names is None:
+            names = {name for name in known.keys() | found.keys() if known.get(name) != found.get(name)}
+        for name in names:
+            self._drop(f"{folder}/{name}")
+            known.pop(name, None)
+            if name in found:
+                known[name] = found[name]
+                if is_message(name):
+                    self._add(f"{folder}/{name}")
+
+    def close(self) -> None:
+        """Give back what watches the folders; the next question begins anew."""
+        with self._lock:
+            self._watch.close()
 
     def _drop(self, path: str) -> None:
         self._unsettled.discard(path)
@@ -171,12 +173,14 @@ class Index:
             self._unsettled.add(path)  # it may become readable, which does not show in the folder
             return
         fresh = time.time() - found.st_mtime < SETTLED
-        name = _name(path)
-        entry = self._judge(name, parsed, found.st_mtime)
-        if fresh or not parsed.complete or not entry.settled:
+        if fresh or not parsed.complete:
             self._unsettled.add(path)
         if fresh and not parsed.complete:
             return
+        name = _name(path)
+        entry = self._judge(name, parsed, found.st_mtime)
+        if not entry.settled:
+            self._unsettled.add(path)
         item = (self._milliseconds(name, found.st_mtime), name)
         self._entries[path] = _Known(entry.owner, item)
         self._all.add(item)
@@ -192,7 +196,14 @@ def _name(path: str) -> str:
     return path.rpartition("/")[2]
 
 
-def _inodes(folder: Path) -> dict[str, int]:
-    """What is in a folder: another file under the same name has another number."""
-    with os.scandir(folder) as entries:
-        return {entry.name: entry.inode() for entry in entries}
+def _inodes(folder: Path, names: set[str] | None) -> dict[str, int]:
+    """Which of these names, or of all, are in a folder: another file under the same name has another number."""
+    found = {}
+    with contextlib.suppress(FileNotFoundError):
+        if names is None:
+            with os.scandir(folder) as entries:
+                return {entry.name: entry.inode() for entry in entries}
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                found[name] = os.lstat(folder / name).st_ino
+    return found

@@ -7,20 +7,24 @@ last part's byte, or with ``messageids = 3`` all of them.
 
 from __future__ import annotations
 
-import itertools
+import bisect
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from operator import attrgetter
+from typing import Protocol
 
 from smsgw.model import StatusReport
 from smsgw.numbers import from_spool
-from smsgw.spool.file import SpoolFile
 
-EARLY = 5.0  # seconds by which a report can be written before its message reaches "sent", beside the time of sending
+EARLY = 2.0  # seconds by which a report can be written before its message reaches "sent", beside the time of sending
 LATE = 60.0  # seconds in which the message of a report may still be on its way to "sent"
 
+KINDS = ("incoming", "report")  # where reports can be
+
 _TITLE = "SMS STATUS REPORT"
+_LAST = datetime.max.replace(tzinfo=UTC).timestamp() - 1  # a file's time can be set to any
 _BYTE = re.compile("[0-9]{1,3}")
 
 Reference = tuple[str, str, int]  # modem, normalised number, the modem's byte
@@ -32,6 +36,11 @@ class Report:
 
     reference: Reference
     status: StatusReport
+
+    @property
+    def came(self) -> tuple[float, str]:
+        """Its place in the order of reports: seconds since the epoch, and its file."""
+        return self.status.at.timestamp(), self.status.place
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +60,17 @@ def parts_of(headers: Mapping[str, str]) -> frozenset[Reference]:
     return frozenset((modem, to, int(word)) for word in words if _BYTE.fullmatch(word))
 
 
-def parse(place: str, found: SpoolFile, written: float) -> Report | None:
+class Readable(Protocol):
+    """A file that was read: a ``SpoolFile`` or a ``StoredMessage``."""
+
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+
+    @property
+    def text(self) -> str: ...
+
+
+def parse(place: str, found: Readable, written: float) -> Report | None:
     """The report that a file of ``report`` or ``incoming`` is; ``None``: it is none.
 
     :param place: the kind and the name of the file, such as ``report/GSM1.2rV5Xc``.
@@ -60,8 +79,10 @@ def parse(place: str, found: SpoolFile, written: float) -> Report | None:
     smsd leaves reports in ``incoming`` where it has no other folder for them; what tells them from a text that somebody
     wrote to look like one is a header ``UDH``, which smsd gives to no text without one, and which says no.
     """
-    if not place.startswith("report/") and (
-        found.headers.get("UDH") not in ("no", "false") or found.headers.get("Alphabet", "").startswith("bin")
+    kind, _, _ = place.partition("/")
+    if kind not in KINDS or (
+        kind == "incoming"
+        and (found.headers.get("UDH") not in ("no", "false") or found.headers.get("Alphabet", "").startswith("bin"))
     ):
         return None
     title, *lines = found.text.split("\n")
@@ -72,26 +93,30 @@ def parse(place: str, found: SpoolFile, written: float) -> Report | None:
         return None
     modem = found.headers.get("Modem") or found.headers.get("Subject", "")
     reference = (modem, from_spool(found.headers.get("From", "")), int(byte))
-    at = datetime.fromtimestamp(written, UTC)
+    at = datetime.fromtimestamp(min(max(written, 0), _LAST), UTC)
     discharged = said.get("Discharge_timestamp") or found.headers.get("Received", "")
     return Report(reference, StatusReport(place, int(code), _shown(detail), _shown(discharged), at))
 
 
-def decide(parts: Iterable[Reference], reports: Iterable[Report]) -> StatusReport | None:
-    """The report that says finally what became of a message; of two about a part the first final one counts.
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A sent message and the reports about it, in the order in which they came."""
 
-    :param parts: what the message recorded.
-    :param reports: those about it, in the order in which they came.
-    """
-    missing = set(parts)
-    for report in reports:
-        if report.reference in missing and report.status.is_final:
-            if not report.status.is_delivered:
-                return report.status
-            missing.remove(report.reference)
-            if not missing:
-                return report.status
-    return None
+    id: str
+    parts: frozenset[Reference]
+    reports: tuple[Report, ...]
+
+    def fate(self, reports: Iterable[Report] | None = None) -> StatusReport | None:
+        """The report that says finally what became of it, of these or of all; of two about a part the first counts."""
+        missing = set(self.parts)
+        for report in self.reports if reports is None else reports:
+            if report.reference in missing and report.status.is_final:
+                if not report.status.is_delivered:
+                    return report.status
+                missing.remove(report.reference)
+                if not missing:
+                    return report.status
+        return None
 
 
 class Reports:
@@ -102,61 +127,86 @@ class Reports:
 
     def __init__(self) -> None:
         self._sent: dict[str, _Sent] = {}
-        self._sent_as: dict[Reference, set[str]] = {}
         self._reports: dict[str, Report] = {}
-        self._reports_as: dict[Reference, set[str]] = {}
+        # Of each reference, in the order of their times: messages' ids, and reports' places.
+        self._sent_as: dict[Reference, list[tuple[float, str]]] = {}
+        self._reports_as: dict[Reference, list[tuple[float, str]]] = {}
 
-    def add_sent(self, id: str, found: SpoolFile, written: float, owner: str | None) -> None:
+    def add_sent(self, id: str, found: Readable, written: float, owner: str | None) -> None:
         if parts := parts_of(found.headers):
             took = found.headers.get("Sending_time", "")
             began = written - EARLY - (int(took) if re.fullmatch("[0-9]{1,5}", took) else 0)
             self._sent[id] = _Sent(began, written, owner, parts)
             for part in parts:
-                self._sent_as.setdefault(part, set()).add(id)
+                bisect.insort(self._sent_as.setdefault(part, []), (written, id))
 
     def forget_sent(self, id: str) -> None:
         if sent := self._sent.pop(id, None):
             for part in sent.parts:
-                _discard(self._sent_as, part, id)
+                _remove(self._sent_as, part, (sent.written, id))
 
-    def add(self, place: str, found: SpoolFile, written: float) -> Report | None:
+    def add(self, place: str, found: Readable, written: float) -> Report | None:
         """Remember that file, where it is a report."""
         if report := parse(place, found, written):
             self._reports[place] = report
-            self._reports_as.setdefault(report.reference, set()).add(place)
+            bisect.insort(self._reports_as.setdefault(report.reference, []), report.came)
         return report
 
     def forget(self, place: str) -> None:
         if report := self._reports.pop(place, None):
-            _discard(self._reports_as, report.reference, place)
+            _remove(self._reports_as, report.reference, report.came)
 
     def message_of(self, report: Report) -> str | None:
-        """The id of the message that a report is about; ``None``: nobody's, or not in ``sent`` yet."""
-        then = report.status.at.timestamp()
-        before = (id for id in self._sent_as.get(report.reference, ()) if self._sent[id].began <= then)
-        return max(before, key=lambda id: (self._sent[id].written, id), default=None)
+        """The id of the message that a report is about; ``None``: nobody's, or not in ``sent`` yet.
+
+        It is the latest before, or the next one, where smsd was at that already and the latest has its final report:
+        so nothing that comes later takes a report away from a message that it decided about.
+        """
+        then, _ = report.came
+        sent = self._sent_as.get(report.reference, [])
+        after = bisect.bisect_right(sent, then, key=_time)
+        latest = sent[after - 1] if after else None
+        coming = sent[after][1] if after < len(sent) and self._sent[sent[after][1]].began <= then else None
+        if latest is None or (coming and self._is_decided(report.reference, latest[0], report.came)):
+            return coming
+        return latest[1]
+
+    def _is_decided(self, reference: Reference, since: float, before: tuple[float, str]) -> bool:
+        """Whether a final report with that reference came in that time."""
+        came = self._reports_as.get(reference, [])
+        between = came[bisect.bisect_left(came, since, key=_time) : bisect.bisect_left(came, before)]
+        return any(self._reports[place].status.is_final for _, place in between)
 
     def owner_of(self, report: Report) -> str | None:
         id = self.message_of(report)
         return None if id is None else self._sent[id].owner
 
-    def about(self, id: str) -> list[Report]:
-        """The reports about a message, in the order in which they came."""
-        parts = self._sent[id].parts if id in self._sent else ()
-        places = itertools.chain.from_iterable(self._reports_as.get(part, ()) for part in parts)
-        found = [self._reports[place] for place in places if self.message_of(self._reports[place]) == id]
-        return sorted(found, key=lambda report: (report.status.at, report.status.place))
+    def joined(self, id: str) -> Joined | None:
+        """That message with the reports about it; ``None``: it is not in ``sent``, or no report was asked for."""
+        if (sent := self._sent.get(id)) is None:
+            return None
+        about = [report for part in sent.parts for report in self._about(part, id, sent)]
+        return Joined(id, sent.parts, tuple(sorted(about, key=attrgetter("came"))))
 
-    def fate(self, id: str) -> StatusReport | None:
-        """The report that says finally what became of a message; ``None``: there is none yet."""
-        return decide(self._sent[id].parts, self.about(id)) if id in self._sent else None
+    def _about(self, part: Reference, id: str, sent: _Sent) -> Iterator[Report]:
+        """The reports about one part: they came after smsd began, and before the next message with that reference."""
+        alike, came = self._sent_as[part], self._reports_as.get(part, [])
+        following = alike[bisect.bisect_right(alike, (sent.written, id)) :][:1]
+        end = bisect.bisect_left(came, following[0][0], key=_time) if following else len(came)
+        for _, place in came[bisect.bisect_left(came, sent.began, key=_time) : end]:
+            if self.message_of(self._reports[place]) == id:
+                yield self._reports[place]
 
 
-def _discard(names: dict[Reference, set[str]], reference: Reference, name: str) -> None:
-    known = names.get(reference, set())
-    known.discard(name)
-    if not known:
-        names.pop(reference, None)
+def _time(item: tuple[float, str]) -> float:
+    return item[0]
+
+
+def _remove(known: dict[Reference, list[tuple[float, str]]], reference: Reference, item: tuple[float, str]) -> None:
+    items = known[reference]
+    del items[bisect.bisect_left(items, item)]
+    if not items:
+        del known[reference]
 
 
 def _shown(written: str) -> str:

@@ -12,38 +12,29 @@ import contextlib
 import itertools
 import json
 import logging
-import os
-import stat
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from operator import attrgetter
 from pathlib import Path
-from typing import NamedTuple
 
 from smsgw.logs import indented
-from smsgw.model import Accepted, Cancelled, Event, Failed, Received, Sent, StoredMessage
-from smsgw.spool import file
+from smsgw.model import Accepted, Cancelled, Delivered, Event, Failed, Received, Sent, StoredMessage, Undelivered
+from smsgw.spool import file, reports
 from smsgw.spool.folders import Folders
-from smsgw.spool.index import is_message
 from smsgw.spool.layout import Layout
+from smsgw.spool.places import Change, Place
+from smsgw.spool.reports import Report
+from smsgw.spool.watch import Watch
 
-PERIOD, LONGEST = 0.5, 10.0  # seconds between two looks: ten times what the last one took, within these
+PERIOD, LONGEST = 0.25, 10.0  # seconds between two looks where nothing happens: ten times what the last one took
 RETRY = 5.0  # seconds until a plugin that failed is told again
 SLACK = 2_000_000_000  # nanoseconds by which a file's time may lie before the moment that it can be seen
-TICK = 100_000_000  # nanoseconds within which a folder can change and still show the same time
 MOST = 250  # files told of at once; each makes one event or two
 
 # In the order in which a message passes them, so that one look cannot miss a message that moves on meanwhile.
-EVENTS: dict[str, type[Event]] = {
-    "outgoing": Accepted,
-    "checked": Accepted,
-    "cancelled": Cancelled,
-    "sent": Sent,
-    "failed": Failed,
-    "incoming": Received,
-}
+KINDS = ("outgoing", "checked", "cancelled", "sent", "failed", "incoming", "report")
+ENDS: dict[str, type[Event]] = {"cancelled": Cancelled, "sent": Sent, "failed": Failed}
 
 log = logging.getLogger(__name__)
 
@@ -57,47 +48,73 @@ class Tracker:
 
     def __init__(self, layout: Layout, folders: Folders, name: str, tell: Callable[[Sequence[Event]], None]) -> None:
         self._folders = folders
-        self._paths = {kind: layout.folders.get(kind, ()) for kind in EVENTS}
+        self._paths = {kind: layout.folders.get(kind, ()) for kind in KINDS}
         self._paths["outgoing"] += (layout.state / "cancelling",)  # what is being taken back is still under way
         self._paths["cancelled"] = (layout.state / "cancelled",)
         self._notes = layout.state / f"told.{name}"
         self._name = name
         self._tell = tell
         self._running = threading.Lock()  # a plugin can still be at it when the spool was lost and won again
-        self._places: list[_Place] = []
+        self._watch = Watch()
+        self._places: dict[str, Place] = {}
+        self._gone: set[str] = set()  # what was in some folder no more at the last look
         self._under_way: set[str] = set()  # messages of which the beginning was told, and not yet the end
         self._refused: dict[str, int] = {}  # messages that the plugin did not take, and how often
+        self._later: dict[tuple[str, str], float] = {}  # what could not be told of yet, and when to try it again
         self._broken: set[str] = set()  # what fails, and was logged
 
     def run(self, stop: threading.Event) -> None:
         """Look and tell until ``stop`` is set."""
-        with self._running:
+        with self._running, contextlib.closing(self._watch):
             self._load()
-            pause = PERIOD
-            while not stop.wait(pause):
+            while not stop.is_set():
                 begun = time.thread_time()
-                taken = all(stop.is_set() or self._tell_of(batch) for batch in self._batches(self._look()))
-                pause = min(max(PERIOD, 10 * (time.thread_time() - begun)), LONGEST) if taken else RETRY
+                if all(stop.is_set() or self._tell_of(batch) for batch in self._batches(self._look())):
+                    self._watch.wait(min(max(PERIOD, 10 * (time.thread_time() - begun)), LONGEST), stop)
+                else:
+                    stop.wait(RETRY)
             self._save()
 
-    def _look(self) -> list[_Change]:
-        """All that waits, in the order of the folders."""
-        changed, waiting = False, list[_Change]()
-        for place in self._places:
+    def _look(self) -> list[Change]:
+        """All that can be told of now, in the order of the folders."""
+        now = time.time_ns()
+        is_noteworthy, self._gone, gone = False, set[str](), self._gone
+        news = self._watch.news(folder for place in self._places.values() for folder in place.paths)
+        for place in self._places.values():
             with self._trying(place.kind):
-                changed |= place.look()
-                waiting += place.changes()
-        if changed:
-            self._under_way = set(filter(self._is_there, self._under_way))
-            self._refused = {name: count for name, count in self._refused.items() if self._is_there(name)}
-            self._broken = {what for what in self._broken if "/" not in what or self._is_there(what.partition("/")[2])}
+                for folder in place.paths:
+                    if folder in news:
+                        self._look_into(place, folder, news[folder])
+                        is_noteworthy = True
+                # A clock that was set back is to be noted as well: notes from the future would hide what comes.
+                is_noteworthy |= now - SLACK < place.until
+                place.until = now - SLACK
+        for name in gone:
+            if not any(name in place for place in self._places.values()):
+                self._under_way.discard(name)
+                self._refused.pop(name, None)
+        if is_noteworthy:
             self._save()
-        return waiting
+        return [change for place in self._places.values() for change in place.changes(self._due(place))]
 
-    def _is_there(self, name: str) -> bool:
-        return any(name in place.told or name in place.untold for place in self._places)
+    def _look_into(self, place: Place, folder: Path, names: set[str] | None) -> None:
+        try:
+            gone = place.look(names)
+        except OSError:
+            self._watch.forget(folder)
+            raise
+        self._gone |= gone
+        for name in gone:
+            self._broken.discard(f"{place.kind}/{name}")
+        for name in place.untold if names is None else names:
+            self._later.pop((place.kind, name.removesuffix(".LOCK")), None)
 
-    def _batches(self, waiting: list[_Change]) -> Iterator[list[_Change]]:
+    def _due(self, place: Place) -> list[str]:
+        now = time.monotonic()
+        self._later = {key: then for key, then in self._later.items() if then > now}
+        return [name for name in place.untold if (place.kind, name) not in self._later]
+
+    def _batches(self, waiting: list[Change]) -> Iterator[list[Change]]:
         """In order for each message; what was refused comes last, and each time in smaller batches."""
         refusals = {change.name: self._refused.get(change.name, 0) for change in waiting}
         waiting.sort(key=lambda change: refusals[change.name])
@@ -105,21 +122,17 @@ class Tracker:
             while batch := list(itertools.islice(group, max(MOST >> times, 1))):
                 yield batch
 
-    def _tell_of(self, batch: Sequence[_Change]) -> bool:
-        """Tell of those that can be read now; false where the plugin did not take it."""
-        under_way, told, events = set(self._under_way), list[_Change](), list[Event]()
+    def _tell_of(self, batch: Sequence[Change]) -> bool:
+        """Tell of those that can be told of now; false where the plugin did not take it."""
+        under_way, told, events = set(self._under_way), list[Change](), list[Event]()
         for change in batch:
-            message = self._read(change.place.kind, change.name)
-            if message is None:
-                continue
-            told.append(change)
-            event, at = EVENTS[change.place.kind], datetime.fromtimestamp(change.moved / 1e9, UTC)
-            if event is not Received and change.name not in under_way:
-                under_way.add(change.name)
-                events.append(Accepted(message, at))
-            if event is not Accepted:
-                under_way.discard(change.name)
-                events.append(event(message, at))
+            found = self._events(change, under_way, {f"{change.place.kind}/{change.name}" for change in told})
+            if found is None:
+                age = max(time.time() - change.moved / 1e9, 0)
+                self._later[change.place.kind, change.name] = time.monotonic() + min(max(PERIOD, age / 4), LONGEST)
+            else:
+                told.append(change)
+                events += found
         try:
             if events:
                 self._tell(events)
@@ -135,6 +148,54 @@ class Tracker:
         if told:
             self._save()
         return True
+
+    def _events(self, change: Change, under_way: set[str], telling: set[str]) -> list[Event] | None:
+        """What to tell of a file; ``None``: it cannot be told of yet.
+
+        :param under_way: messages of which the beginning was told; kept up to date.
+        :param telling: the files that are told of before this one, at the same time.
+        """
+        kind, name = change.place.kind, change.name
+        message = self._read(kind, name)
+        if message is None:
+            return None
+        at = datetime.fromtimestamp(change.moved / 1e9, UTC)
+        if report := reports.parse(f"{kind}/{name}", message, change.written / 1e9):
+            with self._trying(f"{kind}/{name}"):
+                return self._fate(report, telling)
+            return None
+        if kind in ("incoming", "report"):
+            return [Received(message, at)] if kind == "incoming" else []
+        events: list[Event] = [] if name in under_way else [Accepted(message, at)]
+        under_way.add(name)
+        if end := ENDS.get(kind):
+            under_way.discard(name)
+            events.append(end(message, at))
+        return events
+
+    def _fate(self, report: Report, telling: set[str]) -> list[Event] | None:
+        """What a report changes, given those that were told of before; nothing, where another one was the last word."""
+        if not report.status.is_final:
+            return []
+        joined = self._folders.joined(report)
+        before = [known for known in joined.reports if self._was_told(known.status.place, telling)] if joined else []
+        if joined is None or any(known.status.is_final and known.reference == report.reference for known in before):
+            # Nobody's, or one too many; or its message is still on the way to "sent".
+            return [] if time.time() - report.status.at.timestamp() > reports.LATE else None
+        if not self._was_told(f"sent/{joined.id}", telling):
+            return None
+        if joined.fate(before) or not joined.fate([*before, report]):
+            return []
+        message = self._read("sent", joined.id)
+        if message is None:
+            return None
+        event = Delivered if report.status.is_delivered else Undelivered
+        return [event(message, report.status.at, report.status)]
+
+    def _was_told(self, where: str, telling: set[str]) -> bool:
+        kind, _, name = where.partition("/")
+        place = self._places[kind]
+        return where in telling or (name in place.told and name not in place.untold)
 
     def _read(self, kind: str, name: str) -> StoredMessage | None:
         """That message, where it can be told of now: smsd may be at it."""
@@ -153,15 +214,16 @@ class Tracker:
             known = {kind: (min(int(until), now), set(names)) for kind, (until, names) in notes.items()}
         except (FileNotFoundError, IsADirectoryError, ValueError, TypeError, AttributeError):
             known = {}
-        self._under_way, self._refused = set(), {}
-        self._places = [_Place(kind, paths, *known.get(kind, (now, set()))) for kind, paths in self._paths.items()]
+        self._under_way, self._refused, self._later = set(), {}, {}
+        self._places = {kind: Place(kind, paths, *known.get(kind, (now, set()))) for kind, paths in self._paths.items()}
         self._save()
 
     def _save(self) -> None:
         """For the next start alone: where it fails, nothing is told again before that."""
         with self._trying("notes"):
             fresh = Path(f"{self._notes}.new")
-            fresh.write_text(json.dumps({place.kind: (place.until, list(place.untold)) for place in self._places}))
+            notes = {place.kind: (place.until, list(place.untold)) for place in self._places.values()}
+            fresh.write_text(json.dumps(notes))
             fresh.rename(self._notes)
 
     @contextlib.contextmanager
@@ -174,64 +236,3 @@ class Tracker:
             if what not in self._broken:
                 log.error("telling the plugin %r: %s: %s; it is tried again", self._name, what, error)
             self._broken.add(what)
-
-
-class _Change(NamedTuple):
-    """A file to tell of; when it was written, and when it was moved to its place (ns)."""
-
-    place: _Place
-    name: str
-    written: int
-    moved: int
-
-
-class _Place:
-    """The folders of one kind: the files in them that were told of, by when they were written, and the others.
-
-    :param until: what came before that time (ns) was told of, but for the ``untold``.
-    """
-
-    def __init__(self, kind: str, paths: Sequence[Path], until: int, untold: set[str]) -> None:
-        self.kind, self.until, self.untold = kind, until, untold
-        self.told: dict[str, int] = {}
-        self._paths = paths
-        self._seen: tuple[int, ...] | None = None
-
-    def look(self) -> bool:
-        """Find what is new; false, and cheap, where there is nothing to note: nothing came or went since the last look.
-
-        A clock that was set back is to be noted as well: notes from the future would hide what comes.
-        """
-        now = time.time_ns()
-        seen = tuple(map(_modified, self._paths))
-        if changed := seen != self._seen:
-            found = {change.name: change for change in self._files()}
-            if self._seen is None:
-                known = found.keys() - self.untold
-                self.told = {name: found[name].written for name in known if found[name].moved <= self.until}
-            self.told = {name: written for name, written in self.told.items() if name in found}
-            self.untold = {name for name, change in found.items() if self.told.get(name) != change.written}
-            self._seen = seen if all(abs(now - then) > TICK for then in seen) else ()
-        self.until, before = now - SLACK, self.until
-        return changed or self.until < before
-
-    def changes(self) -> list[_Change]:
-        """What is still to be told of, in the order in which it came."""
-        return sorted(self._files(self.untold), key=attrgetter("moved"))
-
-    def _files(self, names: Iterable[str] | None = None) -> Iterator[_Change]:
-        """The files of those names, or of all messages; neither links nor folders."""
-        for folder in filter(_modified, self._paths):
-            for name in filter(is_message, os.listdir(folder)) if names is None else names:
-                with contextlib.suppress(FileNotFoundError):  # it went on
-                    found = os.stat(f"{folder}/{name}", follow_symlinks=False)
-                    if stat.S_ISREG(found.st_mode):
-                        yield _Change(self, name, found.st_mtime_ns, found.st_ctime_ns)
-
-
-def _modified(folder: Path) -> int:
-    """Zero where there is none: smsd keeps some kinds only where it is told to."""
-    try:
-        return os.stat(folder).st_mtime_ns
-    except FileNotFoundError:
-        return 0

@@ -141,6 +141,7 @@ def running(settings: Mapping[str, str], **plugins: type) -> Iterator[Gateway]:
         yield Gateway(TestApp(router), spool, dict(settings), dict(passwords))
     finally:
         router.registry.owner.stop()
+        router.registry.folders.close()
         if store := getattr(router.registry, "store", None):
             store.close()
 
