@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import os
 import shutil
@@ -25,6 +26,7 @@ from pathlib import Path
 from types import FrameType
 
 import servers
+import tracking
 from ulid import ULID
 
 RECIPIENTS = 10_000
@@ -253,6 +255,36 @@ def listing(folder: Path, scale: Scale) -> Result:
     return at_most(what, f"{took[0] * 1e3:.1f} ms", f"{took[1] * 1e3:.1f} ms", took[2], 5, 2)
 
 
+def told(folder: Path, scale: Scale) -> Result:
+    return _told(folder, scale, "From smsd's move to `sent` to `notify`, median", lambda ear: ear.hear_of_sent())
+
+
+def reported(folder: Path, scale: Scale) -> Result:
+    return _told(folder, scale, "From a status report to `notify`, median", lambda ear: ear.hear_of_report())
+
+
+def _told(folder: Path, scale: Scale, what: str, hear: Callable[[tracking.Ear], float]) -> Result:
+    """Of a plugin in a large spool, and in an empty one."""
+    large, small = folder / "large", folder / "small"
+    for spool in (large, small):
+        for kind in servers.KINDS:
+            (spool / kind).mkdir(parents=True)
+    content = b"To: 79160000000\nFrom: sha\nModem: GSM1\nMessage_id: 7\nSent: 26-01-01 00:00:00\n\nHi, Jack!"
+    _write_files(_made(folder / "made"), large / "sent", content, LISTED)
+    with tracking.ear(large) as ours, tracking.ear(small) as theirs:
+        sys.stderr.write(f"  the first of all: {hear(ours):.2f} s, {hear(theirs):.2f} s\n")
+        time.sleep(2.5)  # smsgw reads again what is younger than two seconds
+        took = in_turn(scale.rounds, lambda: hear(ours), lambda: hear(theirs))
+    found = at_most(
+        f"{what}, with {LISTED:,} messages in `sent`; with none",
+        *(f"{each * 1e3:.0f} ms" for each in took[:2]),
+        ratio=took[2],
+        most=1.5,
+        aim=1.0,
+    )
+    return dataclasses.replace(found, wanted=f"{found.wanted}, 100 ms", is_met=found.is_met and max(took[:2]) < 0.1)
+
+
 ROWS: dict[str, Callable[[Path, Scale], Result]] = {
     "send": send,
     "v2": v2,
@@ -266,6 +298,8 @@ ROWS: dict[str, Callable[[Path, Scale], Result]] = {
     "quota": quota,
     "memory": memory,
     "list": listing,
+    "told": told,
+    "reported": reported,
 }
 
 
