@@ -528,16 +528,17 @@ def test_notes_of_an_older_version(ear: Ear) -> None:
 def test_more_than_the_kernel_remembers(ear: Ear) -> None:
     """The queue of inotify(7) is full while the plugin does not come back from one event."""
     most = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
-    hold = threading.Event()
+    begun, hold = threading.Event(), threading.Event()
 
     def hangs(event: str) -> bool:
+        begun.set()
         hold.wait(30)
         return False
 
     with ear.listening():
         ear.refuses = hangs
         ear.put("incoming", "first")
-        eventually(lambda: ear.noted("incoming")[1] == ["first"])
+        assert begun.wait(10)
         for number in range(most // 2 + 100):  # each makes and removes a name
             path = ear.spool / "outgoing" / f".{number}"
             path.touch()

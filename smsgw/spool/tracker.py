@@ -62,6 +62,8 @@ class Tracker:
         self._refused: dict[str, int] = {}  # messages that the plugin did not take, and how often
         self._later: dict[tuple[str, str], float] = {}  # what could not be told of yet, and when to try it again
         self._broken: set[str] = set()  # what fails, and was logged
+        self._is_news = False  # whether there is more to note than the notes have
+        self._saved = 0.0
 
     def run(self, stop: threading.Event) -> None:
         """Look and tell until ``stop`` is set."""
@@ -69,7 +71,10 @@ class Tracker:
             self._load()
             while not stop.is_set():
                 begun = time.thread_time()
-                if all(stop.is_set() or self._tell_of(batch) for batch in self._batches(self._look())):
+                is_taken = all(stop.is_set() or self._tell_of(batch) for batch in self._batches(self._look()))
+                if self._is_news and time.monotonic() > self._saved + PERIOD:
+                    self._save()
+                if is_taken:
                     self._watch.wait(min(max(PERIOD, 10 * (time.thread_time() - begun)), LONGEST), stop)
                 else:
                     stop.wait(RETRY)
@@ -78,23 +83,21 @@ class Tracker:
     def _look(self) -> list[Change]:
         """All that can be told of now, in the order of the folders."""
         now = time.time_ns()
-        is_noteworthy, self._gone, gone = False, set[str](), self._gone
+        self._gone, gone = set(), self._gone
         news = self._watch.news(folder for place in self._places.values() for folder in place.paths)
         for place in self._places.values():
             with self._trying(place.kind):
                 for folder in place.paths:
                     if folder in news:
                         self._look_into(place, folder, news[folder])
-                        is_noteworthy = True
+                        self._is_news = True
                 # A clock that was set back is to be noted as well: notes from the future would hide what comes.
-                is_noteworthy |= now - SLACK < place.until
+                self._is_news |= now - SLACK < place.until
                 place.until = now - SLACK
         for name in gone:
             if not any(name in place for place in self._places.values()):
                 self._under_way.discard(name)
                 self._refused.pop(name, None)
-        if is_noteworthy:
-            self._save()
         return [change for place in self._places.values() for change in place.changes(self._due(place))]
 
     def _look_into(self, place: Place, folder: Path, names: set[str] | None) -> None:
@@ -145,8 +148,7 @@ class Tracker:
             place.told[name] = written
             place.untold.discard(name)
             self._refused.pop(name, None)
-        if told:
-            self._save()
+            self._is_news = True
         return True
 
     def _events(self, change: Change, under_way: set[str], telling: set[str]) -> list[Event] | None:
@@ -219,7 +221,8 @@ class Tracker:
         self._save()
 
     def _save(self) -> None:
-        """For the next start alone: where it fails, nothing is told again before that."""
+        """For the next start alone: what is newer than the notes is told again then."""
+        self._is_news, self._saved = False, time.monotonic()
         with self._trying("notes"):
             fresh = Path(f"{self._notes}.new")
             notes = {place.kind: (place.until, list(place.untold)) for place in self._places.values()}
