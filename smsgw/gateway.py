@@ -391,6 +391,16 @@ class Gateway:
             raise NotFound
         return message
 
+    def received(self, identity: Identity, id: str) -> StoredMessage:
+        """A message from outside.
+
+        :raises NotFound: there is none that this user may read.
+        """
+        message = self.read(identity, "incoming", id)
+        if self._folders.is_report(message):
+            raise NotFound
+        return message
+
     def cancel(self, identity: Identity, id: str) -> StoredMessage:
         """Take a message back, also one that was: it will never be sent.
 
@@ -438,9 +448,11 @@ class Gateway:
         return Found(found, places[-1][1] if len(places) == SEARCHED else None)
 
     def _at(self, kind: str, place: Place) -> StoredMessage | None:
-        """The message that was found there, also where it moved on since."""
+        """The message that was found there, also where it moved on since; a status report is none."""
         message = self._folders.find(kind, place[1])
-        return self._folders.locate(place[1]) if message is None and kind != "incoming" else message
+        if kind == "incoming":
+            return None if message is None or self._folders.is_report(message) else message
+        return self._folders.locate(place[1]) if message is None else message
 
     def limits(self, identity: Identity) -> Sequence[Allowance]:
         """The limits that apply to that user, of all plugins in their order."""

@@ -157,6 +157,26 @@ def test_a_message_of_v2_from_one_end_to_the_other(tmp_path: Path, serve: Callab
         assert begin <= datetime.fromisoformat(received["received_at"]) <= datetime.now(UTC)
 
 
+def test_a_delivery_of_v2_where_reports_land_among_received_messages(
+    tmp_path: Path, serve: Callable[..., Server]
+) -> None:
+    with Smsd(tmp_path, report=False) as smsd:
+        server = serve(smsd)
+        body = {"to": ["+79161234567"], "text": "Hi", "report": True}
+        (message,) = server.request("POST", "/api/v2/messages", body).json["messages"]
+        smsd.modem.wait(1)
+        smsd.wait("sent")
+        assert server.request("GET", message["url"]).json["status"] == "sent"
+        (part,) = smsd.modem.pdus
+        smsd.modem.report(part)
+        smsd.wait("incoming")
+        found = server.request("GET", message["url"]).json
+        assert (found["status"], found["report"]["status"], found["report"]["code"]) == ("delivered", "delivered", 0)
+        assert datetime.fromisoformat(found["delivered_at"]) <= datetime.now(UTC)
+        assert server.request("GET", "/api/v2/messages?status=delivered").json["messages"] == [found]
+        assert server.request("GET", "/api/v2/inbox", user="root").json["messages"] == []
+
+
 def test_the_options_reach_the_air(smsd: Smsd, serve: Callable[..., Server]) -> None:
     server = serve(smsd)
     body = {"mobiles": ["79161234567"], "text": "Hi", "flash": True, "report": True, "validity": 60, "priority": "high"}

@@ -842,6 +842,16 @@ class TestInbox:
         check_problem(gateway.delete(f"{V2}/inbox/m1", status=404))
         assert gateway.files("incoming")
 
+    def test_status_reports_are_none(self, gateway: Gateway) -> None:
+        """smsd leaves them in ``incoming`` where it has no other folder for them."""
+        report = "SMS STATUS REPORT\nMessage_id: 21\nDischarge_timestamp: 26-11-22 09:16:35\nStatus: 0,Ok,received\n"
+        gateway.put("incoming", "GSM1.report", f"From: 7916\nModem: GSM1\nUDH: no\n\n{report}")
+        gateway.put("incoming", "GSM1.text", RECEIVED)
+        assert [each["id"] for each in gateway.get(f"{V2}/inbox", user="root").json["messages"]] == ["GSM1.text"]
+        check_problem(gateway.get(f"{V2}/inbox/GSM1.report", user="root", status=404))
+        check_problem(gateway.delete(f"{V2}/inbox/GSM1.report", user="root", status=404))
+        assert len(gateway.files("incoming")) == 2
+
     def test_delete(self, gateway: Gateway) -> None:
         gateway.put("incoming", "m1", RECEIVED)
         assert gateway.delete(f"{V2}/inbox/m1", user="root").json["text"] == "Hello"

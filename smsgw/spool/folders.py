@@ -122,6 +122,10 @@ class Folders:
             return {}
         return {id: fate for id, fate in found.items() if fate is not None}
 
+    def is_report(self, message: StoredMessage) -> bool:
+        """Whether that is a status report, which smsd leaves in ``incoming`` where it has no other folder for them."""
+        return reports.parse(f"{message.kind}/{message.id}", message, 0) is not None
+
     def locate(self, id: str) -> StoredMessage | None:
         """That message on its way out, wherever it stands: its kind is one of ``OWNED``, or ``cancelled``.
 

@@ -129,14 +129,13 @@ def list_received(request: Request) -> Response:
 
 @received.get()
 def read_received(request: Request) -> Response:
-    found = _gateway(request).read(request.identity, "incoming", request.matchdict["id"])
-    return _ok(_received(request, found))
+    return _ok(_received(request, _gateway(request).received(request.identity, request.matchdict["id"])))
 
 
 @received.delete()
 def delete_received(request: Request) -> Response:
     gateway, id = _gateway(request), request.matchdict["id"]
-    found = gateway.read(request.identity, "incoming", id)
+    found = gateway.received(request.identity, id)
     gateway.delete(request.identity, "incoming", id)
     return _ok(_received(request, found))
 
