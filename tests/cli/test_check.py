@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import shutil
 import socket
 import stat
@@ -26,6 +27,8 @@ from tests.server import LOGGING, Server, free_port
 from tests.smsd.server import Smsd
 from tests.test_documentation import PRODUCTION, production
 from tests.tmpfs import Tmpfs
+
+OURS = pwd.getpwuid(os.geteuid()).pw_name
 
 __all__ = ["production"]
 
@@ -372,7 +375,7 @@ def test_a_real_smsd(tmp_path: Path, ini: Ini) -> None:
         told = check(path, "-v")
         assert told.status == 0, told.out
         assert any("smsd: smsd wrote its status" in line for line in lines(told, "ok"))
-        assert f"smsd: smsd runs as root, process {smsd.pid}." in lines(told, "ok")
+        assert f"smsd: smsd runs as {OURS}, process {smsd.pid}." in lines(told, "ok")
         assert "smsd: smsd has the modems GSM1 and no queues." in lines(told, "ok")
         assert any("spool: smsd, as root, can read files of the mode 0660" in line for line in lines(told, "ok"))
         smsd.kill()
@@ -454,7 +457,7 @@ def test_files_that_smsd_cannot_read(tmp_path: Path, ini: Ini) -> None:
 
     unreadable, stuck = errors("0660")
     assert unreadable.startswith(
-        "spool: smsd runs as nobody, who cannot read files of the mode 0660, the user root and"
+        f"spool: smsd runs as nobody, who cannot read files of the mode 0660, the user {OURS} and"
     )
     assert stuck.startswith(f"spool: smsd runs as nobody, who cannot take files out of {outgoing}.")
     outgoing.chmod(0o777)
