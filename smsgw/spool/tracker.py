@@ -28,6 +28,7 @@ from smsgw.spool.reports import Report
 from smsgw.spool.watch import Watch
 
 PERIOD, LONGEST = 0.25, 10.0  # seconds between two looks where nothing happens: ten times what the last one took
+REST = 1.0  # seconds for which requests have the process to themselves, at the most: ten times, likewise
 RETRY = 5.0  # seconds until a plugin that failed is told again
 SLACK = 2_000_000_000  # nanoseconds by which a file's time may lie before the moment that it can be seen
 MOST = 250  # files told of at once; each makes one event or two
@@ -74,8 +75,10 @@ class Tracker:
                 is_taken = all(stop.is_set() or self._tell_of(batch) for batch in self._batches(self._look()))
                 if self._is_news and time.monotonic() > self._saved + PERIOD:
                     self._save()
+                pause = 10 * (time.thread_time() - begun)
                 if is_taken:
-                    self._watch.wait(min(max(PERIOD, 10 * (time.thread_time() - begun)), LONGEST), stop)
+                    stop.wait(min(pause, REST))
+                    self._watch.wait(min(max(PERIOD, pause), LONGEST), stop)
                 else:
                     stop.wait(RETRY)
             self._save()
