@@ -41,7 +41,9 @@ def failures(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Call
         cases = ElementTree.parse(pytester.path / "found.xml").iter("testcase")
         return {
             f"{case.attrib['classname'].rpartition('.')[2]}::{case.attrib['name']}": "".join(
-                f"{found.attrib['message']}\n{found.text}" for found in case if found.tag in ("failure", "error")
+                f"{found.text}\n{found.attrib['message']}"  # which pytest cuts off where it is long
+                for found in case
+                if found.tag in ("failure", "error")
             )
             for case in cases
         }
