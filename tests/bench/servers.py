@@ -31,7 +31,8 @@ PASSWORD = "SecretPAss"
 
 INI = "bench.ini"  # in a server's folder
 THREADS = 1  # of waitress, and of each gunicorn process: more make a busy process slower
-CONNECTIONS = 16  # kept alive; so many that each of several processes has some
+CONNECTIONS = 16
+MANY = 128  # so many that it is seldom one of several processes that takes all of them when they come
 START = 30.0  # seconds until a server listens
 STOP = 15.0  # seconds until it has ended
 REQUEST = 120.0  # seconds for one request
@@ -114,15 +115,19 @@ class Client:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server that listens; ``pid`` is the process that was started, ``spool`` its own."""
+    """A server that listens; ``pid`` is the process that was started, ``spool`` its own.
+
+    ``connections`` are those of its clients, kept alive.
+    """
 
     port: int
     pid: int
     spool: Path
+    connections: int = CONNECTIONS
 
     def load(self, seconds: int, authorization: str = SHA, path: str = OUTGOING, body: str = SEND) -> tuple[int, float]:
         """Send single messages for that long: how many were taken, and in how many seconds."""
-        command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", str(HERE / "load.lua")]
+        command = ["wrk", "-t1", f"-c{self.connections}", f"-d{seconds}s", "-s", str(HERE / "load.lua")]
         run = subprocess.run(
             [*command, f"http://127.0.0.1:{self.port}{path}"],
             env=os.environ | {"BODY": body, "AUTHORIZATION": authorization},
@@ -213,7 +218,7 @@ def gunicorn(folder: Path, processes: int) -> Iterator[Server]:
     worker = ["--worker-class", "gthread", "--threads", str(THREADS), "--workers", str(processes)]
     command = ["-m", "gunicorn", "--paste", str(ini), "--bind", f"127.0.0.1:{port}", "--log-level", "warning", *worker]
     with _running(folder, command, port) as pid:
-        yield Server(port, pid, folder)
+        yield Server(port, pid, folder, MANY)
 
 
 @contextlib.contextmanager
