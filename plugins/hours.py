@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import re
-import zoneinfo
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
+from zoneinfo import ZoneInfo
 
 import colander
 from pyramid.security import Denied
 
 from smsgw.hookspecs import hookimpl
 from smsgw.model import ConfigurationError, Content, Identity, Message
-from smsgw.settings import Boolean, Lines, nearest
+from smsgw.settings import Boolean, Lines, TimeZone
 
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 DAY = 24 * 60  # minutes
@@ -49,7 +49,7 @@ class Hours:
             Lines(), description="lines 'user: Mon-Fri 08:00-12:00 13:00-17:00 Sat 22:00-06:00', '@group: …', '*: …'"
         )
         timezone = colander.SchemaNode(
-            colander.String(), missing=None, description="whose clock is read, such as Europe/Berlin (the machine's)"
+            TimeZone(), missing=None, description="whose clock is read, such as Europe/Berlin (the machine's)"
         )
         urgent_always = colander.SchemaNode(
             Boolean(),
@@ -60,7 +60,7 @@ class Hours:
     def __init__(
         self,
         times: dict[str, str],
-        timezone: str | None,
+        timezone: ZoneInfo | None,
         urgent_always: bool,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -70,7 +70,7 @@ class Hours:
                 self._lines[name] = _spans(words.split())
             except ValueError as error:
                 raise ConfigurationError(f"smsgw.hours.times has a wrong word for {name!r}: {error}") from None
-        self._zone = None if timezone is None else _zone(timezone)
+        self._zone = timezone
         self._urgent_always = urgent_always
         self._clock = clock
         self._last: tuple[Identity | None, Content | None, Denied | None] = (None, None, None)
@@ -136,12 +136,3 @@ def _times(word: str) -> tuple[int, int]:
     if begin == end:
         raise ValueError(f"{word!r} ends when it begins; a whole day is 00:00-24:00")
     return begin, (end - begin) % DAY or DAY
-
-
-def _zone(name: str) -> zoneinfo.ZoneInfo:
-    try:
-        return zoneinfo.ZoneInfo(name)
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-        known = zoneinfo.available_timezones()
-        hint = nearest(name, known) if known else "; pip install 'smsgw[hours]' for the zones that this system lacks"
-        raise ConfigurationError(f"smsgw.hours.timezone: there is no time zone {name!r}{hint}") from None

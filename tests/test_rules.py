@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 from pyramid.security import Denied
@@ -58,7 +59,7 @@ def test_hours() -> None:
             for day, time in (moment.split() for moment in times):
                 hour, minute = map(int, time.split(":"))
                 now = monday + timedelta(days=DAYS.index(day), hours=hour, minutes=minute)
-                plugin = Hours({"*": words(line)[0]}, "UTC", urgent_always=False, clock=lambda now=now: now)
+                plugin = Hours({"*": words(line)[0]}, ZoneInfo("UTC"), urgent_always=False, clock=lambda now=now: now)
                 found = plugin.permits(Identity("lvv"), "send", Message("m", "112", Content("lvv", "Hi", "GSM", 1)))
                 assert found is None if answer is None else isinstance(found, answer), (line, day, time)
 
@@ -87,7 +88,7 @@ def test_the_hours_that_the_document_recommends(group: str) -> None:
     found = settings("smsgw.hours.times")
     lines = dict(line.strip().split(": ", 1) for line in str(found["smsgw.hours.times"]).strip().splitlines())
     moment = datetime.fromisoformat("2026-11-28T04:00+00:00")  # Saturday at five in the morning
-    plugin = Hours(lines, found["smsgw.hours.timezone"], urgent_always=False, clock=lambda: moment)
+    plugin = Hours(lines, ZoneInfo(found["smsgw.hours.timezone"]), urgent_always=False, clock=lambda: moment)
     identity = Identity("ops", frozenset({group} - {""}))
     answer = plugin.permits(identity, "send", Message("m", "112", Content("ops", "Hi", "GSM", 1)))
     assert (answer is None) == bool(group)

@@ -40,7 +40,8 @@ AT = {
 
 
 def may_send(line: str, at: str, timezone: str | None = "Europe/Berlin") -> bool:
-    plugin = Hours({"lvv": line}, timezone, urgent_always=False, clock=lambda: datetime.fromisoformat(at))
+    zone = ZoneInfo(timezone) if timezone else None
+    plugin = Hours({"lvv": line}, zone, urgent_always=False, clock=lambda: datetime.fromisoformat(at))
     content = Content("lvv", "Hi", "GSM", 1)
     return plugin.permits(LVV, "send", Message("m1", "79680000000", content)) is None
 
@@ -198,7 +199,9 @@ def test_the_time_that_it_is_now(make_trusting: Make) -> None:
 
 def test_a_request_is_judged_at_one_moment() -> None:
     moments = iter([datetime.fromisoformat(AT["Mon 17:59"]), datetime.fromisoformat(AT["Mon 18:00"])])
-    plugin = Hours({"lvv": "Mon 08:00-18:00"}, "Europe/Berlin", urgent_always=False, clock=lambda: next(moments))
+    plugin = Hours(
+        {"lvv": "Mon 08:00-18:00"}, ZoneInfo("Europe/Berlin"), urgent_always=False, clock=lambda: next(moments)
+    )
     first, second = (Content("lvv", "Hi", "GSM", 1, Options()) for _ in range(2))
     answers = [plugin.permits(LVV, "send", Message("m1", to, first)) for to in ("112", "79680000000")]
     assert answers == [None, None]
@@ -207,7 +210,10 @@ def test_a_request_is_judged_at_one_moment() -> None:
 
 def test_other_permissions_are_not_its_business() -> None:
     plugin = Hours(
-        {"lvv": "Mon 08:00-18:00"}, "UTC", urgent_always=False, clock=lambda: datetime(2026, 11, 22, tzinfo=UTC)
+        {"lvv": "Mon 08:00-18:00"},
+        ZoneInfo("UTC"),
+        urgent_always=False,
+        clock=lambda: datetime(2026, 11, 22, tzinfo=UTC),
     )
     assert plugin.permits(LVV, "list", None) is None
     assert plugin.permits(LVV, "send", Message("m1", "112", Content("lvv", "Hi", "GSM", 1))) is not None
