@@ -16,7 +16,7 @@ from smsgw.model import ConfigurationError
 from smsgw.settings import Boolean, Lines, Number, Words
 
 from .directory import Account, Directory, Server
-from .lookup import BySearch, ByTemplate
+from .lookup import BySearch, ByTemplate, Lookup
 from .names import parse
 from .wire import Address
 
@@ -80,7 +80,7 @@ def make_directory(settings: Mapping[str, Any]) -> Directory:
     return Directory([Server(address, account, settings["timeout"]) for address in addresses])
 
 
-def make_lookup(settings: Mapping[str, Any]) -> ByTemplate | BySearch:
+def make_lookup(settings: Mapping[str, Any]) -> Lookup:
     """:raises ConfigurationError: users are to be found in no way, in two, or in one that cannot work."""
     template, base = settings["user_dn"], settings["search_base"]
     if (template is None) == (base is None):
