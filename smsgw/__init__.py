@@ -13,7 +13,18 @@ if TYPE_CHECKING:
     from pyramid.config import Configurator
     from pyramid.router import Router
 
-PARTS = ("settings", "plugins", "spool", "security", "gateway", "errors", "views", "spool.owner")
+PARTS = (
+    "settings",
+    "plugins",
+    "spool",
+    "security",
+    "gateway",
+    "mailbox",
+    "resources",
+    "errors",
+    "views",
+    "spool.owner",
+)
 
 # Pyramid and Cornice import it, and setup.py sees to it that it is there: nobody who runs a command can do about it.
 warnings.filterwarnings("ignore", "pkg_resources is deprecated", UserWarning)

@@ -22,9 +22,10 @@ from pyramid.httpexceptions import (
 from pyramid.request import Request
 from pyramid.response import Response
 
-from smsgw.gateway import Refused, Reply
+from smsgw.gateway import Reply
 from smsgw.logs import indented
 from smsgw.model import TooMany, Unavailable
+from smsgw.refusals import Refused
 from smsgw.views import problem
 from smsgw.views.body import response
 

@@ -1,4 +1,4 @@
-"""What the gateway does, whichever API asks: send (permits → transform → deliver), read, list, cancel, delete.
+"""What the gateway sends, whichever API asks: permits → transform → deliver. What became of it is the mailbox's.
 
 Called by the views with an identity and plain values; answers with types and refuses with exceptions. Knows no HTTP.
 """
@@ -8,8 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from typing import ClassVar, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import pluggy
 from pyramid.config import Configurator
@@ -24,17 +23,24 @@ from smsgw.model import (
     Message,
     Options,
     Receipt,
-    StatusReport,
-    StoredMessage,
     Submission,
     TextRefused,
 )
 from smsgw.numbers import NumberPlan
 from smsgw.plugins import ask, implementations
+from smsgw.refusals import (
+    Forbidden,
+    Invalid,
+    KeyInUse,
+    KeyReused,
+    NoneAccepted,
+    NoneAllowed,
+    Refused,
+    Rejection,
+    invalid,
+)
 from smsgw.security import decide
 from smsgw.settings import Settings, is_header_value
-from smsgw.spool.folders import Folders, Page
-from smsgw.spool.index import Place, began
 from smsgw.spool.layout import Layout
 from smsgw.spool.receipts import InUse, Receipts, digest
 from smsgw.spool.writer import SpoolUnavailable, Writer
@@ -42,76 +48,9 @@ from smsgw.text import measure
 
 MAX_VALIDITY = 63 * 7 * 24 * 60  # minutes: the longest relative validity period (TS 23.040, 9.2.3.12.1)
 
-SEARCHED = 1000  # messages that are looked at for one page
 REFUSAL = 4096  # bytes of a refusal that is remembered: one block of a disk that refusals shall not fill
 
 log = logging.getLogger(__name__)
-
-
-class Refused(Exception):
-    """A request that is not done: one sentence, and a reason for each field or recipient at fault."""
-
-    status: ClassVar[int]
-
-    def __init__(self, detail: str, errors: Mapping[str, str] | None = None) -> None:
-        super().__init__(detail)
-        self.detail = detail
-        self.errors = dict(errors or {})
-
-
-class Invalid(Refused):
-    """The request makes no sense."""
-
-    status = 400
-
-
-class Forbidden(Refused):
-    """A policy says no."""
-
-    status = 403
-
-
-class NotFound(Refused):
-    """There is no such message, or it is not this user's business whether there is."""
-
-    status = 404
-
-    def __init__(self) -> None:
-        super().__init__("Not found")
-
-
-class NoneAccepted(Refused):
-    """Not one draft of a batch can be sent; ``rejected`` says why."""
-
-    status = 422
-
-    def __init__(self, rejected: Sequence[Rejection]) -> None:
-        super().__init__("None of the messages can be sent")
-        self.rejected = rejected
-
-
-class NoneAllowed(NoneAccepted):
-    """The same, where a policy refused some."""
-
-    status = 403
-
-
-class TooLate(Refused):
-    """smsd has the message, or has dealt with it: it cannot be taken back."""
-
-    status = 409
-
-
-class KeyInUse(Refused):
-    """The first request under this ``Idempotency-Key`` is still under way."""
-
-    status = 409
-
-
-class KeyReused(Refused):
-    """Another request was sent under this ``Idempotency-Key``."""
-
-    status = 422
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,43 +77,6 @@ class Batch:
 
     drafts: Sequence[Draft]
     options: Options
-
-
-@dataclass(frozen=True, slots=True)
-class Rejection:
-    """Why a draft is not sent: its place in the batch, a word for programs, and a reason that names no field.
-
-    ``code`` is ``"invalid_number"``, ``"forbidden"``, ``"duplicate"``, ``"text_refused"`` or ``"too_many_parts"``.
-    """
-
-    place: int
-    code: str
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class Query:
-    """Which messages are looked for, newest first, and how many at most.
-
-    ``kinds`` are folders, in the order in which messages move; ``owner`` is a userid (``None``: of all whom the user
-    may read); ``before`` is the place that a page begins after; ``since`` is in milliseconds since 1970; ``matches``
-    judges the messages themselves, and what status reports say of them.
-    """
-
-    kinds: Sequence[str]
-    owner: str | None
-    before: Place | None
-    since: int
-    limit: int
-    matches: Callable[[StoredMessage, StatusReport | None], bool]
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """One page: messages, and what status reports say; ``last`` is the place to go on from, ``None`` at the end."""
-
-    messages: Sequence[tuple[StoredMessage, StatusReport | None]]
-    last: Place | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +148,6 @@ class Gateway:
         hook: pluggy.HookRelay,
         settings: Settings,
         layout: Layout,
-        folders: Folders,
         receipts: Receipts,
     ) -> None:
         self._hook = hook
@@ -255,7 +156,6 @@ class Gateway:
         self._limits = implementations(hook.limits)
         self._settings = settings
         self._layout = layout
-        self._folders = folders
         self._receipts = receipts
         self._plan = NumberPlan(settings.region)
         self._ids = Ids(settings.prefix)
@@ -288,7 +188,7 @@ class Gateway:
         text = self.transform(order.text, identity)
         content = self._content(identity, text, order.options)
         if content.parts > self._settings.max_parts:
-            raise _invalid("text", f"has {content.parts} parts as it would go out, over {self._settings.max_parts}")
+            raise invalid("text", f"has {content.parts} parts as it would go out, over {self._settings.max_parts}")
         refused |= forbidden
         if not accepted:
             raise Forbidden("You may not send to any of these numbers", refused)
@@ -303,7 +203,7 @@ class Gateway:
         """
         drafts, rejected = batch.drafts, dict[int, Rejection]()
         if len(drafts) > self._settings.max_recipients:
-            raise _invalid("recipients", f"are more than {self._settings.max_recipients}")
+            raise invalid("recipients", f"are more than {self._settings.max_recipients}")
         self._check_options(batch.options)
         numbers = self._numbers(drafts, rejected)
         ids = self._allowed(identity, batch, numbers, rejected)
@@ -332,127 +232,12 @@ class Gateway:
             try:
                 text = ask(implementation, {"text": text, "identity": identity})
             except TextRefused as refusal:
-                raise _invalid("text", refusal.reason) from None
+                raise invalid("text", refusal.reason) from None
             if not isinstance(text, str):
                 raise TypeError(f"the plugin {implementation.plugin_name!r} made no text of a text")
             if not text:
-                raise _invalid("text", "is empty as it would go out")
+                raise invalid("text", "is empty as it would go out")
         return text
-
-    def read(self, identity: Identity, kind: str, id: str) -> StoredMessage:
-        """:raises NotFound: there is none of that kind that this user may read."""
-        message = self._folders.find(kind, id)
-        if message is None or not self._may(identity, "read", message):
-            raise NotFound
-        return message
-
-    def fate(self, message: StoredMessage) -> StatusReport | None:
-        """The status report that says finally what became of a sent message; ``None``: none does."""
-        return self._folders.fate(message)
-
-    def list(self, identity: Identity, kind: str, limit: int, offset: int) -> Page:
-        """A page of the user's messages, or of everybody's for who may read all.
-
-        :raises NotFound: there is no such kind.
-        :raises Forbidden: the user may not list.
-        """
-        if kind not in self._layout.folders:
-            raise NotFound
-        if not self._may(identity, "list", None):
-            raise Forbidden("You may not list messages")
-        owner = None if self._may(identity, "read-all", None) else identity.userid
-        return self._folders.list(kind, owner, limit, offset)
-
-    def delete(self, identity: Identity, kind: str, id: str) -> None:
-        """Delete a message, or cancel it where it still waits in ``outgoing``.
-
-        :raises NotFound: there is none that the user may read, or smsd has taken it meanwhile.
-        :raises Forbidden: the user may read it, but not do that.
-        """
-        message = self.read(identity, kind, id)
-        if kind == "checked":
-            raise Forbidden("smsd has this message, and it cannot be taken back")
-        if not self._may(identity, "cancel" if kind == "outgoing" else "delete", message):
-            raise Forbidden("You may not delete this message")
-        try:
-            done = self._folders.cancel(id) if kind == "outgoing" else self._folders.remove(kind, id)
-        except PermissionError:
-            raise Forbidden("The gateway's own user may not delete files there") from None
-        if not done:
-            raise NotFound
-
-    def locate(self, identity: Identity, id: str) -> StoredMessage:
-        """That message on its way out, wherever it stands.
-
-        :raises NotFound: there is none that this user may read.
-        """
-        message = self._folders.locate(id)
-        if message is None or not self._may(identity, "read", message):
-            raise NotFound
-        return message
-
-    def received(self, identity: Identity, id: str) -> StoredMessage:
-        """A message from outside.
-
-        :raises NotFound: there is none that this user may read.
-        """
-        message = self.read(identity, "incoming", id)
-        if self._folders.is_report(message):
-            raise NotFound
-        return message
-
-    def cancel(self, identity: Identity, id: str) -> StoredMessage:
-        """Take a message back, also one that was: it will never be sent.
-
-        :raises NotFound: there is none that the user may read.
-        :raises Forbidden: the user may not cancel it.
-        :raises TooLate: smsd has it.
-        """
-        message = self.locate(identity, id)
-        if message.kind == "outgoing":
-            if not self._may(identity, "cancel", message):
-                raise Forbidden("You may not take this message back")
-            self._folders.cancel(id)  # false too where somebody else took it back meanwhile
-            message = self.locate(identity, id)
-        if message.kind != "cancelled":
-            raise TooLate("smsd has this message, and it cannot be taken back")
-        return message
-
-    def search(self, identity: Identity, query: Query) -> Found:
-        """Messages that the user may read; of the user's own, or of everybody's for who may read all.
-
-        A page has fewer than it could, even none, where enough were looked at; the next one goes on from there.
-
-        :raises Forbidden: the user may not list.
-        """
-        if not self._may(identity, "list", None):
-            raise Forbidden("You may not list messages")
-        owner = query.owner
-        if not self._may(identity, "read-all", None):
-            if owner not in (None, identity.userid):
-                return Found([], None)
-            owner = identity.userid
-        found: list[tuple[StoredMessage, StatusReport | None]] = []
-        places = self._folders.newest(query.kinds, owner, query.before, query.since, SEARCHED)
-        size = max(query.limit, 50)
-        for begin in range(0, len(places), size):
-            messages = [self._at(kind, place) for kind, place in places[begin : begin + size]]
-            fates = self._folders.fates(filter(None, messages))
-            for number, message in enumerate(messages, begin + 1):
-                if message is not None:
-                    fate = fates.get(message.id)
-                    if query.matches(message, fate) and self._may(identity, "read", message):
-                        found.append((message, fate))
-                if len(found) == query.limit and number < len(places):
-                    return Found(found, places[number - 1][1])
-        return Found(found, places[-1][1] if len(places) == SEARCHED else None)
-
-    def _at(self, kind: str, place: Place) -> StoredMessage | None:
-        """The message that was found there, also where it moved on since; a status report is none."""
-        message = self._folders.find(kind, place[1])
-        if kind == "incoming":
-            return None if message is None or self._folders.is_report(message) else message
-        return self._folders.locate(place[1]) if message is None else message
 
     def limits(self, identity: Identity) -> Sequence[Allowance]:
         """The limits that apply to that user, of all plugins in their order."""
@@ -468,14 +253,6 @@ class Gateway:
         :raises ValueError: it is none.
         """
         return self._plan.normalise(written)
-
-    def accepted_at(self, id: str) -> datetime | None:
-        """When a message of ours was accepted (UTC); ``None``: it is somebody else's."""
-        milliseconds = began(id, self._settings.prefix)
-        try:
-            return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, UTC)
-        except (ValueError, OverflowError):  # in a year that nobody has a name for
-            return None
 
     def _may(self, identity: Identity, permission: str, context: object) -> bool:
         return bool(decide(self._policies, identity, permission, context))
@@ -525,18 +302,18 @@ class Gateway:
 
     def _check(self, order: Order) -> None:
         if len(order.numbers) > self._settings.max_recipients:
-            raise _invalid("mobiles", f"has more than {self._settings.max_recipients} numbers")
+            raise invalid("mobiles", f"has more than {self._settings.max_recipients} numbers")
         self._check_options(order.options)
 
     def _check_options(self, options: Options) -> None:
         validity, queue, queues = options.validity, options.queue, self._layout.queues
         if validity is not None and not 1 <= validity <= MAX_VALIDITY:
-            raise _invalid("validity", f"should be 1 to {MAX_VALIDITY} minutes")
+            raise invalid("validity", f"should be 1 to {MAX_VALIDITY} minutes")
         if queue is not None and not is_header_value(queue):
-            raise _invalid("queue", "should be at most 99 characters, none of them a control character")
+            raise invalid("queue", "should be at most 99 characters, none of them a control character")
         if queue is not None and queues is not None and queue not in queues:
             known = f"is none of smsd's: {', '.join(queues)}" if queues else "should be left out: smsd has no queues"
-            raise _invalid("queue", known)
+            raise invalid("queue", known)
 
     def _normalise(self, numbers: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
         """The normalised number of each that is one, and a reason for each other."""
@@ -621,18 +398,12 @@ def once(identity: Identity, key: str, *request: str | bytes) -> Once:
     :raises Invalid: it is no key.
     """
     if not (8 <= len(key) <= 128 and key.isascii() and all("!" <= character <= "~" for character in key)):
-        raise _invalid("Idempotency-Key", "should be 8 to 128 visible ASCII characters")
+        raise invalid("Idempotency-Key", "should be 8 to 128 visible ASCII characters")
     return Once(digest(identity.userid, key), digest(*request))
-
-
-def _invalid(field: str, reason: str) -> Invalid:
-    return Invalid(f"{field} {reason}", {field: reason})
 
 
 def includeme(config: Configurator) -> None:
     """From here on, ``registry.gateway`` does what the views ask."""
     registry = config.registry
     registry.plugins.register(SpoolDelivery(registry.writer), "smsgw")
-    registry.gateway = Gateway(
-        registry.plugins.hook, registry.smsgw, registry.layout, registry.folders, registry.receipts
-    )
+    registry.gateway = Gateway(registry.plugins.hook, registry.smsgw, registry.layout, registry.receipts)

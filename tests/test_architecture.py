@@ -15,7 +15,7 @@ from smsgw.plugins import hooks_of
 
 ROOT = Path(__file__).parent.parent
 PUBLIC = {"smsgw.model", "smsgw.hookspecs", "smsgw.numbers", "smsgw.text", "smsgw.settings"}
-PUBLIC |= {"smsgw.spool.file", "smsgw.spool.layout", "smsgw.store", "smsgw.cli"}
+PUBLIC |= {"smsgw.spool.file", "smsgw.spool.layout", "smsgw.store", "smsgw.cli", "smsgw.resources"}
 
 # What each module, or all of a package, may import of ours.
 MAY_IMPORT = {
@@ -38,18 +38,24 @@ MAY_IMPORT = {
     },
     "smsgw.guessing": {"smsgw.spool"},
     "smsgw.security": {"smsgw.logs", "smsgw.plugins", "smsgw.guessing", "smsgw.model", "smsgw.settings"},
+    "smsgw.refusals": set(),
     "smsgw.gateway": {
         *("smsgw.model", "smsgw.hookspecs", "smsgw.numbers", "smsgw.text"),
-        *("smsgw.ids", "smsgw.plugins", "smsgw.security", "smsgw.settings", "smsgw.spool"),
+        *("smsgw.ids", "smsgw.plugins", "smsgw.refusals", "smsgw.security", "smsgw.settings", "smsgw.spool"),
     },
-    "smsgw.errors": {"smsgw.logs", "smsgw.model", "smsgw.gateway", "smsgw.spool", "smsgw.views"},
+    "smsgw.mailbox": {"smsgw.model", "smsgw.plugins", "smsgw.refusals", "smsgw.security", "smsgw.spool"},
+    "smsgw.resources": {"smsgw.model", "smsgw.numbers", "smsgw.spool", "smsgw.text"},
+    "smsgw.errors": {"smsgw.logs", "smsgw.model", "smsgw.gateway", "smsgw.refusals", "smsgw.spool", "smsgw.views"},
     "smsgw.views": {
         "smsgw",
         "smsgw.errors",
         "smsgw.gateway",
+        "smsgw.mailbox",
         "smsgw.model",
         "smsgw.numbers",
         "smsgw.plugins",
+        "smsgw.refusals",
+        "smsgw.resources",
         "smsgw.security",
         "smsgw.settings",
         "smsgw.spool",
@@ -60,7 +66,7 @@ MAY_IMPORT = {
     "smsgw.store": {"smsgw.model", "smsgw.postgresql"},
     "smsgw.cli": {
         *("smsgw", "smsgw.cli", "smsgw.cli.check", "smsgw.gateway", "smsgw.model", "smsgw.numbers", "smsgw.plugins"),
-        *("smsgw.security", "smsgw.settings", "smsgw.spool", "smsgw.text"),
+        *("smsgw.refusals", "smsgw.security", "smsgw.settings", "smsgw.spool", "smsgw.text"),
     },
     "smsgw.cli.check": {
         *("smsgw.cli", "smsgw.cli.check", "smsgw.model", "smsgw.plugins", "smsgw.settings", "smsgw.spool"),

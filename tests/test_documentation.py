@@ -28,14 +28,16 @@ from colander import MappingSchema
 from pyramid.paster import get_app
 
 from smsgw import cli, model
-from smsgw.gateway import MAX_VALIDITY, SEARCHED, Rejection
+from smsgw.gateway import MAX_VALIDITY
+from smsgw.mailbox import SEARCHED
+from smsgw.refusals import Rejection
+from smsgw.resources import DELIVERED, STATUSES, UNDELIVERED
 from smsgw.settings import CoreSchema
 from smsgw.spool.owner import CANCELLED_KEPT
 from smsgw.testing import MakeGateway
 from smsgw.views.problem import KINDS, KINDS_OF_REFUSALS
 from smsgw.views.v2_body import SendSchema
 from smsgw.views.v2_search import LIMIT, MOST
-from smsgw.views.v2_words import DELIVERED, STATUSES, UNDELIVERED
 from tests.conftest import Gateway, eventually, make_spool, sha
 from tests.provider import Provider
 from tests.server import Server, free_port
@@ -155,9 +157,8 @@ def test_production_ini_explains_every_setting() -> None:
 
 def test_no_document_names_a_setting_that_is_none() -> None:
     modules = [module.removeprefix("smsgw.").replace(".", r"\.") for module in (*PUBLIC, "smsgw.testing")]
-    no_setting = re.compile(
-        rf"\bsmsgw\.(?:(?:{'|'.join(modules)})\.\w+|http\.|md\b|service\b|hookspecs|model|settings|testing|cli|numbers|text|spool\.\w+)"
-    )
+    words = r"http\.|md\b|service\b|hookspecs|model|resources|settings|testing|cli|numbers|text|spool\.\w+"
+    no_setting = re.compile(rf"\bsmsgw\.(?:(?:{'|'.join(modules)})\.\w+|{words})")
     examples = {name.lower() for name in re.findall(r"^class (\w+):", PLUGINS, re.M)}
     for path in [ROOT / "README.md", ROOT / "development.ini", *(ROOT / "docs").glob("*.md")]:
         named = set(re.findall(r"\bsmsgw\.[a-z_]+(?:\.[a-z_]+)?", no_setting.sub("", path.read_text())))

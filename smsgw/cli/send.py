@@ -12,8 +12,9 @@ from pyramid.httpexceptions import HTTPException
 from smsgw.cli.arguments import group_option, named_installation, text_of, user_option
 from smsgw.cli.installation import Installation, one_line, owner_of, user_name
 from smsgw.cli.output import Failed, say, table
-from smsgw.gateway import Order, Outcome, Refused, Reply
+from smsgw.gateway import Order, Outcome, Reply
 from smsgw.model import Identity, Options, TooMany, Unavailable
+from smsgw.refusals import Refused
 
 
 class _Kept:

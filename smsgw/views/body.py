@@ -13,7 +13,8 @@ from pyramid.httpexceptions import HTTPBadRequest, HTTPNotFound, HTTPRequestEnti
 from pyramid.request import Request
 from pyramid.response import Response
 
-from smsgw.gateway import Invalid, Reply
+from smsgw.gateway import Reply
+from smsgw.refusals import Invalid
 
 Validator = Callable[..., None]
 

@@ -10,7 +10,8 @@ from typing import Any
 from pyramid.request import Request
 from pyramid.response import Response
 
-from smsgw.gateway import Invalid, KeyInUse, KeyReused, Refused, Reply
+from smsgw.gateway import Reply
+from smsgw.refusals import Invalid, KeyInUse, KeyReused, Refused
 from smsgw.views.body import response
 
 ROOT = "/api/v2"

@@ -15,8 +15,10 @@ from pyramid.response import Response
 from pyramid.security import NO_PERMISSION_REQUIRED
 
 from smsgw import errors
-from smsgw.gateway import Gateway, Invalid, Order, Outcome, Refused, Reply, once
+from smsgw.gateway import Gateway, Order, Outcome, Reply, once
+from smsgw.mailbox import Mailbox
 from smsgw.model import Options
+from smsgw.refusals import Invalid, Refused
 from smsgw.security import AUTHENTICATED
 from smsgw.views.body import Flag, Strings, Text, WholeNumber, Word, deserialize, json_body, response
 
@@ -90,14 +92,14 @@ def list_messages(request: Request) -> Response:
     query = _query(request)
     limit = _whole_number("limit", query.get("limit") or str(LIMIT))
     offset = _whole_number("offset", query.get("offset") or "0")
-    page = _gateway(request).list(request.identity, request.matchdict["kind"], limit, offset)
+    page = _mailbox(request).list(request.identity, request.matchdict["kind"], limit, offset)
     return _ok({"message_id": page.ids, "limit": limit, "total_count": page.total})
 
 
 @message.get()
 def read(request: Request) -> Response:
-    found = _gateway(request).read(request.identity, **_named(request))
-    fate = _gateway(request).fate(found)
+    found = _mailbox(request).read(request.identity, **_named(request))
+    fate = _mailbox(request).fate(found)
     delivered = {"Delivered": fate.discharged} if fate and fate.is_delivered else {}
     return _ok({**found.headers, **delivered, "message_id": found.id, "text": found.text})
 
@@ -105,7 +107,7 @@ def read(request: Request) -> Response:
 @message.delete()
 def delete(request: Request) -> Response:
     named = _named(request)
-    _gateway(request).delete(request.identity, **named)
+    _mailbox(request).delete(request.identity, **named)
     return _ok({"deleted": "{kind}/{id}".format_map(named)})
 
 
@@ -134,6 +136,11 @@ def _send(request: Request, fields: dict[str, Any]) -> Response:
 def _gateway(request: Request) -> Gateway:
     gateway: Gateway = request.registry.gateway
     return gateway
+
+
+def _mailbox(request: Request) -> Mailbox:
+    mailbox: Mailbox = request.registry.mailbox
+    return mailbox
 
 
 def _named(request: Request) -> dict[str, str]:

@@ -15,9 +15,12 @@ from pyramid.config import Configurator
 from pyramid.request import Request
 from pyramid.response import Response
 
-from smsgw.gateway import Batch, Gateway, Invalid, Refused, Reply, once
+from smsgw.gateway import Batch, Gateway, Reply, once
+from smsgw.mailbox import Mailbox
 from smsgw.model import Options, StatusReport, StoredMessage
 from smsgw.numbers import e164, from_spool
+from smsgw.refusals import Invalid, Refused
+from smsgw.resources import Resources, status
 from smsgw.security import AUTHENTICATED
 from smsgw.spool.file import REFERENCE
 from smsgw.text import foreign, measure
@@ -25,7 +28,7 @@ from smsgw.views.body import response
 from smsgw.views.problem import ROOT, CannotWait, problem, respond
 from smsgw.views.v2_body import PreviewSchema, SendSchema, drafts_of, strict_body
 from smsgw.views.v2_search import Search, number_filter, read_search, time_filter, word_filter
-from smsgw.views.v2_words import V2, allowance, received_message, sent_message, status
+from smsgw.views.v2_words import V2, allowance
 
 messages = Service("v2.messages", f"{ROOT}/messages", permission=AUTHENTICATED)
 message = Service("v2.message", f"{ROOT}/messages/{{id}}", permission=AUTHENTICATED)
@@ -78,10 +81,9 @@ def send(request: Request) -> Response:
 
 @messages.get()
 def search(request: Request) -> Response:
-    gateway = _gateway(request)
     readers = {
         "status": _statuses,
-        "to": number_filter(gateway.number),
+        "to": number_filter(_gateway(request).number),
         "from": word_filter,
         "reference": word_filter,
         "since": time_filter,
@@ -99,20 +101,20 @@ def search(request: Request) -> Response:
             and filters.get("reference") in (None, found.headers.get(REFERENCE))
         )
 
-    page = gateway.search(request.identity, asked.query(folders, filters.get("from"), matches))
-    return _page(asked, f"{ROOT}/messages", [_sent(request, *each) for each in page.messages], page.last)
+    page = _mailbox(request).search(request.identity, asked.query(folders, filters.get("from"), matches))
+    return _page(asked, f"{ROOT}/messages", [_resources(request).sent(*each) for each in page.messages], page.last)
 
 
 @message.get()
 def read(request: Request) -> Response:
-    gateway = _gateway(request)
-    found = gateway.locate(request.identity, request.matchdict["id"])
-    return _ok(_sent(request, found, gateway.fate(found)))
+    mailbox = _mailbox(request)
+    found = mailbox.locate(request.identity, request.matchdict["id"])
+    return _ok(_resources(request).sent(found, mailbox.fate(found)))
 
 
 @message.delete()
 def cancel(request: Request) -> Response:
-    return _ok(_sent(request, _gateway(request).cancel(request.identity, request.matchdict["id"]), None))
+    return _ok(_resources(request).sent(_mailbox(request).cancel(request.identity, request.matchdict["id"]), None))
 
 
 @inbox.get()
@@ -123,21 +125,21 @@ def list_received(request: Request) -> Response:
     def matches(found: StoredMessage, fate: StatusReport | None) -> bool:
         return sender in (None, e164(found.headers.get("From", "")))
 
-    page = _gateway(request).search(request.identity, asked.query(["incoming"], None, matches))
-    return _page(asked, f"{ROOT}/inbox", [_received(request, each) for each, _ in page.messages], page.last)
+    page = _mailbox(request).search(request.identity, asked.query(["incoming"], None, matches))
+    return _page(asked, f"{ROOT}/inbox", [_resources(request).received(each) for each, _ in page.messages], page.last)
 
 
 @received.get()
 def read_received(request: Request) -> Response:
-    return _ok(_received(request, _gateway(request).received(request.identity, request.matchdict["id"])))
+    return _ok(_resources(request).received(_mailbox(request).received(request.identity, request.matchdict["id"])))
 
 
 @received.delete()
 def delete_received(request: Request) -> Response:
-    gateway, id = _gateway(request), request.matchdict["id"]
-    found = gateway.received(request.identity, id)
-    gateway.delete(request.identity, "incoming", id)
-    return _ok(_received(request, found))
+    mailbox, id = _mailbox(request), request.matchdict["id"]
+    found = mailbox.received(request.identity, id)
+    mailbox.delete(request.identity, "incoming", id)
+    return _ok(_resources(request).received(found))
 
 
 @preview.post(validators=(strict_body(PREVIEW),))
@@ -177,12 +179,14 @@ def _gateway(request: Request) -> Gateway:
     return gateway
 
 
-def _sent(request: Request, found: StoredMessage, fate: StatusReport | None) -> dict[str, Any]:
-    return sent_message(found, fate, _gateway(request).accepted_at(found.id), request.registry.layout)
+def _mailbox(request: Request) -> Mailbox:
+    mailbox: Mailbox = request.registry.mailbox
+    return mailbox
 
 
-def _received(request: Request, found: StoredMessage) -> dict[str, Any]:
-    return received_message(found, request.registry.layout)
+def _resources(request: Request) -> Resources:
+    resources: Resources = request.registry.resources
+    return resources
 
 
 def _page(asked: Search, path: str, found: Sequence[dict[str, Any]], last: tuple[int, str] | None) -> Response:

@@ -17,8 +17,9 @@ from typing import Any
 
 from pyramid.request import Request
 
-from smsgw.gateway import Invalid, Query
+from smsgw.mailbox import Query
 from smsgw.model import StatusReport, StoredMessage
+from smsgw.refusals import Invalid
 from smsgw.views.problem import Malformed
 from smsgw.views.v2_body import moment
 

@@ -5,20 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Any
 
-from smsgw.gateway import Draft, NoneAccepted, Refused, Rejection, Reply, Selection
-from smsgw.model import Allowance, StatusReport, StoredMessage
+from smsgw.gateway import Draft, Reply, Selection
+from smsgw.model import Allowance
 from smsgw.numbers import e164
-from smsgw.spool.file import REFERENCE
-from smsgw.spool.layout import Layout
-from smsgw.text import measure
+from smsgw.refusals import NoneAccepted, Refused, Rejection
+from smsgw.resources import moment
 from smsgw.views.problem import ROOT, problem, refusal_as_problem
 from smsgw.views.v2_body import malformed
 
-DELIVERED, UNDELIVERED = "delivered", "undelivered"
-STATUSES = {"outgoing": "queued", "checked": "sending", "sent": "sent", "failed": "failed", "cancelled": "cancelled"}
 OF_TEXTS = ("text_refused", "too_many_parts")  # codes
 
 
@@ -74,76 +70,6 @@ class V2:
         return f"#/messages/{why.place}{part}"
 
 
-def status(message: StoredMessage, fate: StatusReport | None) -> str:
-    """Where a message on its way out stands."""
-    if fate is None:
-        return STATUSES[message.kind]
-    return DELIVERED if fate.is_delivered else UNDELIVERED
-
-
-def sent_message(
-    message: StoredMessage, fate: StatusReport | None, accepted_at: datetime | None, layout: Layout
-) -> dict[str, Any]:
-    """A message on its way out, and all that is known of it.
-
-    :param fate: what status reports say of it.
-    :param layout: knows how smsd writes times.
-    """
-    headers = message.headers
-    reason = headers.get("Fail_reason") if message.kind == "failed" else None
-    return {
-        "id": message.id,
-        "status": status(message, fate),
-        "from": message.owner,
-        "to": e164(headers.get("To", "")),
-        "text": message.text,
-        **_encoding(message),
-        "queue": headers.get("Queue") or headers.get("Provider"),
-        "priority": "high" if headers.get("Priority", "").upper() == "HIGH" else "normal",
-        "flash": is_yes(headers.get("Flash")),
-        "reference": headers.get(REFERENCE),
-        "accepted_at": _moment(accepted_at),
-        "send_at": None,
-        "sent_at": _moment(layout.moment(headers.get("Sent"))),
-        "delivered_at": _moment(fate.at.replace(microsecond=0)) if fate and fate.is_delivered else None,
-        "failed_at": _moment(layout.moment(headers.get("Failed"))),
-        "modem": headers.get("Modem"),
-        "report": fate and {"status": status(message, fate), "code": fate.code, "detail": fate.detail},
-        "error": None if reason is None else {"detail": reason},
-    }
-
-
-def received_message(message: StoredMessage, layout: Layout) -> dict[str, Any]:
-    """A message from outside."""
-    return {
-        "id": message.id,
-        "from": e164(message.headers.get("From", "")),
-        "text": message.text,
-        "received_at": _moment(layout.moment(message.headers.get("Received"))),
-        "modem": message.headers.get("Modem"),
-    }
-
-
-def is_yes(value: str | None) -> bool:
-    """As smsd reads its headers: yes, true, on and 1, by their beginnings."""
-    return (value or "").lower().startswith(("y", "t", "on", "1"))
-
-
 def allowance(found: Allowance) -> dict[str, Any]:
     """A limit, and what is left of it."""
-    return asdict(found) | {"until": _moment(found.until)}
-
-
-def _encoding(message: StoredMessage) -> dict[str, Any]:
-    """Alphabet and parts; nobody knows the parts of what is no text."""
-    if message.headers.get("Alphabet", "")[:3].upper() == "BIN":
-        return {"parts": None, "alphabet": "binary"}
-    found = measure(message.text)
-    return {"parts": found.parts, "alphabet": found.alphabet}
-
-
-def _moment(at: datetime | None) -> str | None:
-    """RFC 3339, in UTC; with milliseconds where they are known."""
-    if at is None:
-        return None
-    return at.astimezone(UTC).isoformat(timespec="milliseconds" if at.microsecond else "seconds")[:-6] + "Z"
+    return asdict(found) | {"until": moment(found.until)}

@@ -1,0 +1,180 @@
+"""The messages in the spool as users may see them: read, list, search, cancel, delete.
+
+Called by the views with an identity and plain values; answers with types and refuses with exceptions. Knows no HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import pluggy
+from pyramid.config import Configurator
+
+from smsgw.model import Identity, StatusReport, StoredMessage
+from smsgw.plugins import implementations
+from smsgw.refusals import Forbidden, NotFound, TooLate
+from smsgw.security import decide
+from smsgw.spool.folders import Folders, Page
+from smsgw.spool.index import Place
+from smsgw.spool.layout import Layout
+
+SEARCHED = 1000  # messages that are looked at for one page
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Which messages are looked for, newest first, and how many at most.
+
+    ``kinds`` are folders, in the order in which messages move; ``owner`` is a userid (``None``: of all whom the user
+    may read); ``before`` is the place that a page begins after; ``since`` is in milliseconds since 1970; ``matches``
+    judges the messages themselves, and what status reports say of them.
+    """
+
+    kinds: Sequence[str]
+    owner: str | None
+    before: Place | None
+    since: int
+    limit: int
+    matches: Callable[[StoredMessage, StatusReport | None], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One page: messages, and what status reports say; ``last`` is the place to go on from, ``None`` at the end."""
+
+    messages: Sequence[tuple[StoredMessage, StatusReport | None]]
+    last: Place | None
+
+
+class Mailbox:
+    """The messages of one application; shared by all threads."""
+
+    def __init__(self, hook: pluggy.HookRelay, layout: Layout, folders: Folders) -> None:
+        self._policies = implementations(hook.permits)
+        self._layout = layout
+        self._folders = folders
+
+    def read(self, identity: Identity, kind: str, id: str) -> StoredMessage:
+        """:raises NotFound: there is none of that kind that this user may read."""
+        message = self._folders.find(kind, id)
+        if message is None or not self._may(identity, "read", message):
+            raise NotFound
+        return message
+
+    def fate(self, message: StoredMessage) -> StatusReport | None:
+        """The status report that says finally what became of a sent message; ``None``: none does."""
+        return self._folders.fate(message)
+
+    def list(self, identity: Identity, kind: str, limit: int, offset: int) -> Page:
+        """A page of the user's messages, or of everybody's for who may read all.
+
+        :raises NotFound: there is no such kind.
+        :raises Forbidden: the user may not list.
+        """
+        if kind not in self._layout.folders:
+            raise NotFound
+        if not self._may(identity, "list", None):
+            raise Forbidden("You may not list messages")
+        owner = None if self._may(identity, "read-all", None) else identity.userid
+        return self._folders.list(kind, owner, limit, offset)
+
+    def delete(self, identity: Identity, kind: str, id: str) -> None:
+        """Delete a message, or cancel it where it still waits in ``outgoing``.
+
+        :raises NotFound: there is none that the user may read, or smsd has taken it meanwhile.
+        :raises Forbidden: the user may read it, but not do that.
+        """
+        message = self.read(identity, kind, id)
+        if kind == "checked":
+            raise Forbidden("smsd has this message, and it cannot be taken back")
+        if not self._may(identity, "cancel" if kind == "outgoing" else "delete", message):
+            raise Forbidden("You may not delete this message")
+        try:
+            done = self._folders.cancel(id) if kind == "outgoing" else self._folders.remove(kind, id)
+        except PermissionError:
+            raise Forbidden("The gateway's own user may not delete files there") from None
+        if not done:
+            raise NotFound
+
+    def locate(self, identity: Identity, id: str) -> StoredMessage:
+        """That message on its way out, wherever it stands.
+
+        :raises NotFound: there is none that this user may read.
+        """
+        message = self._folders.locate(id)
+        if message is None or not self._may(identity, "read", message):
+            raise NotFound
+        return message
+
+    def received(self, identity: Identity, id: str) -> StoredMessage:
+        """A message from outside.
+
+        :raises NotFound: there is none that this user may read.
+        """
+        message = self.read(identity, "incoming", id)
+        if self._folders.is_report(message):
+            raise NotFound
+        return message
+
+    def cancel(self, identity: Identity, id: str) -> StoredMessage:
+        """Take a message back, also one that was: it will never be sent.
+
+        :raises NotFound: there is none that the user may read.
+        :raises Forbidden: the user may not cancel it.
+        :raises TooLate: smsd has it.
+        """
+        message = self.locate(identity, id)
+        if message.kind == "outgoing":
+            if not self._may(identity, "cancel", message):
+                raise Forbidden("You may not take this message back")
+            self._folders.cancel(id)  # false too where somebody else took it back meanwhile
+            message = self.locate(identity, id)
+        if message.kind != "cancelled":
+            raise TooLate("smsd has this message, and it cannot be taken back")
+        return message
+
+    def search(self, identity: Identity, query: Query) -> Found:
+        """Messages that the user may read; of the user's own, or of everybody's for who may read all.
+
+        A page has fewer than it could, even none, where enough were looked at; the next one goes on from there.
+
+        :raises Forbidden: the user may not list.
+        """
+        if not self._may(identity, "list", None):
+            raise Forbidden("You may not list messages")
+        owner = query.owner
+        if not self._may(identity, "read-all", None):
+            if owner not in (None, identity.userid):
+                return Found([], None)
+            owner = identity.userid
+        found: list[tuple[StoredMessage, StatusReport | None]] = []
+        places = self._folders.newest(query.kinds, owner, query.before, query.since, SEARCHED)
+        size = max(query.limit, 50)
+        for begin in range(0, len(places), size):
+            messages = [self._at(kind, place) for kind, place in places[begin : begin + size]]
+            fates = self._folders.fates(filter(None, messages))
+            for number, message in enumerate(messages, begin + 1):
+                if message is not None:
+                    fate = fates.get(message.id)
+                    if query.matches(message, fate) and self._may(identity, "read", message):
+                        found.append((message, fate))
+                if len(found) == query.limit and number < len(places):
+                    return Found(found, places[number - 1][1])
+        return Found(found, places[-1][1] if len(places) == SEARCHED else None)
+
+    def _at(self, kind: str, place: Place) -> StoredMessage | None:
+        """The message that was found there, also where it moved on since; a status report is none."""
+        message = self._folders.find(kind, place[1])
+        if kind == "incoming":
+            return None if message is None or self._folders.is_report(message) else message
+        return self._folders.locate(place[1]) if message is None else message
+
+    def _may(self, identity: Identity, permission: str, context: object) -> bool:
+        return bool(decide(self._policies, identity, permission, context))
+
+
+def includeme(config: Configurator) -> None:
+    """From here on, ``registry.mailbox`` does what the views ask of messages in the spool."""
+    registry = config.registry
+    registry.mailbox = Mailbox(registry.plugins.hook, registry.layout, registry.folders)

@@ -1,0 +1,108 @@
+"""Messages as resources: what the v2 API shows of one, and what webhooks and other plugins tell of it. Public."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from pyramid.config import Configurator
+
+from smsgw.model import StatusReport, StoredMessage
+from smsgw.numbers import e164
+from smsgw.spool.file import REFERENCE
+from smsgw.spool.index import began
+from smsgw.spool.layout import Layout
+from smsgw.text import measure
+
+DELIVERED, UNDELIVERED = "delivered", "undelivered"
+STATUSES = {"outgoing": "queued", "checked": "sending", "sent": "sent", "failed": "failed", "cancelled": "cancelled"}
+
+
+def status(message: StoredMessage, fate: StatusReport | None) -> str:
+    """Where a message on its way out stands."""
+    if fate is None:
+        return STATUSES[message.kind]
+    return DELIVERED if fate.is_delivered else UNDELIVERED
+
+
+class Resources:
+    """Makes resources of messages: JSON objects, whose members docs/api-v2.md explains.
+
+    :param layout: knows how smsd writes times.
+    :param prefix: how our own message ids begin.
+    """
+
+    def __init__(self, layout: Layout, prefix: str) -> None:
+        self._layout = layout
+        self._prefix = prefix
+
+    def sent(self, message: StoredMessage, fate: StatusReport | None) -> dict[str, Any]:
+        """A message on its way out, and all that is known of it.
+
+        :param fate: what status reports say of it.
+        """
+        headers = message.headers
+        reason = headers.get("Fail_reason") if message.kind == "failed" else None
+        return {
+            "id": message.id,
+            "status": status(message, fate),
+            "from": message.owner,
+            "to": e164(headers.get("To", "")),
+            "text": message.text,
+            **_encoding(message),
+            "queue": headers.get("Queue") or headers.get("Provider"),
+            "priority": "high" if headers.get("Priority", "").upper() == "HIGH" else "normal",
+            "flash": is_yes(headers.get("Flash")),
+            "reference": headers.get(REFERENCE),
+            "accepted_at": moment(self.accepted_at(message.id)),
+            "send_at": None,
+            "sent_at": moment(self._layout.moment(headers.get("Sent"))),
+            "delivered_at": moment(fate.at.replace(microsecond=0)) if fate and fate.is_delivered else None,
+            "failed_at": moment(self._layout.moment(headers.get("Failed"))),
+            "modem": headers.get("Modem"),
+            "report": fate and {"status": status(message, fate), "code": fate.code, "detail": fate.detail},
+            "error": None if reason is None else {"detail": reason},
+        }
+
+    def received(self, message: StoredMessage) -> dict[str, Any]:
+        """A message from outside."""
+        return {
+            "id": message.id,
+            "from": e164(message.headers.get("From", "")),
+            "text": message.text,
+            "received_at": moment(self._layout.moment(message.headers.get("Received"))),
+            "modem": message.headers.get("Modem"),
+        }
+
+    def accepted_at(self, id: str) -> datetime | None:
+        """When a message of ours was accepted (UTC); ``None``: it is somebody else's."""
+        milliseconds = began(id, self._prefix)
+        try:
+            return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, UTC)
+        except (ValueError, OverflowError):  # in a year that nobody has a name for
+            return None
+
+
+def moment(at: datetime | None) -> str | None:
+    """RFC 3339, in UTC; with milliseconds where they are known."""
+    if at is None:
+        return None
+    return at.astimezone(UTC).isoformat(timespec="milliseconds" if at.microsecond else "seconds")[:-6] + "Z"
+
+
+def is_yes(value: str | None) -> bool:
+    """As smsd reads its headers: yes, true, on and 1, by their beginnings."""
+    return (value or "").lower().startswith(("y", "t", "on", "1"))
+
+
+def _encoding(message: StoredMessage) -> dict[str, Any]:
+    """Alphabet and parts; nobody knows the parts of what is no text."""
+    if message.headers.get("Alphabet", "")[:3].upper() == "BIN":
+        return {"parts": None, "alphabet": "binary"}
+    found = measure(message.text)
+    return {"parts": found.parts, "alphabet": found.alphabet}
+
+
+def includeme(config: Configurator) -> None:
+    """From here on, ``registry.resources`` makes them."""
+    config.registry.resources = Resources(config.registry.layout, config.registry.smsgw.prefix)
