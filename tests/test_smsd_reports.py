@@ -71,7 +71,7 @@ def test_every_message_learns_what_became_of_it(
     with Smsd(tmp_path, modems=2, report=report_folder, extra_modem=ALL_IDS) as smsd:
         for modem in smsd.modems:
             modem.reports = network
-            modem._mr = 245
+            modem.mr = 245
         gateway = listening(smsd)
         heard = gateway.plugin("ear").heard
         ids: dict[str, str] = {}

@@ -13,7 +13,7 @@ import threading
 import time
 import tty
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -42,18 +42,29 @@ class Arrived:
         return cls(first.number, pdu.decode(parts), tuple(parts), first.flash, report)
 
 
+@dataclass(frozen=True)
+class Later:
+    """A status report that comes in when the modem has taken `after` parts more."""
+
+    status: int
+    after: int
+
+
 class Modem:
     """A modem named as in smsd.conf, which calls `ring` when something has come in.
 
     `reports` says which status reports follow a part that asked for one. It is given the part and returns their
     statuses (TS 23.040 clause 9.2.3.15): `delivered` plays one, `none`, which is the default, none, and
-    `lambda part: (48, 0)` two.
+    `lambda part: (48, Later(0, 3))` two, the second one late.
+
+    `mr` is the reference that it gave to the last part; it counts from 1 to `most_mr`, and then from 1 again.
     """
 
     def __init__(self, name: str = "GSM1", ring: Callable[[], None] = lambda: None) -> None:
         self.name = name
         self._ring = ring
-        self.reports: Callable[[Submitted], Iterable[int]] = none
+        self.reports: Callable[[Submitted], Iterable[int | Later]] = none
+        self.mr, self.most_mr = 0, 255
         self._changed = threading.Condition()
         self._delay = 0.0
         self._pdus: list[Submitted] = []
@@ -63,7 +74,7 @@ class Modem:
         self._memory: dict[int, str] = {}
         self._waiting: deque[str] = deque()  # for a place in the memory
         self._commands: list[str] = []
-        self._mr = 0
+        self._late: list[tuple[int, Submitted, int]] = []  # how many parts it must have taken, of which part, status
         self._reference = 0
         self._received = b""
         self._announced: int | None = None  # octets of the PDU that comes next
@@ -109,6 +120,11 @@ class Modem:
         """The parts that were accepted, in order."""
         with self._changed:
             return list(self._pdus)
+
+    @property
+    def taken(self) -> int:
+        """How many parts were accepted."""
+        return len(self._pdus)
 
     @property
     def commands(self) -> list[str]:
@@ -166,18 +182,21 @@ class Modem:
         number: str,
         *texts: str,
         coding: Coding | None = None,
-        lost: Collection[int] = (),
+        order: Sequence[int] | None = None,
+        reference: int | None = None,
         sent: datetime | None = None,
     ) -> None:
         """A message comes in from `number`; several `texts` are its parts.
 
         `number`: digits, `s` and digits for a short number, or a name of up to 11 characters. Without `coding` it is
-        GSM where that alphabet holds all of the text. The parts whose indices (from 1) are in `lost` never come.
+        GSM where that alphabet holds all of the text. `order` are the indices of the parts, from 1, as they come: all
+        of them by default, in turn; what is missing there can come with another call and the same `reference`.
         """
         with self._changed:
-            self._reference = self._reference % 255 + 1
-            pdus = pdu.deliver(number, texts, sent or datetime.now().astimezone(), coding, self._reference)
-            self._store(raw for index, raw in enumerate(pdus, 1) if index not in lost)
+            if reference is None:
+                reference = self._reference = self._reference % 255 + 1
+            pdus = pdu.deliver(number, texts, sent or datetime.now().astimezone(), coding, reference)
+            self._store(pdus[index - 1] for index in order or range(1, len(pdus) + 1))
 
     def report(self, submitted: Submitted, status: int = 0) -> None:
         """A status report for a part comes in (statuses: TS 23.040 clause 9.2.3.15; 0 is delivered)."""
@@ -299,16 +318,25 @@ class Modem:
             for prefix, error in self._refused:
                 if part.number.startswith(prefix):
                     return error
-            self._mr = self._mr % 255 + 1
-            part = replace(part, mr=self._mr)
+            self.mr = self.mr % self.most_mr + 1
+            part = replace(part, mr=self.mr)
             self._pdus.append(part)
             if parts := self._inbox.add(part):
                 self._arrived.append(Arrived.of(parts))
             if part.report_requested:
-                for status in self.reports(part):
-                    self.report(part, status)
+                self._play(part)
+            for due in [late for late in self._late if late[0] <= len(self._pdus)]:
+                self._late.remove(due)
+                self.report(*due[1:])
             self._changed.notify_all()
         return f"+CMGS: {part.mr}\r\n\r\nOK"
+
+    def _play(self, part: Submitted) -> None:
+        for report in self.reports(part):
+            if isinstance(report, Later):
+                self._late.append((len(self._pdus) + report.after, part, report.status))
+            else:
+                self.report(part, report)
 
 
 def framed(*lines: str) -> str:

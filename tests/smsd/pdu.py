@@ -208,14 +208,14 @@ def deliver(
 ) -> list[str]:
     """SMS-DELIVER PDUs (23.040 clause 9.2.2.1) in hexadecimal, one for each of `texts`.
 
-    Several texts are the parts of one message. Without `coding` it is GSM where that alphabet holds all of them. The
-    parts may be of any length that a part holds.
+    Several texts are the parts of one message, with a `reference` of 16 bits (clause 9.2.3.24.8) where it is above 255.
+    Without `coding` it is GSM where that alphabet holds all of them. The parts may be of any length that a part holds.
     """
     if coding is None:
         coding = "GSM" if all(character in SEPTETS for text in texts for character in text) else "UCS2"
     pdus = []
     for index, text in enumerate(texts, 1):
-        header = bytes([5, 0, 3, reference, len(texts), index]) if len(texts) > 1 else b""
+        header = _concatenated(reference, len(texts), index) if len(texts) > 1 else b""
         if coding == "GSM":
             septets, skipped = gsm_encode(text), -(-8 * len(header) // 7)
             length = skipped + len(septets)
@@ -229,6 +229,13 @@ def deliver(
         tpdu = bytes([first]) + address(number) + bytes([0, 0x08 if coding == "UCS2" else 0]) + timestamp(sent)
         pdus.append(_with_service_centre(tpdu + bytes([length]) + user_data))
     return pdus
+
+
+def _concatenated(reference: int, total: int, index: int) -> bytes:
+    """The user data header of one part."""
+    if reference > 255:
+        return bytes([6, 8, 4, *reference.to_bytes(2), total, index])
+    return bytes([5, 0, 3, reference, total, index])
 
 
 def status_report(submitted: Submitted, status: int, moment: datetime) -> str:

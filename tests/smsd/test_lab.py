@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from . import pdu
-from .modem import delivered
+from .modem import Later, delivered
 from .server import Smsd
 
 NUMBER = "79161234567"
@@ -133,11 +133,38 @@ class TestReceiving:
         assert body(path) == "".join(texts).encode("utf-16", "surrogatepass").decode("utf-16").encode(encoding)
 
     def test_a_lost_part(self, smsd: Smsd) -> None:
-        smsd.modem.receive(NUMBER, "one, ", "two", lost=[1])
+        smsd.modem.receive(NUMBER, "one, ", "two", order=[2], reference=7)
         smsd.modem.wait_fetched()
         smsd.modem.receive(NUMBER, "whole")
         [path] = smsd.wait("incoming")
         assert body(path) == b"whole"
+        smsd.modem.receive(NUMBER, "one, ", "two", order=[1], reference=7)
+        [_, path] = smsd.wait("incoming", 2)
+        assert body(path) == b"one, two"
+
+    @pytest.mark.parametrize("order", [(3, 2, 1), (1, 3, 2), (1, 1, 2, 3)])
+    @pytest.mark.parametrize("reference", [7, 700])
+    def test_parts_in_another_order(self, smsd: Smsd, order: tuple[int, ...], reference: int) -> None:
+        smsd.modem.receive(NUMBER, "one, ", "two, ", "three", order=order, reference=reference)
+        smsd.modem.wait_fetched()
+        [path] = smsd.wait("incoming")
+        assert body(path) == b"one, two, three"
+
+    def test_parts_of_two_messages_in_turn(self, smsd: Smsd) -> None:
+        """Of two senders with one reference, and of one sender with two."""
+        for number, reference in ((NUMBER, 7), ("79160000000", 7), (NUMBER, 8)):
+            smsd.modem.receive(number, f"{number} ", f"{reference}", order=[1], reference=reference)
+        for number, reference in ((NUMBER, 8), ("79160000000", 7), (NUMBER, 7)):
+            smsd.modem.receive(number, f"{number} ", f"{reference}", order=[2], reference=reference)
+        texts = {body(path).decode() for path in smsd.wait("incoming", 3)}
+        assert texts == {f"{NUMBER} 7", "79160000000 7", f"{NUMBER} 8"}
+
+    def test_each_modem_receives_its_own(self, tmp_path: Path) -> None:
+        with Smsd(tmp_path, modems=3) as smsd:
+            for modem in smsd.modems:
+                modem.receive(NUMBER, "to ", modem.name, reference=7)
+            found = {headers(path)["Modem"]: body(path).decode() for path in smsd.wait("incoming", 3)}
+            assert found == {modem.name: f"to {modem.name}" for modem in smsd.modems}
 
     def test_from_a_name(self, smsd: Smsd) -> None:
         smsd.modem.receive("MyBank", "Your code is 1234")
@@ -179,6 +206,14 @@ class TestReports:
         reports = smsd.wait("report", 4)
         statuses = sorted(body(report).decode().splitlines()[3].split(",")[0] for report in reports)
         assert statuses == ["Status: 0", "Status: 0", "Status: 0", "Status: 48"]
+
+    def test_late_and_in_another_order(self, smsd: Smsd) -> None:
+        smsd.modem.mr, smsd.modem.most_mr = 2, 4
+        smsd.modem.reports = lambda part: {1: (Later(0, 2),), 2: (Later(70, 99),), 3: (0,)}[part.index]
+        smsd.put("three", file("0123456789" * 40, "Report: yes"))
+        reports = smsd.wait("report", 2)
+        assert [part.mr for part in smsd.modem.pdus] == [3, 4, 1]
+        assert [body(report).decode().splitlines()[1] for report in reports] == ["Message_id: 1", "Message_id: 3"]
 
 
 class TestLife:
