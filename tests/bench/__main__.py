@@ -25,12 +25,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+import draining
 import servers
 import tracking
 from ulid import ULID
 
 RECIPIENTS = 10_000
 LISTED = 100_000
+AT_ONCE, FEW = 20_000, 200
 BULK = json.dumps({"mobiles": [f"7916{n:07}" for n in range(RECIPIENTS)], "text": "Hi, Jack!"}).encode()
 
 Measure = Callable[[], float]
@@ -38,15 +40,17 @@ Measure = Callable[[], float]
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How long all takes: rounds of a comparison, seconds under load in each, sends before memory is read again."""
+    """How long all takes: rounds of a comparison, seconds under load in each, sends before memory is read again,
+    seconds in which smsd gets through what it can."""
 
     rounds: int
     seconds: int
     sends: int
+    drained: int
 
 
-FULL = Scale(rounds=21, seconds=1, sends=100_000)
-QUICK = Scale(rounds=3, seconds=1, sends=5_000)
+FULL = Scale(rounds=21, seconds=1, sends=100_000, drained=60)
+QUICK = Scale(rounds=3, seconds=1, sends=5_000, drained=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,6 +289,19 @@ def _told(folder: Path, scale: Scale, what: str, hear: Callable[[tracking.Ear], 
     return dataclasses.replace(found, wanted=f"{found.wanted}, 100 ms", is_met=found.is_met and max(took[:2]) < 0.1)
 
 
+def modems(folder: Path, scale: Scale) -> Result:
+    def drain(name: str, count: int) -> float:
+        with draining.line(_made(folder / name), AT_ONCE) as line:
+            return line.rate(count, scale.drained)
+
+    rates = in_turn(1, lambda: drain("many", AT_ONCE), lambda: drain("few", FEW))
+    what = (
+        f"{AT_ONCE:,} messages posted at once, through smsd on {draining.MODEMS} emulated modems that take "
+        f"{draining.TAKES:g} s each: messages a second over the first {scale.drained} s; {FEW} posted at once"
+    )
+    return at_least(what, *rates, "/s", 0.8, 1.0)
+
+
 ROWS: dict[str, Callable[[Path, Scale], Result]] = {
     "send": send,
     "v2": v2,
@@ -300,6 +317,7 @@ ROWS: dict[str, Callable[[Path, Scale], Result]] = {
     "list": listing,
     "told": told,
     "reported": reported,
+    "modems": modems,
 }
 
 
