@@ -4,7 +4,8 @@ A plugin asks for it in its ``includeme``, and says which tables it keeps there;
 needed, so that the gateway starts while the database is down. Needs the extra ``smsgw[store]``.
 
 Two ways to use it: ``begin`` for anything that SQLAlchemy can do; and, for what each request asks, statements that are
-prepared once, each executed by itself or several in one ``transaction``, in a quarter of the time.
+prepared once, each executed by itself or several in one ``transaction``, in a quarter of the time; or not at all, where
+it is a ``lookup`` and nothing was committed since.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,12 +28,14 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.sql.expression import ClauseElement
 
 from smsgw.model import ConfigurationError, Unavailable
+from smsgw.walindex import WalIndex
 
 WAIT = 5.0  # seconds for a connection, and for other processes' transactions to end
 HASTE = 0.25  # seconds for the same, for one statement by itself
 LOOK = 0.2  # seconds between two looks whether the file is the same still
 LONG = 1.0  # seconds: a database that fails sooner, as one that is not running does, is asked by every request
 AVOIDED = 5.0  # seconds for which one is left alone that took longer to fail
+REMEMBERED = 10000  # answers of one lookup
 FILE = "store.sqlite3"  # in smsgw's own folder
 T = TypeVar("T")
 TABLES = 0x736D7367  # PostgreSQL's advisory lock under which tables are made
@@ -94,6 +97,26 @@ class Store:
         :param wait: seconds for other processes' transactions on SQLite to end, where it is executed by itself.
         """
         return Statement(self, statement.compile(dialect=self._dialect), wait)
+
+    def lookup(self, statement: ClauseElement) -> Lookup:
+        """That statement, which only reads, to be executed where its rows may have changed since it last was."""
+        return Lookup(self, self.prepare(statement))
+
+    @property
+    def version(self) -> bytes | None:
+        """What is another after each commit of anybody; ``None``: only the database can tell.
+
+        Never of PostgreSQL, nor before this thread has used SQLite, within its transactions, or when it is time to
+        look whether the file is the same still.
+        """
+        with self._session.gate:
+            session = self._session
+            kept = session.connections.get(threading.get_ident())
+            if kept is None or kept.index is None or kept.is_in_transaction:
+                return None
+            if kept.file != session.file or session.tables < len(self._tables):
+                return None
+            return kept.index.version if time.monotonic() <= session.looked + LOOK else None
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
@@ -173,7 +196,9 @@ class Store:
                     raise
                 self._drop()
             else:
-                kept.is_new = False
+                if kept.is_new:
+                    kept.index = WalIndex.find(self._url.database or "") if self._is_sqlite else None
+                    kept.is_new = False
                 return done
 
     def _connection(self) -> _Kept:
@@ -196,6 +221,7 @@ class Store:
         self._session.tables = 0
         kept = self._session.connections.get(threading.get_ident())
         if kept is not None:
+            kept.index = None
             with contextlib.suppress(*self._errors):
                 kept.connection.close()
             if not kept.is_in_transaction:  # of which nothing more shall be executed
@@ -204,8 +230,11 @@ class Store:
     def _current(self) -> _Session:
         """What is open of the database, and has all tables."""
         session, now = self._session, time.monotonic()
-        if now > session.looked + LOOK and session.file != self._file():
-            session.tables = 0
+        if now > session.looked + LOOK:
+            if session.file == self._file():
+                session.looked = now
+            else:
+                session.tables = 0
         if session.tables < len(self._tables):
             self._open(session)
         return session
@@ -304,12 +333,42 @@ class Statement:
         return self._store.execute(self._text, values, self._wait)
 
 
+class Lookup:
+    """A statement whose rows are remembered until something is committed: then they are asked for again."""
+
+    def __init__(self, store: Store, statement: Statement) -> None:
+        self._store = store
+        self._statement = statement
+        self._found: tuple[bytes | None, dict[Any, list[tuple[Any, ...]]]] = (None, {})
+
+    def __call__(self, **parameters: Hashable) -> list[tuple[Any, ...]]:
+        """Its rows, as the database has them now.
+
+        :raises Unavailable: the database is out of service.
+        """
+        version = self._store.version  # of before it is asked, so that a commit meanwhile counts as one after it
+        if version is None:
+            return self._statement(**parameters)
+        known, found = self._found
+        if known != version or len(found) >= REMEMBERED:
+            found = {}
+            self._found = version, found
+        key = frozenset(parameters.items())
+        rows = found.get(key)
+        if rows is None:
+            rows = self._statement(**parameters)
+            if rows:
+                found[key] = rows
+        return rows
+
+
 @dataclass(slots=True)
 class _Kept:
-    """A connection that one thread keeps, to that file."""
+    """A connection that one thread keeps, to that file, and whose index tells of commits."""
 
     connection: Any
     file: tuple[int, int] | None
+    index: WalIndex | None = None
     is_new: bool = True
     is_in_transaction: bool = False
 

@@ -63,7 +63,8 @@ MAY_IMPORT = {
         "smsgw.views",
     },
     "smsgw.postgresql": set(),
-    "smsgw.store": {"smsgw.model", "smsgw.postgresql"},
+    "smsgw.walindex": set(),
+    "smsgw.store": {"smsgw.model", "smsgw.postgresql", "smsgw.walindex"},
     "smsgw.cli": {
         *("smsgw", "smsgw.cli", "smsgw.cli.check", "smsgw.gateway", "smsgw.model", "smsgw.numbers", "smsgw.plugins"),
         *("smsgw.refusals", "smsgw.security", "smsgw.settings", "smsgw.spool", "smsgw.text"),

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class Token:
-    """An authentication backend. Each request asks the database, so that a revoked token stops everywhere at once."""
+    """An authentication backend. A token is as the database has it at each request: a revoked one stops at once."""
 
     schemes = ("Bearer", "Basic")
     commands = commands

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Column, MetaData, String, Table, Text, bindparam, insert, or_, select, update
 
-from smsgw.store import Statement, Store
+from smsgw.store import Lookup, Statement, Store
 
 TABLES = MetaData()
 
@@ -49,9 +49,9 @@ class Record:
 _COLUMNS = [TOKENS.c[name] for name in Record.__dataclass_fields__]
 
 
-def find(store: Store) -> Statement:
+def find(store: Store) -> Lookup:
     """The row of a token, if there is one: ``find(digest=…)``."""
-    return store.prepare(select(*_COLUMNS).where(TOKENS.c.digest == bindparam("digest")))
+    return store.lookup(select(*_COLUMNS).where(TOKENS.c.digest == bindparam("digest")))
 
 
 def note(store: Store) -> Statement:
