@@ -9,7 +9,10 @@ HTPASSWD = [
 TRANSLITERATE = ["anyascii>=0.3"]  # the tables of transliteration
 LDAP = ["ldap3>=2.9.1"]  # in Python alone: nothing is compiled
 JWT = ["PyJWT[crypto]>=2.13"]  # signatures, claims, keys
-STORE = ["sqlalchemy>=2"]  # one database for plugins with a memory
+STORE = [
+    "sqlalchemy>=2",  # one database for plugins with a memory
+    "alembic>=1.14",  # their tables from one version to the next
+]
 POSTGRESQL = [*STORE, "psycopg[binary]>=3.2"]  # its driver
 LIMIT = ["regex"]  # where a character ends that is written as several (Unicode's annex 29); "re" does not know
 HOURS = ["tzdata"]  # time zones, where the system has none
@@ -33,7 +36,9 @@ setup(
         "smsgw_plugins.jwt",
         "smsgw_plugins.ldap",
         "smsgw_plugins.quota",
+        "smsgw_plugins.quota.migrations",
         "smsgw_plugins.token",
+        "smsgw_plugins.token.migrations",
     ],
     package_dir={"smsgw_plugins": "plugins"},
     package_data={"smsgw": ["py.typed", "spool/*.pyi"]},

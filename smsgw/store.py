@@ -1,7 +1,8 @@
 """The one database that plugins with a memory share: SQLite, or PostgreSQL where several machines do. Public.
 
-A plugin asks for it in its ``includeme``, and says which tables it keeps there; they are made when they are first
-needed, so that the gateway starts while the database is down. Needs the extra ``smsgw[store]``.
+A plugin asks for it in its ``includeme``, and says which tables it keeps there; they are made, or brought from an older
+version to the latest (``smsgw.migrations``), when they are first needed, so that the gateway starts while the database
+is down. Needs the extra ``smsgw[store]``.
 
 Two ways to use it: ``begin`` for anything that SQLAlchemy can do; and, for what each request asks, statements that are
 prepared once, each executed by itself or several in one ``transaction``, in a quarter of the time; or not at all, where
@@ -27,6 +28,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.sql.expression import ClauseElement
 
+from smsgw import migrations
 from smsgw.model import ConfigurationError, Unavailable
 from smsgw.walindex import WalIndex
 
@@ -52,7 +54,7 @@ class Store:
     def __init__(self, url: str, *, is_durable: bool = False) -> None:
         self._url = _read(url)
         self._is_durable = is_durable
-        self._tables: list[MetaData] = []
+        self._tables: list[tuple[MetaData, Path | None]] = []
         self._is_sqlite = self._url.get_backend_name() == "sqlite"
         self._session = _Session(self._create())
         self._inherited: list[_Session] = []
@@ -61,9 +63,12 @@ class Store:
         self._errors: tuple[type[Exception], ...] = (DBAPIError, PoolTimeout, self._dialect.loaded_dbapi.Error)
         self._violations: type[Exception] = self._dialect.loaded_dbapi.IntegrityError
 
-    def keep(self, tables: MetaData) -> None:
-        """Let those tables be there in every transaction."""
-        self._tables.append(tables)
+    def keep(self, tables: MetaData, scripts: Path | None = None) -> None:
+        """Let those tables be there in every transaction.
+
+        :param scripts: the folder of the migrations that make them; ``None``: they stay as they are for ever.
+        """
+        self._tables.append((tables, scripts))
 
     @property
     def folder(self) -> Path | None:
@@ -253,6 +258,8 @@ class Store:
                 raise _unavailable() from session.failure
             self._make_tables(session)
             session.failure = None
+        except ConfigurationError as error:
+            raise _unavailable() from error
         except self._errors as error:
             now = time.monotonic()
             session.failure = _cause(error) if now - begun > LONG else None
@@ -270,18 +277,24 @@ class Store:
         return (found.st_dev, found.st_ino) if found else None
 
     def _make_tables(self, session: _Session) -> None:
-        count = len(self._tables)
+        """:raises Unavailable: they are newer than what is installed here."""
+        kept = list(self._tables)
         if session.file != self._file():
             session.engine.dispose()
         with session.engine.execution_options(**{BEGIN: "BEGIN"}).begin() as connection:
-            there = set(sqlalchemy.inspect(connection).get_table_names())
-        if not there.issuperset(name for tables in self._tables[:count] for name in tables.tables):
+            names = set(sqlalchemy.inspect(connection).get_table_names())
+            is_current = names.issuperset(name for tables, _ in kept for name in tables.tables) and all(
+                migrations.is_current(connection, scripts, names) for _, scripts in kept if scripts
+            )
+        if not is_current:
             with session.engine.begin() as connection:
                 if not self._is_sqlite:
                     connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({TABLES})")
-                for tables in self._tables[:count]:
-                    tables.create_all(connection)
-        session.tables, session.file, session.looked = count, self._file(), time.monotonic()
+                for tables, scripts in kept:
+                    if scripts:
+                        migrations.upgrade(connection, scripts)
+                    tables.create_all(connection)  # also where somebody dropped one
+        session.tables, session.file, session.looked = len(kept), self._file(), time.monotonic()
 
     def _create(self) -> Engine:
         options: dict[str, Any] = {"hide_parameters": True, "pool_timeout": WAIT}
@@ -493,7 +506,15 @@ def _check_postgresql(engine: Engine, url: URL) -> None:
 def _prepare_sqlite(engine: Engine, path: Path, synchronous: str) -> None:
     def set_up(connection: Any, _: Any) -> None:
         connection.isolation_level = None  # the driver's own idea of when a transaction begins
-        connection.execute("PRAGMA journal_mode = WAL")
+        deadline = time.monotonic() + WAIT
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+                break
+            except sqlite3.OperationalError as error:  # of a new file, several may do that: SQLite lets none wait
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
         connection.execute(f"PRAGMA synchronous = {synchronous}")
         connection.execute("PRAGMA foreign_keys = ON")
 
@@ -516,10 +537,11 @@ def _prepare_sqlite(engine: Engine, path: Path, synchronous: str) -> None:
     event.listen(engine, "begin", begin)
 
 
-def open_store(registry: Any, tables: MetaData, *, is_durable: bool = False) -> Store:
+def open_store(registry: Any, tables: MetaData, scripts: Path | None = None, *, is_durable: bool = False) -> Store:
     """The application's store, with those tables in it.
 
     :param registry: the application's, or what a command of the command line is given (``smsgw.cli.Installation``).
+    :param scripts: as ``Store.keep`` takes them.
     :param is_durable: as ``Store`` takes it, where it is opened now.
     :raises ConfigurationError: ``smsgw.store`` is wrong.
     """
@@ -527,5 +549,5 @@ def open_store(registry: Any, tables: MetaData, *, is_durable: bool = False) -> 
     if store is None:
         url = registry.smsgw.store or f"sqlite:///{registry.layout.state / FILE}"
         store = registry.store = Store(url, is_durable=is_durable)
-    store.keep(tables)
+    store.keep(tables, scripts)
     return store

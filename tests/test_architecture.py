@@ -64,7 +64,8 @@ MAY_IMPORT = {
     },
     "smsgw.postgresql": set(),
     "smsgw.walindex": set(),
-    "smsgw.store": {"smsgw.model", "smsgw.postgresql", "smsgw.walindex"},
+    "smsgw.migrations": {"smsgw.model"},
+    "smsgw.store": {"smsgw.migrations", "smsgw.model", "smsgw.postgresql", "smsgw.walindex"},
     "smsgw.cli": {
         *("smsgw", "smsgw.cli", "smsgw.cli.check", "smsgw.gateway", "smsgw.model", "smsgw.numbers", "smsgw.plugins"),
         *("smsgw.refusals", "smsgw.security", "smsgw.settings", "smsgw.spool", "smsgw.text"),

@@ -21,7 +21,7 @@ from smsgw.settings import Lines, TimeZone
 from smsgw.store import open_store
 
 from . import refusal
-from .counters import TABLES, Counters, Exhausted
+from .counters import SCRIPTS, TABLES, Counters, Exhausted
 from .limits import Claim, Limit, read, window
 
 HOUR = 3600  # seconds between two looks for old counters
@@ -57,7 +57,7 @@ class Quota:
         self._counters: Counters
 
     def includeme(self, config: Configurator) -> None:
-        self._counters = Counters(open_store(config.registry, TABLES))
+        self._counters = Counters(open_store(config.registry, TABLES, SCRIPTS))
 
     @hookimpl(wrapper=True)
     def deliver(self, submission: Submission) -> Generator[None, Delivered, Delivered]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from sqlalchemy import BigInteger, CheckConstraint, Column, MetaData, Table, Text, text
 from sqlalchemy.exc import IntegrityError
@@ -12,6 +13,7 @@ from smsgw.store import WAIT, Statement, Store
 from .limits import Claim
 
 TABLES = MetaData()
+SCRIPTS = Path(__file__).parent / "migrations"
 Table(
     "quota",
     TABLES,

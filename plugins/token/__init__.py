@@ -15,7 +15,7 @@ from smsgw.store import open_store
 
 from . import table
 from .commands import commands
-from .table import TABLES, Record
+from .table import SCRIPTS, TABLES, Record
 from .text import PREFIX, digest, is_token
 
 USED = 60  # seconds between two notes of a token's use
@@ -35,7 +35,7 @@ class Token:
         self._lock = threading.Lock()
 
     def includeme(self, config: Configurator) -> None:
-        store = open_store(config.registry, TABLES)
+        store = open_store(config.registry, TABLES, SCRIPTS)
         self._find = table.find(store)
         self._note = table.note(store)
 

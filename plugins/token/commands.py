@@ -18,7 +18,7 @@ from smsgw.settings import is_header_value, is_userid
 from smsgw.store import Store, open_store
 
 from . import table, text
-from .table import TABLES, Record
+from .table import SCRIPTS, TABLES, Record
 
 SECONDS = {"h": 3600, "d": 86400, "w": 7 * 86400, "y": 365 * 86400}
 LAST = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
@@ -121,7 +121,7 @@ def _store(installation: Installation) -> Iterator[Store]:
         folder = installation.layout.state
         if installation.smsgw.store is None and not folder.exists():
             _make(folder)
-        store = open_store(installation, TABLES, is_durable=True)
+        store = open_store(installation, TABLES, SCRIPTS, is_durable=True)
     try:
         with as_owner(store.folder or folder):
             yield store

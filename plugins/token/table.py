@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import BigInteger, Column, MetaData, String, Table, Text, bindparam, insert, or_, select, update
@@ -11,6 +12,7 @@ from sqlalchemy import BigInteger, Column, MetaData, String, Table, Text, bindpa
 from smsgw.store import Lookup, Statement, Store
 
 TABLES = MetaData()
+SCRIPTS = Path(__file__).parent / "migrations"
 
 TOKENS = Table(
     "tokens",

@@ -1,0 +1,1 @@
+"""The tables of ``quota``, version by version."""
