@@ -12,7 +12,7 @@ import pluggy
 from pyramid.request import Request
 from pyramid.security import Allowed, Denied
 
-from smsgw.model import Allowance, Credentials, Event, Identity, Message, Submission
+from smsgw.model import Allowance, Credentials, Event, Identity, Message, Query, Remembered, StoredMessage, Submission
 
 PROJECT = "smsgw"
 
@@ -94,3 +94,21 @@ def limits(identity: Identity) -> Sequence[Allowance]:
     Nothing is decided here: what is left can be gone by the time that something is sent.
     """
     raise NotImplementedError
+
+
+@hookspec(firstresult=True)
+def find_messages(query: Query) -> Sequence[Remembered] | None:
+    """All messages that the query asks for, newest first, as far as ``query.limit``; ``None``: ask the next, or nobody.
+
+    The first answer counts, and is believed to have every message in it that was in the spool a moment ago; those on
+    their way out are looked for in their folders as well, and each message is shown as its file says, while there is
+    one. Without an answer, or where the plugin raises ``smsgw.model.Unavailable``, all is looked for in the folders.
+    """
+
+
+@hookspec
+def forget_message(message: StoredMessage) -> None:
+    """A user deletes that message: what a plugin remembers of it goes too, for ever. Its file goes when all are done.
+
+    A plugin that cannot do it now raises ``smsgw.model.Unavailable``: nothing is deleted then (503).
+    """

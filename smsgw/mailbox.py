@@ -5,38 +5,19 @@ Called by the views with an identity and plain values; answers with types and re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import pluggy
 from pyramid.config import Configurator
 
-from smsgw.model import Identity, StatusReport, StoredMessage
+from smsgw.model import Identity, Place, Query, StatusReport, StoredMessage
 from smsgw.plugins import implementations
 from smsgw.refusals import Forbidden, NotFound, TooLate
+from smsgw.search import RECEIVED, SENT, Memory, Search, matches
 from smsgw.security import decide
 from smsgw.spool.folders import Folders, Page
-from smsgw.spool.index import Place
 from smsgw.spool.layout import Layout
-
-SEARCHED = 1000  # messages that are looked at for one page
-
-
-@dataclass(frozen=True, slots=True)
-class Query:
-    """Which messages are looked for, newest first, and how many at most.
-
-    ``kinds`` are folders, in the order in which messages move; ``owner`` is a userid (``None``: of all whom the user
-    may read); ``before`` is the place that a page begins after; ``since`` is in milliseconds since 1970; ``matches``
-    judges the messages themselves, and what status reports say of them.
-    """
-
-    kinds: Sequence[str]
-    owner: str | None
-    before: Place | None
-    since: int
-    limit: int
-    matches: Callable[[StoredMessage, StatusReport | None], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +33,8 @@ class Mailbox:
 
     def __init__(self, hook: pluggy.HookRelay, layout: Layout, folders: Folders) -> None:
         self._policies = implementations(hook.permits)
+        self._memory = Memory(hook)
+        self._search = Search(folders, self._memory)
         self._layout = layout
         self._folders = folders
 
@@ -64,7 +47,7 @@ class Mailbox:
 
     def fate(self, message: StoredMessage) -> StatusReport | None:
         """The status report that says finally what became of a sent message; ``None``: none does."""
-        return self._folders.fate(message)
+        return self._search.fate(message)
 
     def list(self, identity: Identity, kind: str, limit: int, offset: int) -> Page:
         """A page of the user's messages, or of everybody's for who may read all.
@@ -90,11 +73,7 @@ class Mailbox:
             raise Forbidden("smsd has this message, and it cannot be taken back")
         if not self._may(identity, "cancel" if kind == "outgoing" else "delete", message):
             raise Forbidden("You may not delete this message")
-        try:
-            done = self._folders.cancel(id) if kind == "outgoing" else self._folders.remove(kind, id)
-        except PermissionError:
-            raise Forbidden("The gateway's own user may not delete files there") from None
-        if not done:
+        if not (self._folders.cancel(id) if kind == "outgoing" else self._remove(message)):
             raise NotFound
 
     def locate(self, identity: Identity, id: str) -> StoredMessage:
@@ -102,7 +81,7 @@ class Mailbox:
 
         :raises NotFound: there is none that this user may read.
         """
-        message = self._folders.locate(id)
+        message = self._folders.locate(id) or self._memory.message(id, *SENT)
         if message is None or not self._may(identity, "read", message):
             raise NotFound
         return message
@@ -112,9 +91,21 @@ class Mailbox:
 
         :raises NotFound: there is none that this user may read.
         """
-        message = self.read(identity, "incoming", id)
-        if self._folders.is_report(message):
+        message = self._folders.find("incoming", id) or self._memory.message(id, RECEIVED)
+        if message is None or self._folders.is_report(message) or not self._may(identity, "read", message):
             raise NotFound
+        return message
+
+    def delete_received(self, identity: Identity, id: str) -> StoredMessage:
+        """Delete a message from outside, and return it.
+
+        :raises NotFound: there is none that the user may read.
+        :raises Forbidden: the user may read it, but not do that.
+        """
+        message = self.received(identity, id)
+        if not self._may(identity, "delete", message):
+            raise Forbidden("You may not delete this message")
+        self._remove(message)
         return message
 
     def cancel(self, identity: Identity, id: str) -> StoredMessage:
@@ -143,32 +134,29 @@ class Mailbox:
         """
         if not self._may(identity, "list", None):
             raise Forbidden("You may not list messages")
-        owner = query.owner
         if not self._may(identity, "read-all", None):
-            if owner not in (None, identity.userid):
+            if query.owner not in (None, identity.userid):
                 return Found([], None)
-            owner = identity.userid
+            query = replace(query, owner=identity.userid)
+        candidates = self._search.candidates(query)
         found: list[tuple[StoredMessage, StatusReport | None]] = []
-        places = self._folders.newest(query.kinds, owner, query.before, query.since, SEARCHED)
-        size = max(query.limit, 50)
-        for begin in range(0, len(places), size):
-            messages = [self._at(kind, place) for kind, place in places[begin : begin + size]]
-            fates = self._folders.fates(filter(None, messages))
-            for number, message in enumerate(messages, begin + 1):
-                if message is not None:
-                    fate = fates.get(message.id)
-                    if query.matches(message, fate) and self._may(identity, "read", message):
-                        found.append((message, fate))
-                if len(found) == query.limit and number < len(places):
-                    return Found(found, places[number - 1][1])
-        return Found(found, places[-1][1] if len(places) == SEARCHED else None)
+        for number, (place, known) in enumerate(zip(candidates.places, candidates.known, strict=False), 1):
+            if known is not None and matches(query, *known) and self._may(identity, "read", known[0]):
+                found.append(known)
+            if len(found) == query.limit and (number < len(candidates.places) or candidates.rest):
+                return Found(found, place)
+        return Found(found, candidates.rest)
 
-    def _at(self, kind: str, place: Place) -> StoredMessage | None:
-        """The message that was found there, also where it moved on since; a status report is none."""
-        message = self._folders.find(kind, place[1])
-        if kind == "incoming":
-            return None if message is None or self._folders.is_report(message) else message
-        return self._folders.locate(place[1]) if message is None else message
+    def _remove(self, message: StoredMessage) -> bool:
+        """Delete a message, and all that plugins remember of it; whether it was still in its folder.
+
+        :raises Unavailable: a plugin cannot do so now, and nothing was deleted.
+        """
+        self._memory.forget(message)
+        try:
+            return self._folders.remove(message.kind, message.id)
+        except PermissionError:
+            raise Forbidden("The gateway's own user may not delete files there") from None
 
     def _may(self, identity: Identity, permission: str, context: object) -> bool:
         return bool(decide(self._policies, identity, permission, context))

@@ -150,6 +150,47 @@ class StatusReport:
         return self.is_delivered or self.code >= 64
 
 
+Place = tuple[int, str]
+"""Where a message stands in lists: when it began (milliseconds since 1970), and its id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Which messages are looked for, newest first, and how many at most. ``None``: whatever it is.
+
+    ``statuses`` are those of the v2 API, or ``("received",)`` for messages from outside; ``owner`` is a userid; ``to``
+    a normalised number, and ``sender`` whom a received message is from, as the v2 API writes it; ``reference`` the
+    client's own word; ``ids`` are names of files. No message began before ``since`` (milliseconds since 1970), and each
+    is older than the place ``before``.
+    """
+
+    statuses: tuple[str, ...]
+    owner: str | None = None
+    to: str | None = None
+    sender: str | None = None
+    reference: str | None = None
+    ids: tuple[str, ...] | None = None
+    since: int = 0
+    before: Place | None = None
+    limit: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """A message as it was when it was last heard of; ``report`` is the one that says finally what became of it.
+
+    ``began`` is when, in milliseconds since 1970.
+    """
+
+    message: StoredMessage
+    report: StatusReport | None
+    began: int
+
+    @property
+    def place(self) -> Place:
+        return self.began, self.message.id
+
+
 @dataclass(frozen=True, slots=True)
 class Allowance:
     """What is left of a limit: ``left`` of ``most``, of what is ``counted`` (``"messages"``, ``"parts"``).

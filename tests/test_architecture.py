@@ -43,7 +43,10 @@ MAY_IMPORT = {
         *("smsgw.model", "smsgw.hookspecs", "smsgw.numbers", "smsgw.text"),
         *("smsgw.ids", "smsgw.plugins", "smsgw.refusals", "smsgw.security", "smsgw.settings", "smsgw.spool"),
     },
-    "smsgw.mailbox": {"smsgw.model", "smsgw.plugins", "smsgw.refusals", "smsgw.security", "smsgw.spool"},
+    "smsgw.search": {"smsgw.model", "smsgw.numbers", "smsgw.plugins", "smsgw.resources", "smsgw.spool"},
+    "smsgw.mailbox": {
+        *("smsgw.model", "smsgw.plugins", "smsgw.refusals", "smsgw.search", "smsgw.security", "smsgw.spool"),
+    },
     "smsgw.resources": {"smsgw.model", "smsgw.numbers", "smsgw.spool", "smsgw.text"},
     "smsgw.errors": {"smsgw.logs", "smsgw.model", "smsgw.gateway", "smsgw.refusals", "smsgw.spool", "smsgw.views"},
     "smsgw.views": {
@@ -56,6 +59,7 @@ MAY_IMPORT = {
         "smsgw.plugins",
         "smsgw.refusals",
         "smsgw.resources",
+        "smsgw.search",
         "smsgw.security",
         "smsgw.settings",
         "smsgw.spool",

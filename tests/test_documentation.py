@@ -29,9 +29,9 @@ from pyramid.paster import get_app
 
 from smsgw import cli, model
 from smsgw.gateway import MAX_VALIDITY
-from smsgw.mailbox import SEARCHED
 from smsgw.refusals import Rejection
 from smsgw.resources import DELIVERED, STATUSES, UNDELIVERED
+from smsgw.search import SEARCHED
 from smsgw.settings import CoreSchema
 from smsgw.spool.owner import CANCELLED_KEPT
 from smsgw.testing import MakeGateway

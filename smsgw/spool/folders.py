@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from smsgw.model import StatusReport, StoredMessage
+from smsgw.model import Place, StatusReport, StoredMessage
 from smsgw.spool import file, reports
-from smsgw.spool.index import SETTLED, Entry, Index, Judge, Place, is_message
+from smsgw.spool.index import SETTLED, Entry, Index, Judge, is_message
 from smsgw.spool.layout import KINDS, Layout
 from smsgw.spool.locks import Locks
 from smsgw.spool.reports import Joined, Report, Reports

@@ -13,6 +13,7 @@ from pathlib import Path
 from sortedcontainers import SortedList
 from ulid import ULID
 
+from smsgw.model import Place
 from smsgw.spool import file
 from smsgw.spool.watch import Watch
 
@@ -26,9 +27,6 @@ class Entry:
 
     owner: str | None
     settled: bool = True
-
-
-Place = tuple[int, str]  # in lists: when a message began (milliseconds since 1970), and its name
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,12 +17,12 @@ from pyramid.response import Response
 
 from smsgw.gateway import Batch, Gateway, Reply, once
 from smsgw.mailbox import Mailbox
-from smsgw.model import Options, StatusReport, StoredMessage
-from smsgw.numbers import e164, from_spool
+from smsgw.model import Options, Place, Query
+from smsgw.numbers import e164
 from smsgw.refusals import Invalid, Refused
-from smsgw.resources import Resources, status
+from smsgw.resources import Resources
+from smsgw.search import RECEIVED, SENT
 from smsgw.security import AUTHENTICATED
-from smsgw.spool.file import REFERENCE
 from smsgw.text import foreign, measure
 from smsgw.views.body import response
 from smsgw.views.problem import ROOT, CannotWait, problem, respond
@@ -39,18 +39,6 @@ me = Service("v2.me", f"{ROOT}/me", permission=AUTHENTICATED)
 
 SEND = SendSchema()
 PREVIEW = PreviewSchema()
-
-# Where messages of a status are, in the order in which they move.
-FOLDERS: dict[str, tuple[str, ...]] = {
-    "scheduled": (),
-    "queued": ("outgoing", "cancelling"),
-    "sending": ("checked",),
-    "sent": ("sent",),
-    "delivered": ("sent",),
-    "undelivered": ("sent",),
-    "failed": ("failed",),
-    "cancelled": ("cancelled",),
-}
 
 
 @messages.post(validators=(strict_body(SEND),))
@@ -91,17 +79,9 @@ def search(request: Request) -> Response:
     }
     asked = read_search(request, readers)
     filters = asked.filters
-    statuses = filters.get("status", ",".join(FOLDERS)).split(",")
-    folders = list(dict.fromkeys(folder for name in FOLDERS if name in statuses for folder in FOLDERS[name]))
-
-    def matches(found: StoredMessage, fate: StatusReport | None) -> bool:
-        return (
-            status(found, fate) in statuses
-            and filters.get("to") in (None, from_spool(found.headers.get("To", "")))
-            and filters.get("reference") in (None, found.headers.get(REFERENCE))
-        )
-
-    page = _mailbox(request).search(request.identity, asked.query(folders, filters.get("from"), matches))
+    statuses = filters.get("status", ",".join(SENT)).split(",")
+    query = Query(tuple(statuses), filters.get("from"), filters.get("to"), reference=filters.get("reference"))
+    page = _mailbox(request).search(request.identity, asked.among(query))
     return _page(asked, f"{ROOT}/messages", [_resources(request).sent(*each) for each in page.messages], page.last)
 
 
@@ -120,12 +100,8 @@ def cancel(request: Request) -> Response:
 @inbox.get()
 def list_received(request: Request) -> Response:
     asked = read_search(request, {"from": number_filter(_sender), "since": time_filter, "until": time_filter})
-    sender = asked.filters.get("from")
-
-    def matches(found: StoredMessage, fate: StatusReport | None) -> bool:
-        return sender in (None, e164(found.headers.get("From", "")))
-
-    page = _mailbox(request).search(request.identity, asked.query(["incoming"], None, matches))
+    query = Query((RECEIVED,), sender=asked.filters.get("from"))
+    page = _mailbox(request).search(request.identity, asked.among(query))
     return _page(asked, f"{ROOT}/inbox", [_resources(request).received(each) for each, _ in page.messages], page.last)
 
 
@@ -136,9 +112,7 @@ def read_received(request: Request) -> Response:
 
 @received.delete()
 def delete_received(request: Request) -> Response:
-    mailbox, id = _mailbox(request), request.matchdict["id"]
-    found = mailbox.received(request.identity, id)
-    mailbox.delete(request.identity, "incoming", id)
+    found = _mailbox(request).delete_received(request.identity, request.matchdict["id"])
     return _ok(_resources(request).received(found))
 
 
@@ -189,7 +163,7 @@ def _resources(request: Request) -> Resources:
     return resources
 
 
-def _page(asked: Search, path: str, found: Sequence[dict[str, Any]], last: tuple[int, str] | None) -> Response:
+def _page(asked: Search, path: str, found: Sequence[dict[str, Any]], last: Place | None) -> Response:
     return _ok({"messages": found, "next": asked.next(path, last)})
 
 
@@ -200,8 +174,8 @@ def _sender(value: str) -> str:
 
 def _statuses(value: str) -> str:
     words = value.split(",")
-    if not FOLDERS.keys() >= set(words) or len(set(words)) < len(words):
-        raise ValueError(f"should be some of {', '.join(FOLDERS)}, each once")
+    if not set(SENT) >= set(words) or len(set(words)) < len(words):
+        raise ValueError(f"should be some of {', '.join(SENT)}, each once")
     return value
 
 

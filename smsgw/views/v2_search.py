@@ -11,14 +11,13 @@ import binascii
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pyramid.request import Request
 
-from smsgw.mailbox import Query
-from smsgw.model import StatusReport, StoredMessage
+from smsgw.model import Place, Query
 from smsgw.refusals import Invalid
 from smsgw.views.problem import Malformed
 from smsgw.views.v2_body import moment
@@ -28,7 +27,6 @@ DIGEST = 9  # bytes
 
 Filters = dict[str, str]
 Read = Callable[[str], str]
-Matches = Callable[[StoredMessage, StatusReport | None], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,19 +34,20 @@ class Search:
     """What a client looks for: filters by their names, where the page begins, and how long it is."""
 
     filters: Filters
-    before: tuple[int, str] | None
+    before: Place | None
     limit: int
 
-    def query(self, kinds: Sequence[str], owner: str | None, matches: Matches) -> Query:
+    def among(self, query: Query) -> Query:
+        """That query, for this page, and within the times that the client says."""
         before, since = self.before, 0
         if "until" in self.filters:
             until = (_milliseconds(self.filters["until"]), "")
             before = until if before is None else min(before, until)
         if "since" in self.filters:
             since = _milliseconds(self.filters["since"])
-        return Query(kinds, owner, before, since, self.limit, matches)
+        return replace(query, since=since, before=before, limit=self.limit)
 
-    def next(self, path: str, last: tuple[int, str] | None) -> str | None:
+    def next(self, path: str, last: Place | None) -> str | None:
         """The URL of the next page."""
         return None if last is None else f"{path}?cursor={_cursor(self.filters, last, self.limit)}"
 
@@ -118,7 +117,7 @@ def _milliseconds(written: str) -> int:
     return int(moment(written).timestamp() * 1000)
 
 
-def _cursor(filters: Filters, last: tuple[int, str], limit: int) -> str:
+def _cursor(filters: Filters, last: Place, limit: int) -> str:
     content = json.dumps([filters, *last, limit], separators=(",", ":")).encode()
     return base64.urlsafe_b64encode(_digest(content) + content).rstrip(b"=").decode()
 

@@ -1,0 +1,167 @@
+"""Messages that are looked for: in what plugins remember, where they do, else in the folders. Called by the mailbox.
+
+The spool stays the truth: a message is shown as its file says, while there is one.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pluggy
+
+from smsgw.model import Place, Query, Remembered, StatusReport, StoredMessage, Unavailable
+from smsgw.numbers import e164, from_spool
+from smsgw.plugins import ask, implementations
+from smsgw.resources import status
+from smsgw.spool.file import REFERENCE
+from smsgw.spool.folders import Folders
+from smsgw.spool.reports import parts_of
+
+SEARCHED = 1000  # messages that are looked at for one page
+SELDOM = 60.0  # seconds between two complaints of the same
+
+# Where messages of a status are, in the order in which they move.
+FOLDERS: dict[str, tuple[str, ...]] = {
+    "scheduled": (),
+    "queued": ("outgoing", "cancelling"),
+    "sending": ("checked",),
+    "sent": ("sent",),
+    "delivered": ("sent",),
+    "undelivered": ("sent",),
+    "failed": ("failed",),
+    "cancelled": ("cancelled",),
+    "received": ("incoming",),
+}
+*SENT, RECEIVED = FOLDERS
+KINDS = tuple(dict.fromkeys(itertools.chain(*FOLDERS.values())))
+UNDER_WAY = ("outgoing", "cancelling", "checked")  # there are few, and they are soon elsewhere
+
+Known = tuple[StoredMessage, StatusReport | None]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Places of messages that may be on a page, newest first, and the messages there, each read when it is asked for.
+
+    ``None`` is one that is gone. ``rest`` is the place after which there may be more; ``None``: there are none.
+    """
+
+    places: Sequence[Place]
+    known: Iterator[Known | None]
+    rest: Place | None
+
+
+class Memory:
+    """What the plugins of one application remember of messages; shared by all threads."""
+
+    def __init__(self, hook: pluggy.HookRelay) -> None:
+        self._hook = hook
+        self._keepers = implementations(hook.forget_message)
+        self._complained = -SELDOM
+
+    def find(self, query: Query) -> Sequence[Remembered] | None:
+        """What is remembered; ``None``: nobody does, or not now."""
+        try:
+            found: Sequence[Remembered] | None = self._hook.find_messages(query=query)
+        except Unavailable as error:
+            if time.monotonic() > self._complained + SELDOM:
+                self._complained = time.monotonic()
+                log.warning("%s (%s); messages are looked for in the folders", error.detail, error.__cause__)
+            return None
+        return found
+
+    def message(self, id: str, *statuses: str) -> StoredMessage | None:
+        return next((each.message for each in self.find(Query(statuses, ids=(id,))) or ()), None)
+
+    def forget(self, message: StoredMessage) -> None:
+        """:raises Unavailable: a plugin cannot do so now."""
+        for keeper in self._keepers:
+            ask(keeper, {"message": message})
+
+
+class Search:
+    """Looks for messages of one spool; shared by all threads."""
+
+    def __init__(self, folders: Folders, memory: Memory) -> None:
+        self._folders = folders
+        self._memory = memory
+
+    def fate(self, message: StoredMessage) -> StatusReport | None:
+        """The status report that says finally what became of a message; ``None``: none does."""
+        if message.kind != "sent" or not parts_of(message.headers):
+            return None
+        remembered = self._memory.find(Query(tuple(SENT), ids=(message.id,)))
+        if remembered is None:
+            return self._folders.fate(message)
+        return next((each.report for each in remembered), None)
+
+    def candidates(self, query: Query) -> Candidates:
+        """What is to be looked at for a page.
+
+        :raises SpoolUnavailable: nobody can know.
+        """
+        remembered = self._memory.find(query)
+        if remembered is None:
+            places = self._places(query)
+            return Candidates([place for _, place in places], self._read(places, max(query.limit, 50)), _rest(places))
+        # What is under way may not be remembered yet, or as it was; for it alone the folders are asked.
+        places = self._places(query, UNDER_WAY)
+        known = {each.message.id: each for each in remembered}
+        last = remembered[-1].place if len(remembered) >= query.limit else None
+        rest = max(filter(None, (_rest(places), last)), default=None)
+        under_way = {place[1] for _, place in places}
+        kinds = {each.place: each.message.kind for each in remembered if each.message.id not in under_way}
+        kinds |= {place: kind for kind, place in places}
+        wanted = [place for place in sorted(kinds, reverse=True) if rest is None or place >= rest]
+        return Candidates(wanted, (self._recall(kinds[place], place, known.get(place[1])) for place in wanted), rest)
+
+    def _places(self, query: Query, among: Sequence[str] | None = None) -> Sequence[tuple[str, Place]]:
+        """Where messages of those statuses were found, newest first."""
+        kinds = {kind for name in query.statuses for kind in FOLDERS[name]}.intersection(
+            KINDS if among is None else among
+        )
+        wanted = [kind for kind in KINDS if kind in kinds]
+        return self._folders.newest(wanted, query.owner, query.before, query.since, SEARCHED)
+
+    def _read(self, places: Sequence[tuple[str, Place]], size: int) -> Iterator[Known | None]:
+        """So many at once, since looking at the folders for status reports takes its time."""
+        for begin in range(0, len(places), size):
+            messages = [self._at(kind, place[1]) for kind, place in places[begin : begin + size]]
+            fates = self._folders.fates(filter(None, messages))
+            for message in messages:
+                yield (message, fates.get(message.id)) if message else None
+
+    def _recall(self, kind: str, place: Place, known: Remembered | None) -> Known | None:
+        """A message as it stands, or, where its file is gone, as it is remembered."""
+        message = self._at(kind, place[1]) or (known.message if known else None)
+        fate = known.report if known and message and message.kind == "sent" else None
+        return (message, fate) if message else None
+
+    def _at(self, kind: str, id: str) -> StoredMessage | None:
+        """The message that was found there, also where it moved on since; a status report is none."""
+        message = self._folders.find(kind, id)
+        if kind == "incoming":
+            return None if message is None or self._folders.is_report(message) else message
+        return self._folders.locate(id) if message is None else message
+
+
+def matches(query: Query, message: StoredMessage, fate: StatusReport | None) -> bool:
+    """Whether a message as it stands is what was looked for."""
+    headers = message.headers
+    return (
+        (RECEIVED if message.kind == "incoming" else status(message, fate)) in query.statuses
+        and query.owner in (None, message.owner)
+        and query.to in (None, from_spool(headers.get("To", "")))
+        and query.sender in (None, e164(headers.get("From", "")))
+        and query.reference in (None, headers.get(REFERENCE))
+    )
+
+
+def _rest(places: Sequence[tuple[str, Place]]) -> Place | None:
+    return places[-1][1] if len(places) == SEARCHED else None
