@@ -71,6 +71,11 @@ class Store:
         self._tables.append((tables, scripts))
 
     @property
+    def path(self) -> Path | None:
+        """SQLite's file, by the one name that SQLite calls it; ``None`` with PostgreSQL."""
+        return Path(self._url.database or "").resolve() if self._is_sqlite else None
+
+    @property
     def folder(self) -> Path | None:
         """Where SQLite's files are; ``None`` with PostgreSQL."""
         return Path(self._url.database or "").parent if self._is_sqlite else None

@@ -21,12 +21,12 @@ from sqlalchemy import Column, Integer, MetaData, Table, Text, text
 from smsgw import migrations
 from smsgw.model import ConfigurationError, Unavailable
 from smsgw.store import Store
-from smsgw_plugins.quota import counters
+from smsgw_plugins.quota import rows
 from smsgw_plugins.token import table
 from tests.conftest import eventually
 
 ROOT = Path(__file__).parent.parent
-SHIPPED = {"quota": (counters.TABLES, counters.SCRIPTS), "token": (table.TABLES, table.SCRIPTS)}
+SHIPPED = {"quota": (rows.TABLES, rows.SCRIPTS), "token": (table.TABLES, table.SCRIPTS)}
 
 FIRST = """
 from sqlalchemy import Column, Integer

@@ -21,8 +21,9 @@ from smsgw.settings import Lines, TimeZone
 from smsgw.store import open_store
 
 from . import refusal
-from .counters import SCRIPTS, TABLES, Counters, Exhausted
+from .counters import Counters, Exhausted
 from .limits import Claim, Limit, read, window
+from .rows import SCRIPTS, TABLES
 
 HOUR = 3600  # seconds between two looks for old counters
 DAY = 24 * HOUR  # seconds for which they are kept: a clock that is set back by less opens no limit again

@@ -11,6 +11,8 @@ from zoneinfo import ZoneInfo
 
 from smsgw.model import ConfigurationError, Message
 
+Key = tuple[str, str, int]  # of a counter: name, counted, until
+
 PERIODS = ("second", "minute", "hour", "day", "month")
 
 _LIMIT = re.compile(rf"([1-9][0-9]{{0,11}})(?: +(messages|parts))?/({'|'.join(PERIODS)})", re.A)
@@ -50,6 +52,11 @@ class Claim:
     begin: int
     until: int
     amount: int
+
+    @property
+    def key(self) -> Key:
+        """Its counter."""
+        return (*self.limit.key, self.until)
 
 
 def read(lines: Mapping[str, str]) -> dict[str, tuple[Limit, ...]]:

@@ -25,8 +25,9 @@ from smsgw.hookspecs import hookimpl
 from smsgw.store import Store
 from smsgw.testing import Gateway, MakeGateway
 from smsgw_plugins.quota import Quota
-from smsgw_plugins.quota.counters import TABLES, Claim, Counters, Exhausted
-from smsgw_plugins.quota.limits import PERIODS, Limit, window
+from smsgw_plugins.quota.counters import Counters, Exhausted
+from smsgw_plugins.quota.limits import PERIODS, Claim, Limit, window
+from smsgw_plugins.quota.rows import TABLES
 from tests.conftest import OUTGOING
 from tests.postgresql import Postgresql
 from tests.server import Server
