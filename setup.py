@@ -15,6 +15,7 @@ STORE = [
 ]
 POSTGRESQL = [*STORE, "psycopg[binary]>=3.2"]  # its driver
 LIMIT = ["regex"]  # where a character ends that is written as several (Unicode's annex 29); "re" does not know
+WEBHOOKS = [*STORE, "h11>=0.14"]  # HTTP without a network: ours goes to addresses that were judged, in bounded time
 HOURS = ["tzdata"]  # time zones, where the system has none
 TESTING = ["pytest>=8", "webtest>=3"]  # tests of plugins against the real application
 
@@ -39,6 +40,8 @@ setup(
         "smsgw_plugins.quota.migrations",
         "smsgw_plugins.token",
         "smsgw_plugins.token.migrations",
+        "smsgw_plugins.webhooks",
+        "smsgw_plugins.webhooks.migrations",
     ],
     package_dir={"smsgw_plugins": "plugins"},
     package_data={"smsgw": ["py.typed", "spool/*.pyi"]},
@@ -71,6 +74,7 @@ setup(
         "testing": TESTING,
         "token": STORE,
         "transliterate": TRANSLITERATE,
+        "webhooks": WEBHOOKS,
         "test": [
             *HTPASSWD,
             *TRANSLITERATE,
@@ -79,9 +83,11 @@ setup(
             *POSTGRESQL,
             *HOURS,
             *LIMIT,
+            *WEBHOOKS,
             *TESTING,
             "gunicorn>=22",  # several processes on one spool
             "hypothesis>=6",
+            "standardwebhooks>=1",  # what receivers check signatures with
             "setuptools>=70.1",  # a plugin's distribution is built without a network
             "trustme>=1",  # a certificate authority for directories and identity providers
         ],
@@ -103,6 +109,7 @@ setup(
             "template = smsgw_plugins.template:Template",
             "token = smsgw_plugins.token:Token",
             "transliterate = smsgw_plugins.transliterate:Transliterate",
+            "webhooks = smsgw_plugins.webhooks:Webhooks",
             "whitelist = smsgw_plugins.whitelist:Whitelist",
         ],
     },

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import threading
 import time
 from pathlib import Path
@@ -15,15 +16,20 @@ from pyramid.events import ApplicationCreated
 from smsgw.hookspecs import hookimpl
 from smsgw.model import ConfigurationError
 from smsgw.numbers import from_spool
+from smsgw.resources import is_yes
 from smsgw.settings import Number, Words
 from smsgw.spool import file
 from smsgw.spool.layout import Layout
 
 PERIOD = 0.05  # seconds between two looks
+MODEM = "SIMULATOR"
 
 
 class Simulator:
-    """Background work: files go from ``outgoing`` through ``checked`` to ``sent``, with what smsd adds to them."""
+    """Background work: files go from ``outgoing`` through ``checked`` to ``sent``, with what smsd adds to them.
+
+    Status reports, for messages that ask for one, come to ``report``, or else to ``incoming``.
+    """
 
     class Settings(colander.MappingSchema):
         delay = colander.SchemaNode(
@@ -35,11 +41,15 @@ class Simulator:
         fail = colander.SchemaNode(
             Words(), missing=(), description="numbers, or their beginnings with a *, that the network refuses"
         )
+        undelivered = colander.SchemaNode(
+            Words(), missing=(), description="the same, of phones that do not get what the network took"
+        )
 
-    def __init__(self, delay: float, fail: tuple[str, ...]) -> None:
+    def __init__(self, delay: float, fail: tuple[str, ...], undelivered: tuple[str, ...]) -> None:
         self._delay = delay
-        self._exact = {from_spool(word) for word in fail if not word.endswith("*")}
-        self._prefixes = tuple(from_spool(word[:-1]) for word in fail if word.endswith("*"))
+        self._refused = _Numbers(fail)
+        self._unreachable = _Numbers(undelivered)
+        self._last = 0  # the byte with which a modem counts what it sends
         self._layout: Layout
 
     def includeme(self, config: Configurator) -> None:
@@ -82,19 +92,53 @@ class Simulator:
         source = self._checked / name
         content, _ = file.read(source)
         head, _, body = content.partition(b"\n\n")
-        to = from_spool(file.parse(content).headers.get("To", ""))
-        now = time.strftime("%y-%m-%d %H:%M:%S")
-        added = {"Modem": "SIMULATOR", "IMSI": "001010000000001"}
+        headers = file.parse(content).headers
+        to = from_spool(headers.get("To", ""))
+        now = time.strftime(self._layout.datetime_format)
+        added = {"Modem": MODEM, "IMSI": "001010000000001"}
         if not to or not body:
             kind, added["Fail_reason"] = "failed", "no recipient, or no text"
-        elif to in self._exact or (self._prefixes and to.startswith(self._prefixes)):
+        elif to in self._refused:
             kind, added["Fail_reason"] = "failed", "+CMS ERROR: 38 (Network out of order)"
         else:
             kind = "sent"
+        is_reported = kind == "sent" and is_yes(headers.get("Report"))
+        if is_reported:
+            self._last = self._last % 255 + 1
+            added["Message_id"] = str(self._last)
         added["Failed" if kind == "failed" else "Sent"] = now
         lines = "".join(f"{key}: {value}\n" for key, value in added.items()).encode()
+        self._put(kind, name, head + b"\n" + lines + b"\n" + body)
+        source.unlink()
+        if is_reported:
+            self._report(to, now)
+
+    def _report(self, to: str, now: str) -> None:
+        """What the network says of the message that was sent last."""
+        status = "70,Permanent error, SM validity period expired"
+        if to not in self._unreachable:
+            status = "0,Ok,short message received by the SME"
+        text = f"SMS STATUS REPORT\nMessage_id: {self._last}\nDischarge_timestamp: {now}\nStatus: {status}\n"
+        headers = {"From": to, "Sent": now, "Received": now, "Subject": MODEM, "Modem": MODEM, "Report": "no"}
+        headers |= {"Alphabet": "ISO", "UDH": "no", "Length": str(len(text))}
+        lines = "".join(f"{key}: {value}\n" for key, value in headers.items())
+        kind = "report" if self._layout.folders["report"] else "incoming"
+        self._put(kind, f"{MODEM}.{secrets.token_hex(4)}", f"{lines}\n{text}".encode())
+
+    def _put(self, kind: str, name: str, content: bytes) -> None:
+        """The file is there as a whole, or not at all."""
         target = self._layout.folders[kind][0]
         fresh = target / f".{name}"
-        fresh.write_bytes(head + b"\n" + lines + b"\n" + body)
+        fresh.write_bytes(content)
         fresh.rename(target / name)
-        source.unlink()
+
+
+class _Numbers:
+    """Numbers, and beginnings of numbers with a ``*``."""
+
+    def __init__(self, words: tuple[str, ...]) -> None:
+        self._exact = {from_spool(word) for word in words if not word.endswith("*")}
+        self._prefixes = tuple(from_spool(word[:-1]) for word in words if word.endswith("*"))
+
+    def __contains__(self, number: str) -> bool:
+        return number in self._exact or (bool(self._prefixes) and number.startswith(self._prefixes))

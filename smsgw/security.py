@@ -229,7 +229,8 @@ def _challenge(hook: pluggy.HookRelay) -> str:
 def includeme(config: Configurator) -> None:
     """Nothing is public from here on but what says so.
 
-    ``registry.guesses`` counts the wrong passwords, ``registry.challenge`` is what a 401 asks for.
+    ``registry.guesses`` counts the wrong passwords, ``registry.challenge`` is what a 401 asks for;
+    ``registry.permits(identity, permission, context)`` is what the policies say, for plugins that ask them.
     """
     registry, settings = config.registry, config.registry.smsgw
     folder = registry.layout.state / "guesses"
@@ -237,4 +238,10 @@ def includeme(config: Configurator) -> None:
     registry.challenge = _challenge(registry.plugins.hook)
     policy = SecurityPolicy(registry.plugins.hook, registry.guesses, settings.trusted_proxies)
     config.set_security_policy(policy)
+    policies = implementations(registry.plugins.hook.permits)
+
+    def permits(identity: Identity, permission: str, context: object = None) -> bool:
+        return bool(decide(policies, identity, permission, context))
+
+    registry.permits = permits
     config.set_default_permission(AUTHENTICATED)

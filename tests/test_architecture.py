@@ -15,7 +15,7 @@ from smsgw.plugins import hooks_of
 
 ROOT = Path(__file__).parent.parent
 PUBLIC = {"smsgw.model", "smsgw.hookspecs", "smsgw.numbers", "smsgw.text", "smsgw.settings"}
-PUBLIC |= {"smsgw.spool.file", "smsgw.spool.layout", "smsgw.store", "smsgw.cli", "smsgw.resources"}
+PUBLIC |= {"smsgw.spool.file", "smsgw.spool.layout", "smsgw.store", "smsgw.cli", "smsgw.resources", "smsgw.api"}
 
 # What each module, or all of a package, may import of ours.
 MAY_IMPORT = {
@@ -48,6 +48,7 @@ MAY_IMPORT = {
         *("smsgw.model", "smsgw.plugins", "smsgw.refusals", "smsgw.search", "smsgw.security", "smsgw.spool"),
     },
     "smsgw.resources": {"smsgw.model", "smsgw.numbers", "smsgw.spool", "smsgw.text"},
+    "smsgw.api": {"smsgw.gateway", "smsgw.refusals", "smsgw.security", "smsgw.views"},
     "smsgw.errors": {"smsgw.logs", "smsgw.model", "smsgw.gateway", "smsgw.refusals", "smsgw.spool", "smsgw.views"},
     "smsgw.views": {
         "smsgw",

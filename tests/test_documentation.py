@@ -157,7 +157,7 @@ def test_production_ini_explains_every_setting() -> None:
 
 def test_no_document_names_a_setting_that_is_none() -> None:
     modules = [module.removeprefix("smsgw.").replace(".", r"\.") for module in (*PUBLIC, "smsgw.testing")]
-    words = r"http\.|md\b|service\b|hookspecs|model|resources|settings|testing|cli|numbers|text|spool\.\w+"
+    words = r"http\.|md\b|service\b|hookspecs|model|resources|settings|testing|cli|api|numbers|text|spool\.\w+"
     no_setting = re.compile(rf"\bsmsgw\.(?:(?:{'|'.join(modules)})\.\w+|{words})")
     examples = {name.lower() for name in re.findall(r"^class (\w+):", PLUGINS, re.M)}
     for path in [ROOT / "README.md", ROOT / "development.ini", *(ROOT / "docs").glob("*.md")]:
@@ -188,6 +188,7 @@ def production(tmp_path: Path) -> Callable[[str], Path]:
             ("/etc/smsgw/ldap-password", str(tmp_path / "ldap-password")),
             ("/etc/smsgw/ldap-ca.pem", str(tmp_path / "ldap-ca.pem")),
             ("/etc/smsgw/provider-ca.pem", str(tmp_path / "ldap-ca.pem")),
+            ("/etc/smsgw/webhooks-ca.pem", str(tmp_path / "ldap-ca.pem")),
             ("/var/spool/sms", str(spool)),
             ("file_group = smsd", f"file_group = {_group()}"),
             ("127.0.0.1:5000", f"127.0.0.1:{free_port()}"),
@@ -371,7 +372,7 @@ def test_from_an_empty_folder_to_plugins_at_work(acme: Path, tmp_path: Path, bas
 
 EXAMPLES = (
     *("Polite", "Home", "Badge", "Monitor", "Cheap", "Tidy", "Frugal", "Watch", "Heartbeat", "Tally", "Hello"),
-    "Greeter",
+    *("Notes", "Greeter"),
 )
 
 
@@ -397,7 +398,7 @@ def test_the_examples_of_plugins(make_gateway: MakeGateway, caplog: pytest.LogCa
     gateway = make_gateway(
         {
             "smsgw.plugins": "badge htpasswd monitor allow cheap home tidy shout polite frugal tally watch"
-            " heartbeat hello",
+            " heartbeat hello notes",
             "smsgw.polite.words": "thank you",
             "smsgw.monitor.secret": "geheim",
             "smsgw.badge.pins": "\nbadge-17: 1234",
@@ -416,6 +417,11 @@ def test_the_examples_of_plugins(make_gateway: MakeGateway, caplog: pytest.LogCa
     assert "extra" not in gateway.send(mobiles=["112"], status=403).text
     gateway.get("/hello", user=None, status=401)
     assert gateway.get("/hello").json == {"hello": "lvv"}
+    note = {"text": "Back at noon"}
+    assert gateway.call("POST_JSON", "/api/v2/notes", note, user="root", status=201).json == note | {"by": "root"}
+    assert gateway.call("POST_JSON", "/api/v2/notes", note, status=403).json["detail"] == "You may not leave notes"
+    for body in ({}, note | {"by": "ops"}, {"text": 1}):
+        assert gateway.call("POST_JSON", "/api/v2/notes", body, status=400).json["errors"]
     for headers, status in (
         ({"Authorization": "Bearer geheim"}, 200),
         ({"Authorization": "Bearer falsch"}, 401),
@@ -566,7 +572,7 @@ def ask(gateway: Gateway, curl: str, id: str = "") -> Any:
     url = words[-1].removeprefix("http://127.0.0.1:5000")
     if "-d" in words:
         return gateway.call("POST_JSON", url, json.loads(words[words.index("-d") + 1]), headers=headers, status="2*")
-    return gateway.call(words[words.index("-X") + 1] if "-X" in words else "GET", url)
+    return gateway.call(words[words.index("-X") + 1] if "-X" in words else "GET", url, status="2*")
 
 
 def shape(found: Any) -> Any:
@@ -576,11 +582,11 @@ def shape(found: Any) -> Any:
 
 
 def test_the_examples_of_the_v2_api(make_gateway: Callable[..., Gateway]) -> None:
-    plugins = {"smsgw.plugins": "htpasswd allow transliterate quota", "smsgw.quota.limits": "lvv: 1000/day"}
-    gateway = make_gateway(plugins)
+    plugins = {"smsgw.plugins": "htpasswd allow transliterate quota webhooks", "smsgw.quota.limits": "lvv: 1000/day"}
+    gateway = make_gateway(plugins | {"smsgw.webhooks.allow_private": "true"})
     commands, replies = blocks(V2, "sh"), [json.loads(block) for block in blocks(V2, "json")]
-    many, each, once, read, cancel, search, inbox, preview, me = commands
-    sent, message, received, previewed, identity, refused = replies
+    many, each, once, read, cancel, search, inbox, preview, me, register = commands
+    sent, message, received, previewed, identity, webhook, refused = replies
 
     found = ask(gateway, many)
     assert found.status_int == 202
@@ -602,6 +608,9 @@ def test_the_examples_of_the_v2_api(make_gateway: Callable[..., Gateway]) -> Non
     assert shape(ask(gateway, preview).json) == previewed
     left = {"left": identity["limits"][0]["left"] - 3}  # the example is of another day
     assert shape(ask(gateway, me).json) == shape(identity | {"limits": [identity["limits"][0] | left]})
+    made = ask(gateway, register).json
+    assert made["url"] == webhook["url"]
+    assert list(made) == list(webhook)
     head = "From: 79161234567\nReceived: 26-11-23 07:11:05\nModem: GSM1\nAlphabet: UTF-8\n"
     gateway.put("incoming", "GSM1.ZTmYXZ", f"{head}\nHello")
     url = shlex.split(inbox)[-1].removeprefix("http://127.0.0.1:5000")

@@ -21,6 +21,7 @@ from smsgw.model import Place, Query
 from smsgw.refusals import Invalid
 from smsgw.views.problem import Malformed
 from smsgw.views.v2_body import moment
+from smsgw.views.v2_query import read_query
 
 LIMIT, MOST = 50, 100  # messages of a page, where the client does not say, and at most
 DIGEST = 9  # bytes
@@ -58,16 +59,7 @@ def read_search(request: Request, readers: Mapping[str, Read]) -> Search:
     :param readers: check a filter's value, by its name, and write it plainly.
     :raises Malformed: something in it is unknown, stands twice, or is wrong.
     """
-    try:
-        pairs = [(name, value) for name, value in request.GET.items() if value]
-    except UnicodeError:
-        raise Malformed("The query string is not UTF-8") from None
-    query = dict(pairs)
-    for name in query.keys() - readers.keys() - {"limit", "cursor"}:
-        raise Malformed(f"There is no parameter {name[:64]!r}")
-    for name in query:
-        if [other for other, _ in pairs].count(name) > 1:
-            raise Malformed(f"{name} stands twice")
+    query = read_query(request, {*readers, "limit", "cursor"})
     limit = _limit(query.pop("limit")) if "limit" in query else None
     if "cursor" in query:
         if query.keys() != {"cursor"}:

@@ -1,0 +1,121 @@
+"""``webhooks``: receivers are told over HTTP what became of messages, until they have heard of it."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import colander
+from pyramid.config import Configurator
+
+from smsgw.hookspecs import hookimpl
+from smsgw.model import ConfigurationError, Event, Unavailable
+from smsgw.settings import Boolean, Number
+from smsgw.store import open_store
+
+from . import views
+from .addresses import Resolve, resolve
+from .commands import commands
+from .dispatcher import Dispatcher
+from .events import TYPES, entries
+from .failures import Failures
+from .outbox import Outbox
+from .post import Post
+from .table import TABLES
+from .table import Webhooks as Table
+
+HOUR = 3600  # seconds between two looks for what is old
+
+log = logging.getLogger(__name__)
+
+
+class Webhooks:
+    """Notes each event for each webhook that shall hear of it, in one transaction, and delivers what was noted.
+
+    :param clock: seconds since 1970 (UTC).
+    :param resolve: finds the addresses of a host.
+    """
+
+    commands = commands
+
+    class Settings(colander.MappingSchema):
+        allow_private = colander.SchemaNode(
+            Boolean(),
+            missing=False,
+            description="whether receivers may be on this machine or in its networks, and do without TLS",
+        )
+        ca_file = colander.SchemaNode(
+            colander.String(),
+            missing=None,
+            description="certificates of authorities to be trusted in place of the system's",
+        )
+        timeout = colander.SchemaNode(
+            Number(), missing=15.0, validator=colander.Range(1, 60), description="seconds for one attempt"
+        )
+        per_user = colander.SchemaNode(
+            colander.Integer(),
+            missing=20,
+            validator=colander.Range(1, 1000),
+            description="webhooks that one user may have",
+        )
+
+    def __init__(
+        self,
+        allow_private: bool = False,
+        ca_file: str | None = None,
+        timeout: float = 15.0,
+        per_user: int = 20,
+        *,
+        clock: Callable[[], float] = time.time,
+        resolve: Resolve = resolve,
+    ) -> None:
+        try:
+            tls = ssl.create_default_context(cafile=ca_file)
+        except OSError as error:
+            raise ConfigurationError(f"smsgw.webhooks.ca_file: {ca_file} has no certificates: {error}") from error
+        self._post = Post(allow_private, tls, timeout, resolve)
+        self._timeout = timeout
+        self._per_user = per_user
+        self._clock = clock
+        self._webhooks: Table
+        self._outbox: Outbox
+        self._dispatcher: Dispatcher
+
+    def includeme(self, config: Configurator) -> None:
+        registry = config.registry
+        store = open_store(registry, TABLES)
+        self._webhooks, self._outbox = Table(store), Outbox(store)
+        self._dispatcher = Dispatcher(self._outbox, self._post, self._timeout, self._clock)
+        self._permits, self._resources = registry.permits, registry.resources
+        registry.webhooks = views.Endpoints(self._webhooks, Failures(store), self._post, self._per_user)
+        views.includeme(config)
+
+    @hookimpl
+    def notify(self, events: Sequence[Event]) -> None:
+        """
+        :raises Unavailable: the database is out of service; nothing was noted.
+        """
+        told = [event for event in events if type(event) in TYPES]
+        webhooks = self._webhooks.all() if told else []
+        if noted := list(entries(told, webhooks, self._permits, self._resources)):
+            self._outbox.add(noted, int(self._clock() * 1000))
+            self._dispatcher.wake()
+
+    @hookimpl
+    def background(self, stop: threading.Event) -> None:
+        cleaner = threading.Thread(target=self._clean, args=[stop], name="smsgw-webhooks-cleaner", daemon=True)
+        cleaner.start()
+        self._dispatcher.run(stop)
+        cleaner.join()
+
+    def _clean(self, stop: threading.Event) -> None:
+        while True:
+            try:
+                self._outbox.forget(int(self._clock() * 1000))
+            except Unavailable as error:
+                log.warning("old deliveries are not removed now: %s", error.__cause__)
+            if stop.wait(HOUR):
+                return

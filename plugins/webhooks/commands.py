@@ -1,0 +1,120 @@
+"""The commands ``smsgw webhooks …``: look at everybody's, remove one, and receive for trying things out."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import click
+
+from smsgw.cli import Failed, Installation, as_owner, installation, table, told, visible
+from smsgw.model import Unavailable
+from smsgw.store import open_store
+
+from .failures import Failures
+from .signature import PREFIX, is_right, key_of
+from .table import TABLES, Webhooks
+
+MOST = 1024 * 1024  # bytes of a body that the receiver reads
+
+
+@click.group()
+def commands() -> None:
+    """Webhooks: list and remove them, and receive what they tell."""
+
+
+@commands.command(name="list")
+@installation
+def list_(installation: Installation) -> None:
+    """Everybody's webhooks, with how much waits for each, and how much was given up."""
+    with _tables(installation) as (webhooks, failures):
+        rows = [
+            (each.id, each.owner.userid, each.url, " ".join(each.events), *map(str, failures.counts(each.id)))
+            for each in webhooks.all()
+        ]
+    table(("id", "owner", "URL", "events", "waiting", "failed"), rows)
+
+
+@commands.command()
+@click.argument("id")
+@installation
+def remove(id: str, installation: Installation) -> None:
+    """Remove the webhook of that ID, whosever it is, with all that it has not heard of."""
+    with _tables(installation) as (webhooks, _):
+        if not webhooks.remove(id):
+            raise click.ClickException("there is no webhook of that id; 'smsgw webhooks list' shows all")
+    click.echo(visible(f"The webhook {id} is removed."), err=True)
+
+
+def _secret(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    if value is not None:
+        try:
+            key_of(value)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
+    return value
+
+
+@commands.command()
+@click.option("--secret", callback=_secret, help=f"The webhook's secret, {PREFIX}…, by which signatures are checked.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--port", default=5080, show_default=True, type=click.IntRange(0, 65535), help="The port.")
+def listen(secret: str | None, host: str, port: int) -> None:
+    """Receive what a webhook tells, and show it: for trying things out, until Ctrl-C."""
+    try:
+        server = ThreadingHTTPServer((host, port), _receiver(secret))
+    except OSError as error:
+        raise Failed(f"cannot listen on {host}:{port}: {error.strerror}") from error
+    with server:
+        click.echo(f"Listening on http://{host}:{server.server_address[1]}/", err=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            server.serve_forever()
+
+
+def _receiver(secret: str | None) -> type[BaseHTTPRequestHandler]:
+    class Receiver(BaseHTTPRequestHandler):
+        """Says yes to all that is signed right, and shows it."""
+
+        timeout = 10
+
+        def do_POST(self) -> None:
+            length = self.headers.get("Content-Length", "")
+            body = self.rfile.read(int(length)) if length.isdecimal() and int(length) <= MOST else b""
+            id, at, signatures = (self.headers.get(f"webhook-{name}", "") for name in ("id", "timestamp", "signature"))
+            is_good = secret is None or is_right(secret, id, at, signatures, body, time.time())
+            self.send_response(204 if is_good else 401)
+            self.end_headers()
+            judgement = "was not checked" if secret is None else "is right" if is_good else "is wrong"
+            click.echo(visible(f"{id}: the signature {judgement}"))
+            click.echo(_shown(body))
+
+        def log_message(self, format: str, *arguments: Any) -> None:
+            """What comes in is shown already."""
+
+    return Receiver
+
+
+def _shown(body: bytes) -> str:
+    """JSON as people read it, without what a terminal would obey."""
+    try:
+        return json.dumps(json.loads(body), indent=2)
+    except (ValueError, RecursionError):
+        return visible(repr(body))
+
+
+@contextlib.contextmanager
+def _tables(installation: Installation) -> Iterator[tuple[Webhooks, Failures]]:
+    """The gateway's tables of webhooks, open."""
+    with told():
+        store = open_store(installation, TABLES)
+    try:
+        with as_owner(store.folder or installation.layout.state):
+            yield Webhooks(store), Failures(store)
+    except Unavailable as error:
+        raise Failed(f"{error.detail}: {' '.join(str(error.__cause__).split())}") from error
+    finally:
+        store.close()

@@ -1,0 +1,159 @@
+"""Takes what is due out of the outbox, tries it, and notes how that went; in the process that owns the spool.
+
+One thread waits for all receivers (asyncio); another talks to the database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import threading
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+from smsgw.model import Unavailable
+
+from .outbox import Delivery, Ended, Outbox
+from .post import Undelivered
+from .receivers import Receivers
+from .signature import sign
+from .table import Webhook
+
+MINUTE, HOUR = 60, 3600
+# Seconds between two attempts: Standard Webhooks 1.0.0, "Deliverability and reliability".
+SCHEDULE = (5, 5 * MINUTE, 30 * MINUTE, *(hours * HOUR for hours in (2, 5, 10, 14, 20, 24)))
+JITTER = 0.1  # of that, at most
+LOOK = 1.0  # seconds between two looks for what others noted, or what is due again
+STOP = 0.25  # seconds between two looks whether to stop
+GRACE = 2.0  # seconds in which attempts may end by themselves then
+MARGIN = 15.0  # seconds by which a lease is longer than an attempt
+
+Post = Callable[[str, Mapping[str, str], bytes], Awaitable[None]]
+
+log = logging.getLogger(__name__)
+
+
+class Dispatcher:
+    """Works while ``run`` does.
+
+    :param timeout: seconds for one attempt.
+    :param clock: seconds since 1970 (UTC).
+    """
+
+    def __init__(self, outbox: Outbox, post: Post, timeout: float, clock: Callable[[], float]) -> None:
+        self._outbox = outbox
+        self._post = post
+        self._lease = int((timeout + MARGIN) * 1000)
+        self._clock = clock
+        self._receivers = Receivers()
+        self._lock = threading.Lock()
+        self._wake: Callable[[], object] | None = None
+        self._ended: list[Ended] = []
+        self._tasks: dict[asyncio.Task[None], Delivery] = {}
+        self._is_down = False
+
+    def wake(self) -> None:
+        """There is something new in the outbox. Called by any thread, also while nothing runs."""
+        with self._lock:
+            if self._wake is not None:
+                self._wake()
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until ``stop`` is set."""
+        self._ended, self._tasks = [], {}
+        asyncio.run(self._run(stop))
+
+    async def _run(self, stop: threading.Event) -> None:
+        loop, woken = asyncio.get_running_loop(), asyncio.Event()
+        with self._lock:
+            self._wake = lambda: loop.call_soon_threadsafe(woken.set)
+        try:
+            with ThreadPoolExecutor(1, "smsgw-webhooks-database") as database:
+                while not stop.is_set():
+                    woken.clear()
+                    await loop.run_in_executor(database, self._turn, loop, woken)
+                    await _wait(woken, stop)
+                if self._tasks:
+                    await asyncio.wait(self._tasks, timeout=GRACE)
+                cancelled = list(self._tasks.items())
+                for task, _ in cancelled:
+                    task.cancel()
+                await loop.run_in_executor(database, self._finish, [delivery for _, delivery in cancelled])
+        finally:
+            with self._lock:
+                self._wake = None
+
+    def _turn(self, loop: asyncio.AbstractEventLoop, woken: asyncio.Event) -> None:
+        """One look at the outbox, by the thread that talks to the database."""
+        try:
+            self._settle()
+            for webhook in self._outbox.hungry(self._now()):
+                if count := self._receivers.room(webhook.id):
+                    now = self._now()
+                    for delivery in self._outbox.take(webhook.id, count, now, now + self._lease):
+                        lane = self._receivers.begin(webhook.id)
+                        loop.call_soon_threadsafe(self._start, webhook, delivery, lane, woken)
+            self._is_down = False
+        except Unavailable as error:
+            if not self._is_down:
+                log.error("webhooks wait: %s (%s)", error.detail, error.__cause__)
+            self._is_down = True
+
+    def _settle(self) -> None:
+        ended = list(self._ended)
+        self._outbox.settle(ended, self._now())
+        del self._ended[: len(ended)]
+
+    def _start(self, webhook: Webhook, delivery: Delivery, lane: bool, woken: asyncio.Event) -> None:
+        task = asyncio.ensure_future(self._attempt(webhook, delivery, lane))
+        self._tasks[task] = delivery
+
+        def end(task: asyncio.Task[None]) -> None:
+            del self._tasks[task]
+            woken.set()
+
+        task.add_done_callback(end)
+
+    async def _attempt(self, webhook: Webhook, delivery: Delivery, lane: bool) -> None:
+        body, begun, error = delivery.body.encode(), time.monotonic(), None
+        try:
+            await self._post(webhook.url, sign(webhook.secret, delivery.id, int(self._clock()), body), body)
+        except Undelivered as failure:
+            error = str(failure)
+        except Exception as failure:
+            log.error("the attempt to deliver %s failed (%s)", delivery.id, type(failure).__name__)
+            error = "the gateway failed; its log says why"
+        finally:
+            seconds = time.monotonic() - begun
+            self._receivers.end(webhook.id, lane, is_failure=error is not None, seconds=seconds)
+        due = None if error is None else self._next(delivery.attempts)
+        if error is not None and due is None:
+            log.error("the webhook %s has not taken %s, which is given up: %s", webhook.id, delivery.id, error)
+        self._ended.append(Ended(delivery, error, due))
+
+    def _next(self, attempts: int) -> int | None:
+        """When to try again; ``None``: no more."""
+        if attempts > len(SCHEDULE):
+            return None
+        return self._now() + int(SCHEDULE[attempts - 1] * 1000 * random.uniform(1, 1 + JITTER))  # noqa: S311
+
+    def _finish(self, cancelled: list[Delivery]) -> None:
+        """Note what can be; leases of the rest run out."""
+        with contextlib.suppress(Unavailable):
+            self._settle()
+            self._outbox.give_back(cancelled, self._now())
+
+    def _now(self) -> int:
+        return int(self._clock() * 1000)
+
+
+async def _wait(woken: asyncio.Event, stop: threading.Event) -> None:
+    """Until there is something to do, and at the most until the next look."""
+    until = time.monotonic() + LOOK
+    while not stop.is_set() and (left := until - time.monotonic()) > 0:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(woken.wait(), min(STOP, left))
+            return

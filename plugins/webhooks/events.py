@@ -1,0 +1,73 @@
+"""Which events webhooks hear of, who may, and how they are told."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from smsgw.model import Cancelled, Delivered, Event, Failed, Identity, Received, Sent, Undelivered
+from smsgw.resources import Resources, moment
+
+from .outbox import Entry
+from .table import Webhook
+
+TYPES: dict[type[Event], str] = {
+    Sent: "message.sent",
+    Delivered: "message.delivered",
+    Undelivered: "message.undelivered",
+    Failed: "message.failed",
+    Cancelled: "message.cancelled",
+    Received: "message.received",
+}
+SLACK = 5  # seconds by which the clocks of several machines may differ
+
+Permits = Callable[[Identity, str, object], bool]
+
+
+def entries(
+    events: Sequence[Event], webhooks: Sequence[Webhook], permits: Permits, resources: Resources
+) -> Iterator[Entry]:
+    """What the webhooks shall hear of, in the order of the events.
+
+    Users hear of their own messages, and who may read all, of all. What was before a webhook, it does not hear of.
+
+    :param events: of these ``TYPES``.
+    """
+    reads_all = {webhook.id: permits(webhook.owner, "read-all", None) for webhook in webhooks}
+    for event in events:
+        type_, body = TYPES[type(event)], None
+        for webhook in webhooks:
+            if (
+                type_ in webhook.events
+                and (reads_all[webhook.id] or _is_own(event, webhook))
+                and event.at.timestamp() >= webhook.created - SLACK
+                and permits(webhook.owner, "read", event.message)
+            ):
+                body = body or _body(type_, event, resources)
+                yield Entry(_id(webhook, type_, event), webhook.id, type_, event.message.id, body)
+
+
+def _is_own(event: Event, webhook: Webhook) -> bool:
+    return not isinstance(event, Received) and event.message.owner == webhook.owner.userid
+
+
+def _id(webhook: Webhook, type_: str, event: Event) -> str:
+    """The same each time that the event is told: message, and smsd's time for it where that name was used again."""
+    headers = event.message.headers
+    times = [headers.get(name, "") for name in ("Sent", "Failed", "Received")]
+    said = json.dumps([webhook.id, type_, event.message.kind, event.message.id, *times])
+    return f"msg_{hashlib.sha256(said.encode()).hexdigest()[:32]}"
+
+
+def _body(type_: str, event: Event, resources: Resources) -> str:
+    """The same bytes in each attempt."""
+    return json.dumps({"type": type_, "timestamp": moment(event.at), "data": _resource(event, resources)})
+
+
+def _resource(event: Event, resources: Resources) -> dict[str, Any]:
+    """The message as it stood at the event."""
+    if isinstance(event, Received):
+        return resources.received(event.message)
+    return resources.sent(event.message, event.report if isinstance(event, Delivered | Undelivered) else None)

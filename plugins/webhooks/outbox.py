@@ -1,0 +1,153 @@
+"""What is to be delivered: a row for each event and webhook, leased while it is tried; so processes share the work.
+
+A lease is the time until which nobody else tries: a process that dies leaves it behind, and it runs out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import and_, bindparam, delete, exists, or_, select, text, update
+
+from smsgw.store import Store
+
+from .table import DELIVERIES, WEBHOOKS, Webhook, webhook_of
+
+DELIVERED_KEPT = 3 * 24 * 3600  # seconds in which an event that is told again is known to have been delivered
+FAILED_KEPT = 30 * 24 * 3600
+
+_ADD = text(
+    "INSERT INTO webhooks_deliveries (id, webhook, type, message, body, attempts, due)"
+    " VALUES (:id, :webhook, :type, :message, :body, 0, :due) ON CONFLICT (id) DO NOTHING"
+)
+
+_one, _other = DELIVERIES.alias("one"), DELIVERIES.alias("other")
+# Of one message, what comes later waits until the first attempt of what came before has ended.
+_is_first = ~exists().where(
+    _other.c.webhook == _one.c.webhook,
+    _other.c.message == _one.c.message,
+    _other.c.number < _one.c.number,
+    _other.c.due.is_not(None),
+    _other.c.error.is_(None),
+)
+_taken = (
+    select(_one.c.number)
+    .where(_one.c.webhook == bindparam("of"), _one.c.due <= bindparam("now"), _is_first)
+    .order_by(_one.c.due, _one.c.number)
+    .limit(bindparam("count"))
+    .with_for_update(skip_locked=True, of=_one)  # which SQLite, with one writer at a time, does without
+    .cte("taken")
+)
+_TAKE = (
+    update(DELIVERIES)
+    .where(DELIVERIES.c.number.in_(select(_taken.c.number)))
+    .values(due=bindparam("until"), attempts=DELIVERIES.c.attempts + 1)
+    .returning(*(DELIVERIES.c[name] for name in ("number", "id", "type", "message", "body", "attempts")))
+)
+_HUNGRY = select(WEBHOOKS).where(
+    exists().where(DELIVERIES.c.webhook == WEBHOOKS.c.id, DELIVERIES.c.due <= bindparam("now"))
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One that is being tried, for the ``attempts``-th time."""
+
+    number: int
+    id: str
+    type: str
+    message: str
+    body: str
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How an attempt ended; ``error`` is ``None`` where it was delivered, ``due`` is the next one, or ``None``."""
+
+    delivery: Delivery
+    error: str | None
+    due: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An event as one webhook shall hear of it."""
+
+    id: str
+    webhook: str
+    type: str
+    message: str
+    body: str
+
+
+class Outbox:
+    """The table of deliveries; times are in milliseconds since 1970 (UTC).
+
+    Each method raises ``Unavailable`` where the database is out of service.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def add(self, entries: Sequence[Entry], now: int) -> None:
+        """Note what webhooks shall hear of, all of it or nothing; what was noted before stays as it is.
+
+        :raises sqlalchemy.exc.IntegrityError: a webhook is there no more.
+        """
+        names = Entry.__dataclass_fields__
+        rows = [{name: getattr(entry, name) for name in names} | {"due": now} for entry in entries]
+        with self._store.begin() as connection:
+            connection.execute(_ADD, rows)
+
+    def settle(self, ended: Sequence[Ended], now: int) -> None:
+        """Note how attempts ended."""
+        if ended:
+            with self._store.begin() as connection:
+                for each in ended:
+                    connection.execute(_settled(each, now))
+
+    def hungry(self, now: int) -> list[Webhook]:
+        """The webhooks for which something is due."""
+        with self._store.begin(is_reading=True) as connection:
+            return list(map(webhook_of, connection.execute(_HUNGRY, {"now": now})))
+
+    def take(self, webhook: str, count: int, now: int, until: int) -> list[Delivery]:
+        """What is due for a webhook, leased until then, at most so much; in the order of events."""
+        asked = {"of": webhook, "now": now, "until": until, "count": count}
+        with self._store.begin() as connection:
+            rows = connection.execute(_TAKE, asked).all()
+        return [Delivery(*row) for row in sorted(rows, key=lambda row: row.number)]
+
+    def give_back(self, deliveries: Iterable[Delivery], now: int) -> None:
+        """Let others try what was not tried to the end, as if it had not been taken."""
+        with self._store.begin() as connection:
+            for each in deliveries:
+                values = {"due": now, "attempts": each.attempts - 1}
+                connection.execute(update(DELIVERIES).where(_is_still(each)).values(values))
+
+    def forget(self, now: int) -> None:
+        """Remove what is old."""
+        delivered, failed = now - DELIVERED_KEPT * 1000, now - FAILED_KEPT * 1000
+        with self._store.begin() as connection:
+            connection.execute(
+                delete(DELIVERIES).where(or_(DELIVERIES.c.delivered < delivered, DELIVERIES.c.failed < failed))
+            )
+
+
+def _is_still(delivery: Delivery) -> Any:
+    """Whether it is tried by who took it; the lease may have run out, and somebody else have taken it."""
+    column = DELIVERIES.c
+    return and_(column.number == delivery.number, column.attempts == delivery.attempts, column.due.is_not(None))
+
+
+def _settled(ended: Ended, now: int) -> Any:
+    if ended.error is None:
+        whatever_others_do = DELIVERIES.c.number == ended.delivery.number
+        values = {"body": "", "due": None, "error": None, "delivered": now, "failed": None}
+        return update(DELIVERIES).where(whatever_others_do).values(values)
+    failed = now if ended.due is None else None
+    values = {"due": ended.due, "error": ended.error, "failed": failed}
+    return update(DELIVERIES).where(_is_still(ended.delivery)).values(values)

@@ -1,0 +1,133 @@
+"""Who wants to hear of what: webhooks, in the database that plugins share."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    delete,
+    func,
+    insert,
+    select,
+)
+
+from smsgw.model import Identity
+from smsgw.store import Store
+
+TABLES = MetaData()
+
+WEBHOOKS = Table(
+    "webhooks",
+    TABLES,
+    Column("id", String(32), primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("groups", Text, nullable=False),  # a JSON list
+    Column("url", Text, nullable=False),
+    Column("events", Text, nullable=False),  # between spaces
+    Column("description", Text, nullable=False),
+    Column("secret", Text, nullable=False),  # in clear: each delivery is signed with it
+    Column("created", BigInteger, nullable=False),  # seconds since 1970 (UTC)
+    Index("webhooks_owner", "owner"),
+)
+
+_NUMBER = BigInteger().with_variant(Integer, "sqlite")  # which counts up in that type alone
+
+# Times are in milliseconds since 1970 (UTC).
+DELIVERIES = Table(
+    "webhooks_deliveries",
+    TABLES,
+    Column("number", _NUMBER, primary_key=True, autoincrement=True),  # in the order of events
+    Column("id", String(40), nullable=False, unique=True),  # webhook-id
+    Column("webhook", String(32), ForeignKey("webhooks.id", ondelete="CASCADE"), nullable=False),
+    Column("type", String(32), nullable=False),
+    Column("message", Text, nullable=False),
+    Column("body", Text, nullable=False),  # empty once it is delivered
+    Column("attempts", Integer, nullable=False),
+    Column("due", BigInteger),  # when the next attempt is, or the one under way counts as lost; NULL: none any more
+    Column("error", Text),  # of the last attempt; NULL: none has ended yet, or it is delivered
+    Column("delivered", BigInteger),
+    Column("failed", BigInteger),  # when it was given up
+    Index("webhooks_deliveries_due", "webhook", "due"),
+    Index("webhooks_deliveries_message", "webhook", "message"),
+    Index("webhooks_deliveries_failed", "webhook", "failed"),
+    Index("webhooks_deliveries_delivered", "delivered"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """Who wants to hear of what, and where. Neither the secret nor the URL, which can have one in it, is in a repr."""
+
+    id: str
+    owner: Identity
+    url: str = field(repr=False)
+    events: tuple[str, ...]
+    description: str
+    secret: str = field(repr=False)
+    created: int
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        return {
+            **{name: getattr(self, name) for name in ("id", "url", "description", "secret", "created")},
+            "owner": self.owner.userid,
+            "groups": json.dumps(sorted(self.owner.groups)),
+            "events": " ".join(self.events),
+        }
+
+
+def make_id() -> str:
+    return f"wh_{secrets.token_hex(10)}"
+
+
+def webhook_of(row: Any) -> Webhook:
+    owner = Identity(row.owner, frozenset(json.loads(row.groups)))
+    return Webhook(row.id, owner, row.url, tuple(row.events.split()), row.description, row.secret, row.created)
+
+
+class Webhooks:
+    """The table of webhooks in a store. Each method raises ``Unavailable`` where the database is out of service."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def add(self, webhook: Webhook, most: int) -> bool:
+        """:param most: how many its owner may have; false: it would be one too many."""
+        owned = select(func.count()).select_from(WEBHOOKS).where(WEBHOOKS.c.owner == webhook.owner.userid)
+        with self._store.begin() as connection:
+            if connection.execute(owned).scalar_one() >= most:
+                return False
+            connection.execute(insert(WEBHOOKS).values(**webhook.columns))
+            return True
+
+    def all(self, owner: str | None = None) -> Sequence[Webhook]:
+        """A user's, or everybody's, the eldest first."""
+        found = select(WEBHOOKS).order_by(WEBHOOKS.c.created, WEBHOOKS.c.id)
+        if owner is not None:
+            found = found.where(WEBHOOKS.c.owner == owner)
+        with self._store.begin(is_reading=True) as connection:
+            return [webhook_of(row) for row in connection.execute(found)]
+
+    def find(self, id: str, owner: str) -> Webhook | None:
+        """That webhook, where it is that user's."""
+        with self._store.begin(is_reading=True) as connection:
+            rows = connection.execute(select(WEBHOOKS).where(WEBHOOKS.c.id == id, WEBHOOKS.c.owner == owner))
+            return next(map(webhook_of, rows), None)
+
+    def remove(self, id: str) -> bool:
+        """Remove it with all that it has not heard of yet; false: there is none."""
+        with self._store.begin() as connection:
+            return connection.execute(delete(WEBHOOKS).where(WEBHOOKS.c.id == id)).rowcount > 0

@@ -1,0 +1,160 @@
+"""The endpoints of webhooks in the v2 API. Everybody sees and changes their own, and nobody else's."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from pyramid.config import Configurator
+from pyramid.request import Request
+from pyramid.response import Response
+
+from smsgw.api import ROOT, Forbidden, Malformed, NotFound, malformed, read_query, reply, service, strict_body
+from smsgw.resources import moment
+
+from .failures import Failures
+from .post import Post
+from .registration import Schema
+from .signature import make_secret
+from .table import Webhook, Webhooks, make_id
+
+LIMIT, MOST = 50, 100  # failures of a page, where the client does not say, and at most
+
+webhooks = service("webhooks", "webhooks")
+webhook = service("webhooks.one", "webhooks/{id}")
+failures = service("webhooks.failures", "webhooks/{id}/failures")
+replay = service("webhooks.replay", "webhooks/{id}/failures/replay")
+replay_one = service("webhooks.replay_one", "webhooks/{id}/failures/{delivery}/replay")
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """What the views work with, as ``registry.webhooks``; ``most`` is how many webhooks a user may have."""
+
+    webhooks: Webhooks
+    failures: Failures
+    post: Post
+    most: int
+
+
+@webhooks.post(validators=(strict_body(Schema()),))
+def register(request: Request) -> Response:
+    fields, endpoints = request.validated, _endpoints(request)
+    events = tuple(dict.fromkeys(fields["events"]))
+    if len(events) < len(fields["events"]):
+        raise malformed({"#/events": "should have each event once"})
+    try:
+        endpoints.post.check(fields["url"])
+    except ValueError as error:
+        raise malformed({"#/url": str(error)}) from None
+    found = Webhook(
+        make_id(), request.identity, fields["url"], events, fields["description"], make_secret(), int(time.time())
+    )
+    if not endpoints.webhooks.add(found, endpoints.most):
+        raise Forbidden(f"You have {endpoints.most} webhooks, and can have no more; delete one")
+    shown = _resource(found) | {"secret": found.secret}
+    return reply(shown, 201, Location=f"{ROOT}/webhooks/{found.id}")
+
+
+@webhooks.get()
+def list_(request: Request) -> Response:
+    found = _endpoints(request).webhooks.all(request.identity.userid)
+    return reply({"webhooks": [_resource(each) for each in found]})
+
+
+@webhook.get()
+def read(request: Request) -> Response:
+    found = _own(request)
+    waiting, failed = _endpoints(request).failures.counts(found.id)
+    return reply(_resource(found) | {"waiting": waiting, "failed": failed})
+
+
+@webhook.delete()
+def remove(request: Request) -> Response:
+    found = _own(request)
+    _endpoints(request).webhooks.remove(found.id)
+    return reply(_resource(found))
+
+
+@failures.get()
+def list_failures(request: Request) -> Response:
+    found, query = _own(request), read_query(request, {"limit", "cursor"})
+    limit = _number(query, "limit", MOST) or LIMIT
+    rows = _endpoints(request).failures.page(found.id, _number(query, "cursor", 2**63 - 1), limit)
+    following = None
+    if len(rows) == limit:
+        following = f"{ROOT}/webhooks/{found.id}/failures?cursor={rows[-1].number}&limit={limit}"
+    return reply({"failures": [_failure(row) for row in rows], "next": following})
+
+
+@replay.post()
+def replay_failures(request: Request) -> Response:
+    return reply({"replayed": _endpoints(request).failures.replay(_own(request).id, None, _now())}, 202)
+
+
+@replay_one.post()
+def replay_failure(request: Request) -> Response:
+    delivery = request.matchdict["delivery"]
+    is_id = re.fullmatch("msg_[0-9a-f]{32}", delivery)
+    if not is_id or not (replayed := _endpoints(request).failures.replay(_own(request).id, delivery, _now())):
+        raise NotFound
+    return reply({"replayed": replayed}, 202)
+
+
+def _endpoints(request: Request) -> Endpoints:
+    endpoints: Endpoints = request.registry.webhooks
+    return endpoints
+
+
+def _own(request: Request) -> Webhook:
+    """:raises NotFound: there is none of that id, or it is somebody else's."""
+    id = request.matchdict["id"]
+    is_id = re.fullmatch("wh_[0-9a-f]{20}", id)
+    found = _endpoints(request).webhooks.find(id, request.identity.userid) if is_id else None
+    if found is None:
+        raise NotFound
+    return found
+
+
+def _number(query: dict[str, str], name: str, most: int) -> int | None:
+    if name not in query:
+        return None
+    if not re.fullmatch("[0-9]{1,19}", query[name]) or not 1 <= int(query[name]) <= most:
+        raise Malformed(f"{name} should be 1 to {most}")
+    return int(query[name])
+
+
+def _now() -> int:
+    return int(time.time() * 1000)
+
+
+def _resource(found: Webhook) -> dict[str, Any]:
+    """All of a webhook but its secret."""
+    created = moment(datetime.fromtimestamp(found.created, UTC))
+    return {
+        "id": found.id,
+        "url": found.url,
+        "events": list(found.events),
+        "description": found.description,
+        "created_at": created,
+    }
+
+
+def _failure(row: Any) -> dict[str, Any]:
+    failed = moment(datetime.fromtimestamp(row.failed / 1000, UTC))
+    return {
+        "id": row.id,
+        "type": row.type,
+        "message": row.message,
+        "attempts": row.attempts,
+        "error": row.error,
+        "failed_at": failed,
+    }
+
+
+def includeme(config: Configurator) -> None:
+    for each in (webhooks, webhook, failures, replay, replay_one):
+        config.add_cornice_service(each)
