@@ -11,6 +11,8 @@ from smsgw.store import Store
 
 from .table import DELIVERIES
 
+_column = DELIVERIES.c
+
 
 class Failures:
     """The deliveries that were given up. Each method raises ``Unavailable`` where the database is out of service."""
@@ -19,31 +21,37 @@ class Failures:
         self._store = store
 
     def counts(self, webhook: str) -> tuple[int, int]:
-        """How many wait, and how many were given up."""
-        column = DELIVERIES.c
-        asked = select(func.count(column.due), func.count(column.failed))
+        """How many deliveries wait, and how many were given up."""
+        asked = select(func.count(_column.due), func.count(_column.failed))
+        of_it = and_(_column.webhook == webhook, or_(_column.due.is_not(None), _column.failed.is_not(None)))
         with self._store.begin(is_reading=True) as connection:
-            found = connection.execute(
-                asked.where(column.webhook == webhook, or_(column.due.is_not(None), column.failed.is_not(None)))
-            ).one()
+            found = connection.execute(asked.where(of_it)).one()
             return found[0], found[1]
+
+    def last_error(self, webhook: str) -> str | None:
+        """Why the latest event that waits was not taken; ``None``: no attempt for those that wait has ended."""
+        asked = select(_column.error).where(
+            _column.webhook == webhook, _column.due.is_not(None), _column.error.is_not(None)
+        )
+        with self._store.begin(is_reading=True) as connection:
+            return connection.execute(asked.order_by(_column.number.desc()).limit(1)).scalar_one_or_none()
 
     def page(self, webhook: str, before: int | None, limit: int) -> Sequence[Any]:
         """What was given up, the last events first: rows of the table.
 
         :param before: the number that a page begins after.
         """
-        asked = select(DELIVERIES).where(DELIVERIES.c.webhook == webhook, DELIVERIES.c.failed.is_not(None))
+        asked = select(DELIVERIES).where(_column.webhook == webhook, _column.failed.is_not(None))
         if before is not None:
-            asked = asked.where(DELIVERIES.c.number < before)
+            asked = asked.where(_column.number < before)
         with self._store.begin(is_reading=True) as connection:
-            return connection.execute(asked.order_by(DELIVERIES.c.number.desc()).limit(limit)).all()
+            return connection.execute(asked.order_by(_column.number.desc()).limit(limit)).all()
 
     def replay(self, webhook: str, delivery: str | None, now: int) -> int:
         """Try again, from the beginning, what was given up: one, or all. How many these are."""
-        given_up = and_(DELIVERIES.c.webhook == webhook, DELIVERIES.c.failed.is_not(None))
+        given_up = and_(_column.webhook == webhook, _column.failed.is_not(None))
         if delivery is not None:
-            given_up = and_(given_up, DELIVERIES.c.id == delivery)
+            given_up = and_(given_up, _column.id == delivery)
         values = {"attempts": 0, "due": now, "error": None, "failed": None}
         with self._store.begin() as connection:
             return connection.execute(update(DELIVERIES).where(given_up).values(values)).rowcount

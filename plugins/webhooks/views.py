@@ -68,8 +68,10 @@ def list_(request: Request) -> Response:
 @webhook.get()
 def read(request: Request) -> Response:
     found = _own(request)
-    waiting, failed = _endpoints(request).failures.counts(found.id)
-    return reply(_resource(found) | {"waiting": waiting, "failed": failed})
+    failures = _endpoints(request).failures
+    waiting, failed = failures.counts(found.id)
+    standing = {"waiting": waiting, "failed": failed, "last_error": failures.last_error(found.id)}
+    return reply(_resource(found) | standing)
 
 
 @webhook.delete()

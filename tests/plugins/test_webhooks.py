@@ -40,8 +40,8 @@ def gateway(make_gateway: MakeGateway, store_url: str) -> Gateway:
     return listening(make_gateway(SETTINGS | {"smsgw.store": store_url}))
 
 
-def listening(gateway: Gateway) -> Gateway:
-    eventually((gateway.state / "told.webhooks").exists)
+def listening(gateway: Gateway, name: str = "webhooks") -> Gateway:
+    eventually((gateway.state / f"told.{name}").exists)
     return gateway
 
 
@@ -169,7 +169,7 @@ def test_registered_webhooks(gateway: Gateway, receiver: Receiver) -> None:
     }
     assert gateway.get(WEBHOOKS).json == {"webhooks": [made]}
     path = f"{WEBHOOKS}/{made['id']}"
-    assert gateway.get(path).json == made | {"waiting": 0, "failed": 0}
+    assert gateway.get(path).json == made | {"waiting": 0, "failed": 0, "last_error": None}
     assert secret not in gateway.get(WEBHOOKS).text + gateway.get(path).text
     assert gateway.delete(path).json == made
     assert gateway.get(WEBHOOKS).json == {"webhooks": []}

@@ -1,0 +1,545 @@
+"""``webhooks`` where things fail: receivers down, slow, dead or hostile, rebinding names, databases, kill -9."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import random
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from smsgw.model import Sent
+from smsgw.testing import MakeGateway, stored
+from smsgw_plugins.webhooks import Webhooks
+from smsgw_plugins.webhooks.dispatcher import JITTER, SCHEDULE
+from tests.conftest import Gateway, eventually, make_spool
+from tests.plugins.test_webhooks import SETTINGS, WEBHOOKS, happen, listening, register
+from tests.postgresql import Postgresql
+from tests.receiver import Receiver, speaking
+from tests.server import Server, free_port, wait_until
+
+_names = itertools.count(1)
+
+
+class Clock:
+    """Seconds since 1970, as a test says."""
+
+    def __init__(self) -> None:
+        self.now = time.time()
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def make_clocked(make_gateway: MakeGateway, clock: Clock, store_url: str) -> Callable[..., Gateway]:
+    """A gateway whose webhooks have that clock, and other names than the system has."""
+
+    def make(resolve: Callable[[str, int], list[str]] | None = None, **settings: str | None) -> Gateway:
+        class Clocked(Webhooks):
+            def __init__(self, **settings: Any) -> None:
+                super().__init__(**settings, clock=clock, **({"resolve": resolve} if resolve else {}))
+
+        changes: dict[str, str | None] = {"smsgw.plugins": "htpasswd allow clocked", "smsgw.store": store_url}
+        changes |= {f"smsgw.clocked.{name}": value for name, value in ({"allow_private": "true"} | settings).items()}
+        return listening(make_gateway(changes, clocked=Clocked), "clocked")
+
+    return make
+
+
+def tell(gateway: Gateway, count: int = 1, owner: str = "lvv") -> list[str]:
+    """So many messages of a user were sent, as the plugin is told at once."""
+    ids = [f"n{next(_names)}" for _ in range(count)]
+    now = datetime.now(UTC)
+    plugin = gateway.plugin("webhooks") or gateway.plugin("clocked")
+    plugin.notify([Sent(replace(stored("sent", owner), id=id), now) for id in ids])
+    return ids
+
+
+def failures(gateway: Gateway, id: str) -> Any:
+    return gateway.get(f"{WEBHOOKS}/{id}/failures").json["failures"]
+
+
+def counts(gateway: Gateway, id: str) -> tuple[int, int]:
+    found = gateway.get(f"{WEBHOOKS}/{id}").json
+    return found["waiting"], found["failed"]
+
+
+# The schedule
+
+
+def test_the_schedule_failures_and_replay(make_clocked: Callable[..., Gateway], clock: Clock) -> None:
+    gateway, begun = make_clocked(), clock.now
+    with Receiver() as receiver:
+        receiver.answer = lambda delivery: 500 + len(receiver.deliveries)
+        webhook = register(gateway, receiver.url, "message.sent")
+        path = f"{WEBHOOKS}/{webhook['id']}"
+        (id,) = tell(gateway)
+        attempts = receiver.wait(1)
+        for number, delay in enumerate(SCHEDULE, 1):
+            error = f"it answered {500 + number}"
+            eventually(lambda error=error: gateway.get(path).json["last_error"] == error)
+            clock.now += delay - 1
+            let_it_look(gateway)
+            assert len(receiver.deliveries) == number
+            clock.now += 1 + delay * JITTER
+            attempts = receiver.wait(number + 1)
+        eventually(lambda: counts(gateway, webhook["id"]) == (0, 1))
+        assert len({each.id for each in attempts}) == len({each.body for each in attempts}) == 1
+        times = [int(each.headers["webhook-timestamp"]) for each in attempts]
+        assert times == sorted(set(times))
+        assert times[0] == int(begun)
+        (failure,) = failures(gateway, webhook["id"])
+        assert failure["id"] == attempts[0].id
+        assert (failure["message"], failure["type"], failure["attempts"]) == (id, "message.sent", len(SCHEDULE) + 1)
+        assert failure["error"] == f"it answered {500 + len(attempts)}"
+        receiver.answer = lambda delivery: 200
+        gateway.call("POST", f"{path}/failures/msg_{'0' * 32}/replay", status=404)
+        assert gateway.call("POST", f"{path}/failures/{failure['id']}/replay", status=202).json == {"replayed": 1}
+        assert receiver.wait(len(SCHEDULE) + 2)[-1].body == attempts[0].body
+        eventually(lambda: counts(gateway, webhook["id"]) == (0, 0))
+        assert gateway.call("POST", f"{path}/failures/replay", status=202).json == {"replayed": 0}
+
+
+def later(seconds: float) -> int:
+    """Success, after that time."""
+    time.sleep(seconds)
+    return 200
+
+
+def let_it_look(gateway: Gateway) -> None:
+    """The outbox is looked into for what is due: somebody else hears of something that is told now."""
+    with Receiver() as probe:
+        made = register(gateway, probe.url, "message.sent", user="ops")
+        tell(gateway, owner="ops")
+        probe.wait(1)
+        gateway.delete(f"{WEBHOOKS}/{made['id']}", user="ops")
+
+
+def test_failures_page_by_page(make_clocked: Callable[..., Gateway], clock: Clock) -> None:
+    gateway = make_clocked()
+    port = free_port()
+    webhook = register(gateway, f"http://127.0.0.1:{port}/", "message.sent")
+    ids = tell(gateway, 5)
+    while counts(gateway, webhook["id"]) != (0, 5):
+        clock.now += 25 * 3600
+        let_it_look(gateway)
+    path = f"{WEBHOOKS}/{webhook['id']}/failures"
+    seen, following = [], f"{path}?limit=2"
+    while following:
+        page = gateway.get(following).json
+        assert len(page["failures"]) <= 2
+        seen += [each["message"] for each in page["failures"]]
+        following = page["next"]
+    assert seen == ids[::-1]
+    for query in ("limit=0", "limit=101", "limit=%ff", "limit=1&limit=2", "cursor=x", "cursor=0", "from=lvv"):
+        gateway.get(f"{path}?{query}", status=400)
+    assert "cannot be reached: Connection refused" in page["failures"][0]["error"]
+    with Receiver(port) as receiver:
+        assert gateway.call("POST", f"{path}/replay", status=202).json == {"replayed": 5}
+        assert {each.message for each in receiver.wait(5)} == set(ids)
+
+
+# Receivers
+
+
+def test_a_receiver_that_comes_up_hears_of_everything(make_clocked: Callable[..., Gateway], clock: Clock) -> None:
+    gateway, port = make_clocked(), free_port()
+    webhook = register(gateway, f"http://127.0.0.1:{port}/", "message.sent")
+    ids = tell(gateway, 20)
+    eventually(lambda: gateway.get(f"{WEBHOOKS}/{webhook['id']}").json["last_error"])
+    with Receiver(port) as receiver:
+        receiver.secret = webhook["secret"]
+        clock.now += 10
+        told = receiver.wait(20)
+        eventually(lambda: counts(gateway, webhook["id"]) == (0, 0))
+    assert sorted(each.message for each in told) == sorted(ids)
+
+
+@pytest.mark.parametrize("status", [199, 300, 301, 302, 307, 308, 400, 401, 404, 410, 429, 500, 503])
+def test_anything_else_than_success_is_tried_again(make_gateway: MakeGateway, status: int) -> None:
+    gateway = listening(make_gateway(SETTINGS | {"smsgw.webhooks.timeout": "1"}))
+    with Receiver() as receiver:
+        receiver.answer = lambda delivery: 204 if len(receiver.deliveries) > 1 else status
+        webhook = register(gateway, receiver.url)
+        tell(gateway)
+        first, second = receiver.wait(2)
+        assert (first.id, first.path, first.body) == (second.id, second.path, second.body)
+        assert second.at - first.at >= 5
+        eventually(lambda: counts(gateway, webhook["id"]) == (0, 0))
+
+
+def _head(connection: socket.socket) -> None:
+    connection.recv(65536)
+
+
+def endless_headers(connection: socket.socket) -> None:
+    _head(connection)
+    connection.sendall(b"HTTP/1.1 200 OK\r\n")
+    while True:
+        connection.sendall(b"X-More: " + b"a" * 1000 + b"\r\n")
+
+
+def endless_line(connection: socket.socket) -> None:
+    _head(connection)
+    while True:
+        connection.sendall(b"H" * 4096)
+
+
+def endless_informations(connection: socket.socket) -> None:
+    _head(connection)
+    while True:
+        connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n" * 100)
+
+
+def trickle(connection: socket.socket) -> None:
+    _head(connection)
+    for byte in itertools.cycle(b"HTTP/1.1 200 OK and so on "):
+        connection.sendall(bytes([byte]))
+        time.sleep(0.05)
+
+
+def silence(connection: socket.socket) -> None:
+    while connection.recv(65536):
+        pass
+
+
+def reset(connection: socket.socket) -> None:
+    _head(connection)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+
+
+def nonsense(connection: socket.socket) -> None:
+    _head(connection)
+    connection.sendall(b"\0\xff" * 100)
+
+
+def nothing(connection: socket.socket) -> None:
+    _head(connection)
+
+
+def not_read(connection: socket.socket) -> None:
+    time.sleep(5)
+
+
+HOSTILE = [endless_headers, endless_line, endless_informations, trickle, silence, reset, nonsense, nothing, not_read]
+
+
+@pytest.mark.parametrize("talk", HOSTILE)
+def test_hostile_answers_are_failures_in_time(make_gateway: MakeGateway, talk: Callable[..., None]) -> None:
+    gateway = listening(make_gateway(SETTINGS | {"smsgw.webhooks.timeout": "1"}))
+    with speaking(talk) as url:
+        webhook = register(gateway, url)
+        tell(gateway)
+        error = eventually(lambda: gateway.get(f"{WEBHOOKS}/{webhook['id']}").json["last_error"])
+    assert error in (
+        "no answer within 1 seconds",
+        "its answer is not HTTP, or too long, or ended too early",
+        "it cannot be reached: Connection reset by peer",
+        "it cannot be reached: the connection ended",
+    )
+
+
+def endless_body(connection: socket.socket) -> None:
+    _head(connection)
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 999999999\r\n\r\n")
+    while True:
+        connection.sendall(b"a" * 65536)
+
+
+def slow_body(connection: socket.socket) -> None:
+    _head(connection)
+    connection.sendall(b"HTTP/1.1 204 No Content\r\nConnection: keep-alive\r\n\r\n")
+    silence(connection)
+
+
+@pytest.mark.parametrize("talk", [endless_body, slow_body])
+def test_a_status_counts_whatever_follows(make_gateway: MakeGateway, talk: Callable[..., None]) -> None:
+    gateway = listening(make_gateway(SETTINGS | {"smsgw.webhooks.timeout": "3"}))
+    with speaking(talk) as url:
+        webhook = register(gateway, url)
+        tell(gateway)
+        eventually(lambda: counts(gateway, webhook["id"]) == (0, 0))
+
+
+def test_dead_receivers_hold_up_nobody_else(make_gateway: MakeGateway, store_url: str) -> None:
+    """Twenty that never answer, with a hundred events each, and one that does."""
+    gateway = listening(make_gateway(SETTINGS | {"smsgw.store": store_url}))
+    with speaking(silence) as dead, Receiver() as receiver:
+        for _ in range(20):
+            register(gateway, dead, "message.sent", user="root")
+        tell(gateway, 100, owner="root")
+        webhook = register(gateway, receiver.url, "message.sent")
+        for number in range(1, 21):
+            tell(gateway)
+            receiver.wait(number)
+        eventually(lambda: counts(gateway, webhook["id"]) == (0, 0))
+        waiting = [each["id"] for each in gateway.get(WEBHOOKS, user="root").json["webhooks"]]
+        assert len(waiting) == 20
+        found = gateway.get(f"{WEBHOOKS}/{waiting[0]}", user="root").json
+        assert found["waiting"] >= 100
+
+
+def test_what_happens_to_one_message_is_told_in_order(make_gateway: MakeGateway, store_url: str) -> None:
+    gateway = listening(make_gateway(SETTINGS | {"smsgw.store": store_url}))
+    with Receiver() as receiver:
+        receiver.answer = lambda delivery: later(random.uniform(0, 0.05))
+        register(gateway, receiver.url)
+        ids = [happen(gateway, "sent", f"Modem: GSM{number}\nMessage_id: 7\n") for number in range(20)]
+        for number in range(20):
+            report = "SMS STATUS REPORT\nMessage_id: 7\nStatus: 0,Ok\n"
+            gateway.put("report", f"r{number}", f"From: 79680000000\nModem: GSM{number}\n\n{report}")
+        told = receiver.wait(40)
+    for id in ids:
+        assert [each.type for each in told if each.message == id] == ["message.sent", "message.delivered"]
+
+
+# Names and certificates
+
+
+def test_a_name_that_leads_elsewhere_at_the_connection(make_clocked: Callable[..., Gateway]) -> None:
+    """A public address at the registration, then one within: there is no connection."""
+    answers = iter([["8.8.8.8"], ["8.8.8.8", "127.0.0.1"], ["::ffff:127.0.0.1"]])
+    with Receiver() as receiver:
+        gateway = make_clocked(lambda host, port: next(answers, ["127.0.0.1"]), allow_private="false")
+        webhook = register(gateway, f"https://receiver.example:{receiver.port}/", "message.sent")
+        tell(gateway)
+        path = f"{WEBHOOKS}/{webhook['id']}"
+        error = eventually(lambda: gateway.get(path).json["last_error"])
+        assert error == "its URL leads to an address that is not public"
+        assert receiver.deliveries == []
+
+
+def test_the_connection_goes_to_the_address_that_was_judged(make_clocked: Callable[..., Gateway]) -> None:
+    """The name is resolved once for an attempt; the header still has it."""
+    asked = []
+
+    def resolve(host: str, port: int) -> list[str]:
+        asked.append(host)
+        return ["127.0.0.1"]
+
+    gateway = make_clocked(resolve)
+    with Receiver() as receiver:
+        register(gateway, f"http://receiver.example:{receiver.port}/a?b=c", "message.sent")
+        tell(gateway)
+        (told,) = receiver.wait(1)
+    assert asked == ["receiver.example"] * 2
+    assert told.headers["host"] == f"receiver.example:{receiver.port}"
+    assert told.path == "/a?b=c"
+
+
+def test_the_next_address_is_tried(make_clocked: Callable[..., Gateway]) -> None:
+    gateway = make_clocked(lambda host, port: ["127.0.0.2", "127.0.0.1"])
+    with Receiver() as receiver:
+        register(gateway, f"http://receiver.example:{receiver.port}/", "message.sent")
+        tell(gateway)
+        receiver.wait(1)
+
+
+def test_a_name_server_that_is_silent_holds_up_nobody_else(make_clocked: Callable[..., Gateway]) -> None:
+    asked, released = threading.Event(), threading.Event()
+
+    def resolve(host: str, port: int) -> list[str]:
+        if host == "silent.example" and asked.is_set():
+            released.wait(20)
+        return ["127.0.0.1"]
+
+    gateway = make_clocked(resolve)
+    with Receiver() as receiver:
+        register(gateway, "http://silent.example/", "message.sent")
+        asked.set()
+        tell(gateway, 50)
+        register(gateway, receiver.url, "message.sent")
+        tell(gateway, 10)
+        receiver.wait(10)
+        released.set()
+
+
+def test_proxies_of_the_environment_count_for_nothing(
+    make_gateway: MakeGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Receiver() as proxy, Receiver() as receiver:
+        for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "all_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy.url)
+        gateway = listening(make_gateway(SETTINGS))
+        register(gateway, receiver.url)
+        tell(gateway)
+        receiver.wait(1)
+        assert proxy.deliveries == []
+
+
+def test_certificates(make_clocked: Callable[..., Gateway], tmp_path: Path) -> None:
+    authority, stranger = trustme.CA(), trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+
+    def tls(issuer: trustme.CA, name: str) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        issuer.issue_cert(name).configure_cert(context)
+        return context
+
+    gateway = make_clocked(lambda host, port: ["127.0.0.1"], ca_file=str(tmp_path / "ca.pem"))
+
+    def url(receiver: Receiver) -> str:
+        return f"https://receiver.example:{receiver.port}/"
+
+    with (
+        Receiver(tls=tls(authority, "receiver.example")) as good,
+        Receiver(tls=tls(authority, "127.0.0.1")) as other,
+        Receiver(tls=tls(stranger, "receiver.example")) as bad,
+        Receiver() as plain,
+    ):
+        good.secret = register(gateway, url(good), "message.sent")["secret"]
+        wrong = [register(gateway, url(receiver), "message.sent")["id"] for receiver in (other, bad, plain)]
+        tell(gateway)
+        good.wait(1)
+        errors = [eventually(lambda id=id: gateway.get(f"{WEBHOOKS}/{id}").json["last_error"]) for id in wrong]
+        assert "its certificate is not good: Hostname mismatch" in errors[0]
+        assert "its certificate is not good: unable to get local issuer" in errors[1]
+        assert errors[2].startswith("TLS failed: ")
+        assert other.deliveries == bad.deliveries == plain.deliveries == []
+
+
+def test_no_secret_and_no_url_is_logged_or_in_a_repr(
+    make_gateway: MakeGateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    gateway = listening(make_gateway(SETTINGS | {"smsgw.webhooks.timeout": "1"}))
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/?token=geheim"
+    with caplog.at_level("DEBUG"):
+        webhook = register(gateway, url)
+        tell(gateway)
+        eventually(lambda: gateway.get(f"{WEBHOOKS}/{webhook['id']}").json["last_error"])
+    shown = caplog.text + repr(gateway.registry.webhooks.webhooks.all())
+    assert webhook["id"] in shown
+    assert webhook["secret"].removeprefix("whsec_") not in shown
+    assert "geheim" not in shown
+
+
+# Processes and databases
+
+
+def test_an_event_that_is_told_again_is_delivered_once(make_gateway: MakeGateway, store_url: str) -> None:
+    gateway = listening(make_gateway(SETTINGS | {"smsgw.store": store_url}))
+    plugin = gateway.plugin("webhooks")
+    with Receiver() as receiver:
+        webhook = register(gateway, receiver.url)
+        event = Sent(stored("sent"), datetime.now(UTC))
+        plugin.notify([event, event])
+        receiver.wait(1)
+        eventually(lambda: counts(gateway, webhook["id"]) == (0, 0))
+        plugin.notify([event])
+        (last,) = tell(gateway)
+        assert [each.message for each in receiver.wait(2)] == [event.message.id, last]
+
+
+def test_several_processes_share_the_work(make_gateway: MakeGateway, postgresql: Postgresql, tmp_path: Path) -> None:
+    """Two machines, each with a spool of its own, on one database: each event is tried by one of them."""
+    store = postgresql.create()
+    spools = [str(make_spool(tmp_path / name)) for name in ("one", "two")]
+    settings = SETTINGS | {"smsgw.store": store}
+    first, second = (listening(make_gateway(settings | {"smsgw.spool": spool})) for spool in spools)
+    with Receiver() as receiver:
+        receiver.secret = register(first, receiver.url)["secret"]
+        ids = [id for _ in range(20) for gateway in (first, second) for id in tell(gateway, 5)]
+        receiver.wait(200)
+        webhook = first.get(WEBHOOKS).json["webhooks"][0]["id"]
+        eventually(lambda: counts(second, webhook) == (0, 0))
+        assert sorted(each.message for each in receiver.deliveries) == sorted(ids)
+
+
+def test_what_a_dead_machine_had_begun_is_tried_by_another(
+    make_gateway: MakeGateway, postgresql: Postgresql, tmp_path: Path
+) -> None:
+    settings = SETTINGS | {"smsgw.store": postgresql.create(), "smsgw.webhooks.timeout": "1"}
+    given = {name: value for name, value in settings.items() if value}
+    spool = make_spool(tmp_path / "one")
+    with Receiver() as receiver:
+        held = threading.Event()
+        receiver.answer = lambda delivery: 200 if held.wait(20) else 500
+        second = listening(make_gateway(settings | {"smsgw.spool": str(make_spool(tmp_path / "two"))}))
+        password_file = second.settings["smsgw.htpasswd.path"]
+        alone = given | {"smsgw.spool": str(spool), "smsgw.htpasswd.path": password_file, "smsgw.fsync": "false"}
+        with Server(tmp_path, alone) as server:
+            register(second, receiver.url)
+            second.registry.owner.stop()
+            wait_until((spool / "outgoing" / ".smsgw" / "told.webhooks").exists, spool / "outgoing" / ".smsgw")
+            fresh = spool / "m1"
+            fresh.write_text("To: 79680000000\nFrom: lvv\n\nHi")
+            fresh.rename(spool / "sent" / "m1")
+            (first,) = receiver.wait(1)
+            server.kill()
+        held.set()
+        listening(make_gateway(settings | {"smsgw.spool": str(make_spool(tmp_path / "three"))}))
+        again = receiver.wait(2, seconds=40)[1]
+        assert (again.id, again.body) == (first.id, first.body)
+
+
+def test_everybody_hears_of_everything_in_spite_of_kills(base_settings: dict[str, str], tmp_path: Path) -> None:
+    """kill -9 of the receiver, of the gateway and of the database, while messages are sent."""
+    random.seed(7)
+    spool, port, heard = Path(base_settings["smsgw.spool"]), free_port(), set[str]()
+    told = spool / "outgoing" / ".smsgw" / "told.webhooks"
+    ids: list[str] = []
+
+    def send(count: int) -> None:
+        for _ in range(count):
+            ids.append(f"k{len(ids)}")
+            fresh = spool / ids[-1]
+            fresh.write_text("To: 79680000000\nFrom: lvv\n\nHi")
+            fresh.rename(spool / "sent" / ids[-1])
+            time.sleep(random.uniform(0, 0.03))
+
+    @contextlib.contextmanager
+    def receiving() -> Iterator[Receiver]:
+        with Receiver(port) as receiver:
+            receiver.secret = secret
+            receiver.answer = lambda delivery: later(random.uniform(0, 0.1))
+            yield receiver
+            heard.update(each.message for each in receiver.wait(0))
+
+    with Postgresql() as database:
+        settings = {name: value for name, value in SETTINGS.items() if value}
+        settings = base_settings | settings | {"smsgw.store": database.create(), "smsgw.webhooks.timeout": "1"}
+        with Server(tmp_path, settings) as server:
+            body = {"url": f"http://127.0.0.1:{port}/", "events": ["message.sent"]}
+            made = server.request("POST", WEBHOOKS, body).json
+            secret = made["secret"]
+            wait_until(told.exists, told.parent)
+            for _ in range(2):
+                with receiving():
+                    send(10)
+                send(3)
+            with receiving() as receiver:
+                for _ in range(2):
+                    send(10)
+                    server.kill()
+                    send(3)
+                    server.start()
+                    send(10)
+                    database.stop()
+                    send(3)
+                    database.start()
+
+                def is_done() -> bool:
+                    reply = server.request("GET", f"{WEBHOOKS}/{made['id']}")
+                    return reply.status == 200 and not reply.json["waiting"]
+
+                (spool / "sent" / "last").write_text("To: 79680000000\nFrom: lvv\n\nHi")
+                eventually(lambda: "last" in {each.message for each in receiver.deliveries}, seconds=90)
+                eventually(is_done, seconds=90)
+    assert heard == {*ids, "last"}
