@@ -24,7 +24,7 @@ from .events import TYPES, entries
 from .failures import Failures
 from .outbox import Outbox
 from .post import Post
-from .table import TABLES
+from .table import SCRIPTS, TABLES
 from .table import Webhooks as Table
 
 HOUR = 3600  # seconds between two looks for what is old
@@ -86,7 +86,7 @@ class Webhooks:
 
     def includeme(self, config: Configurator) -> None:
         registry = config.registry
-        store = open_store(registry, TABLES)
+        store = open_store(registry, TABLES, SCRIPTS)
         self._webhooks, self._outbox = Table(store), Outbox(store)
         self._dispatcher = Dispatcher(self._outbox, self._post, self._timeout, self._clock)
         self._permits, self._resources = registry.permits, registry.resources

@@ -17,7 +17,7 @@ from smsgw.store import open_store
 
 from .failures import Failures
 from .signature import PREFIX, is_right, key_of
-from .table import TABLES, Webhooks
+from .table import SCRIPTS, TABLES, Webhooks
 
 MOST = 1024 * 1024  # bytes of a body that the receiver reads
 
@@ -110,7 +110,7 @@ def _shown(body: bytes) -> str:
 def _tables(installation: Installation) -> Iterator[tuple[Webhooks, Failures]]:
     """The gateway's tables of webhooks, open."""
     with told():
-        store = open_store(installation, TABLES)
+        store = open_store(installation, TABLES, SCRIPTS)
     try:
         with as_owner(store.folder or installation.layout.state):
             yield Webhooks(store), Failures(store)

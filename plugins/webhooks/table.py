@@ -6,6 +6,7 @@ import json
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
@@ -28,6 +29,7 @@ from smsgw.model import Identity
 from smsgw.store import Store
 
 TABLES = MetaData()
+SCRIPTS = Path(__file__).parent / "migrations"
 
 WEBHOOKS = Table(
     "webhooks",
