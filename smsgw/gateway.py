@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Protocol, TypeVar
 
 import pluggy
@@ -47,6 +48,8 @@ from smsgw.spool.writer import SpoolUnavailable, Writer
 from smsgw.text import measure
 
 MAX_VALIDITY = 63 * 7 * 24 * 60  # minutes: the longest relative validity period (TS 23.040, 9.2.3.12.1)
+
+MAX_DELAY = timedelta(days=400)  # until a message is sent
 
 REFUSAL = 4096  # bytes of a refusal that is remembered: one block of a disk that refusals shall not fill
 
@@ -180,7 +183,7 @@ class Gateway:
 
         :raises Refused: the first thing that is wrong, in the order of the API's promises.
         """
-        self._check(order)
+        order = self._check(order)
         written, refused = self._normalise(order.numbers)
         if not written:
             raise Invalid("There is no valid number to send to", refused)
@@ -204,7 +207,7 @@ class Gateway:
         drafts, rejected = batch.drafts, dict[int, Rejection]()
         if len(drafts) > self._settings.max_recipients:
             raise invalid("recipients", f"are more than {self._settings.max_recipients}")
-        self._check_options(batch.options)
+        batch = replace(batch, options=self._checked(batch.options))
         numbers = self._numbers(drafts, rejected)
         ids = self._allowed(identity, batch, numbers, rejected)
         contents: dict[str, Content | Rejection] = {}
@@ -300,12 +303,13 @@ class Gateway:
         if self._hook.deliver(submission=Submission(identity, messages, receipt)) is None:
             raise SpoolUnavailable("nothing delivers messages")
 
-    def _check(self, order: Order) -> None:
+    def _check(self, order: Order) -> Order:
         if len(order.numbers) > self._settings.max_recipients:
             raise invalid("mobiles", f"has more than {self._settings.max_recipients} numbers")
-        self._check_options(order.options)
+        return replace(order, options=self._checked(order.options))
 
-    def _check_options(self, options: Options) -> None:
+    def _checked(self, options: Options) -> Options:
+        """The options, without a time that has come."""
         validity, queue, queues = options.validity, options.queue, self._layout.queues
         if validity is not None and not 1 <= validity <= MAX_VALIDITY:
             raise invalid("validity", f"should be 1 to {MAX_VALIDITY} minutes")
@@ -314,6 +318,12 @@ class Gateway:
         if queue is not None and queues is not None and queue not in queues:
             known = f"is none of smsd's: {', '.join(queues)}" if queues else "should be left out: smsd has no queues"
             raise invalid("queue", known)
+        now = datetime.now(UTC)
+        if options.send_at is None or options.send_at <= now:
+            return replace(options, send_at=None)
+        if options.send_at > now + MAX_DELAY:
+            raise invalid("send_at", f"should be at most {MAX_DELAY.days} days ahead")
+        return replace(options, send_at=options.send_at.astimezone(UTC))
 
     def _normalise(self, numbers: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
         """The normalised number of each that is one, and a reason for each other."""

@@ -50,7 +50,8 @@ class Identity:
 class Options:
     """How a message is to be sent, as far as the client says.
 
-    ``validity`` is in minutes; ``report`` asks for a delivery report or for none (``None``: as the modem is set up).
+    ``validity`` is in minutes; ``report`` asks for a delivery report or for none (``None``: as the modem is set up);
+    ``send_at`` is a time to come (UTC) that the message waits for.
     """
 
     queue: str | None = None
@@ -58,6 +59,7 @@ class Options:
     high_priority: bool = False
     validity: int | None = None
     report: bool | None = None
+    send_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +216,7 @@ class Event:
 
 
 class Accepted(Event):
-    """It is in the spool, and the client has been told so or will be."""
+    """It is in the spool, perhaps to wait there, and the client has been told so or will be."""
 
 
 class Sent(Event):

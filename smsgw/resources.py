@@ -9,17 +9,20 @@ from pyramid.config import Configurator
 
 from smsgw.model import StatusReport, StoredMessage
 from smsgw.numbers import e164
-from smsgw.spool.file import REFERENCE
+from smsgw.spool.entrance import is_later
+from smsgw.spool.file import REFERENCE, send_at
 from smsgw.spool.index import began
 from smsgw.spool.layout import Layout
 from smsgw.text import measure
 
-DELIVERED, UNDELIVERED = "delivered", "undelivered"
-STATUSES = {"outgoing": "queued", "checked": "sending", "sent": "sent", "failed": "failed", "cancelled": "cancelled"}
+SCHEDULED, QUEUED, DELIVERED, UNDELIVERED = "scheduled", "queued", "delivered", "undelivered"
+STATUSES = {"outgoing": QUEUED, "checked": "sending", "sent": "sent", "failed": "failed", "cancelled": "cancelled"}
 
 
 def status(message: StoredMessage, fate: StatusReport | None) -> str:
     """Where a message on its way out stands."""
+    if message.kind == "outgoing" and is_later(send_at(message.headers)):
+        return SCHEDULED
     if fate is None:
         return STATUSES[message.kind]
     return DELIVERED if fate.is_delivered else UNDELIVERED
@@ -55,7 +58,7 @@ class Resources:
             "flash": is_yes(headers.get("Flash")),
             "reference": headers.get(REFERENCE),
             "accepted_at": moment(self.accepted_at(message.id)),
-            "send_at": None,
+            "send_at": moment(send_at(headers)),
             "sent_at": moment(self._layout.moment(headers.get("Sent"))),
             "delivered_at": moment(fate.at.replace(microsecond=0)) if fate and fate.is_delivered else None,
             "failed_at": moment(self._layout.moment(headers.get("Failed"))),

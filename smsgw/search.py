@@ -26,7 +26,7 @@ SELDOM = 60.0  # seconds between two complaints of the same
 
 # Where messages of a status are, in the order in which they move.
 FOLDERS: dict[str, tuple[str, ...]] = {
-    "scheduled": (),
+    "scheduled": ("scheduled",),
     "queued": ("outgoing", "cancelling"),
     "sending": ("checked",),
     "sent": ("sent",),
@@ -38,7 +38,7 @@ FOLDERS: dict[str, tuple[str, ...]] = {
 }
 *SENT, RECEIVED = FOLDERS
 KINDS = tuple(dict.fromkeys(itertools.chain(*FOLDERS.values())))
-UNDER_WAY = ("outgoing", "cancelling", "checked")  # there are few, and they are soon elsewhere
+UNDER_WAY = ("scheduled", "outgoing", "cancelling", "checked")  # they are to be elsewhere
 
 Known = tuple[StoredMessage, StatusReport | None]
 

@@ -181,6 +181,12 @@ class CoreSchema(colander.MappingSchema):
     fsync = colander.SchemaNode(
         Boolean(), missing=True, description="whether a reply waits until the message is on disk"
     )
+    outgoing_depth = colander.SchemaNode(
+        colander.Integer(),
+        missing=500,
+        validator=colander.Range(min=0),
+        description="how many files may wait in outgoing, before others wait in smsgw's own folder; 0: any number",
+    )
     file_mode = colander.SchemaNode(
         Mode(), missing=0o660, description="of spool files, which smsd must be able to read"
     )
@@ -242,6 +248,7 @@ class Settings:
     plugins: tuple[str, ...]
     prefix: str
     fsync: bool
+    outgoing_depth: int
     file_mode: int
     file_group: str | None
     max_body: int

@@ -28,9 +28,9 @@ from colander import MappingSchema
 from pyramid.paster import get_app
 
 from smsgw import cli, model
-from smsgw.gateway import MAX_VALIDITY
+from smsgw.gateway import MAX_DELAY, MAX_VALIDITY
 from smsgw.refusals import Rejection
-from smsgw.resources import DELIVERED, STATUSES, UNDELIVERED
+from smsgw.resources import DELIVERED, SCHEDULED, STATUSES, UNDELIVERED
 from smsgw.search import SEARCHED
 from smsgw.settings import CoreSchema
 from smsgw.spool.owner import CANCELLED_KEPT
@@ -629,7 +629,7 @@ def first_cells(text: str) -> set[str]:
 
 def test_api_v2_md_has_every_status_code_parameter_and_problem() -> None:
     statuses = V2[V2.index("| status | where") : V2.index("### Taking it back")]
-    assert first_cells(statuses) == {*STATUSES.values(), DELIVERED, UNDELIVERED}
+    assert first_cells(statuses) == {*STATUSES.values(), SCHEDULED, DELIVERED, UNDELIVERED}
     codes = V2[V2.index("| `code` in") : V2.index("`pointer` says")]
     assert first_cells(codes.partition("\n")[2]) == set(re.findall(r'"(\w+)"', inspect.getdoc(Rejection) or ""))
     fields = V2[V2.index("| field |") : V2.index("At most 10000")]
@@ -640,6 +640,7 @@ def test_api_v2_md_has_every_status_code_parameter_and_problem() -> None:
     assert f"1 to {MAX_VALIDITY} |" in V2
     assert f"At most {defaults['max_recipients']} recipients" in V2
     assert f"and {defaults['max_parts']} parts" in V2
+    assert f"at most {MAX_DELAY.days} days ahead" in V2
     assert f"1 to {MOST}, else {LIMIT}" in V2
     assert f"known for {CANCELLED_KEPT // 86400} days" in V2
     assert f"most {SEARCHED} messages" in V2

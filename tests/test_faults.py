@@ -32,6 +32,7 @@ import pytest
 from inotify_simple import INotify, flags
 
 from smsgw.model import Content, Message, Receipt
+from smsgw.spool.entrance import Entrance
 from smsgw.spool.folders import Folders
 from smsgw.spool.layout import Layout, from_folder
 from smsgw.spool.locks import Locks
@@ -57,12 +58,18 @@ class Spool:
         self.outgoing = folder / "outgoing"
         self.state = self.outgoing / ".smsgw"
         self.writers, self.ready = self.state / "writers", self.state / "ready"
-        self.receipts = self.state / "receipts"
+        self.waiting, self.receipts = self.state / "waiting", self.state / "receipts"
         self.cancelling, self.cancelled = self.state / "cancelling", self.state / "cancelled"
 
     def messages(self) -> dict[str, bytes]:
-        """All that stands in `outgoing`, but smsgw's own folder."""
-        return {path.name: path.read_bytes() for path in self.outgoing.iterdir() if path != self.state}
+        """All that stands in `outgoing`, but smsgw's own folder, or waits there for its turn."""
+        found = {}
+        for folder in (self.waiting, self.outgoing):  # the way they go
+            for name in names(folder):
+                if folder / name != self.state:
+                    with contextlib.suppress(FileNotFoundError):
+                        found[name] = (folder / name).read_bytes()
+        return found
 
     def wait(self, condition: Callable[[], bool], *folders: Path) -> None:
         wait_until(condition, *folders)
@@ -265,19 +272,24 @@ def steps(spools: Path, work: Callable[[Layout], object]) -> Iterator[tuple[int,
     raise AssertionError("the work has no end")
 
 
+def entrance_of(layout: Layout, depth: int = 500) -> Entrance:
+    return Entrance(layout, Locks(layout.state), depth=depth, fsync=True)
+
+
 def writer_of(layout: Layout) -> Writer:
     # In Python, where each step can be stopped at.
-    return Writer(layout, Locks(layout.state), fsync=True, mode=0o660, group=None, put_file=in_python)
+    locks = Locks(layout.state)
+    return Writer(layout, locks, entrance_of(layout), fsync=True, mode=0o660, group=None, put_file=in_python)
 
 
 def receipts_of(layout: Layout) -> Receipts:
-    return Receipts(layout, Locks(layout.state), fsync=True)
+    return Receipts(layout, Locks(layout.state), entrance_of(layout), fsync=True)
 
 
 def look_after(layout: Layout) -> None:
     """What the owner does once a second."""
     locks = Locks(layout.state)
-    owner = Owner(layout, locks, Folders(layout, locks, "smsgw.http."), fsync=True)
+    owner = Owner(layout, locks, Folders(layout, locks, "smsgw.http."), entrance_of(layout))
     owner.look_after()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from smsgw.spool.entrance import Entrance
 from smsgw.spool.folders import Folders
 from smsgw.spool.layout import Layout, from_folder
 from smsgw.spool.locks import Locks
@@ -18,7 +19,8 @@ REPORT = "From: 79680000007\nModem: GSM1\n\nSMS STATUS REPORT\nMessage_id: 21\nS
 def owner_of(layout: Layout) -> Owner:
     locks = Locks(layout.state)
     locks.make()
-    return Owner(layout, locks, Folders(layout, locks, "smsgw.http."), fsync=False)
+    entrance = Entrance(layout, locks, depth=500, fsync=False)
+    return Owner(layout, locks, Folders(layout, locks, "smsgw.http."), entrance)
 
 
 def test_strays_hold_up_nothing(tmp_path: Path) -> None:

@@ -377,14 +377,6 @@ class TestSend:
         each = [{"to": "911", "text": "a"}, {"to": "911", "text": "b"}]
         assert pointers(send(gateway, {"messages": each}, status=400)) == ["#/messages"]
 
-    def test_a_time_to_come(self, gateway: Gateway) -> None:
-        later = datetime.now(UTC) + timedelta(seconds=100)
-        found = send(gateway, send_at=later.isoformat(timespec="seconds"), status=422)
-        assert found["type"].endswith("#cannot-wait")
-        assert pointers(found) == ["#/send_at"]
-        assert "hold messages back" in found["detail"]
-        assert gateway.files() == {}
-
     @pytest.mark.parametrize(
         "at", ["2020-01-01T00:00:00Z", "2020-01-01T00:00:00.123+03:00", "0001-01-01T00:00:00+23:59"]
     )

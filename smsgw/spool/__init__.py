@@ -8,6 +8,7 @@ from pyramid.config import Configurator
 
 from smsgw.model import ConfigurationError
 from smsgw.settings import Settings
+from smsgw.spool.entrance import Entrance
 from smsgw.spool.folders import Folders
 from smsgw.spool.layout import Layout, from_folder, from_smsd_conf
 from smsgw.spool.locks import Locks
@@ -50,6 +51,9 @@ def includeme(config: Configurator) -> None:
     registry, settings = config.registry, config.registry.smsgw
     layout = registry.layout = find_layout(settings)
     locks = registry.locks = Locks(layout.state)
-    registry.writer = Writer(layout, locks, fsync=settings.fsync, mode=settings.file_mode, group=settings.file_group)
+    entrance = registry.entrance = Entrance(layout, locks, depth=settings.outgoing_depth, fsync=settings.fsync)
+    registry.writer = Writer(
+        layout, locks, entrance, fsync=settings.fsync, mode=settings.file_mode, group=settings.file_group
+    )
     registry.folders = Folders(layout, locks, settings.prefix)
-    registry.receipts = Receipts(layout, locks, fsync=settings.fsync)
+    registry.receipts = Receipts(layout, locks, entrance, fsync=settings.fsync)

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from smsgw.model import Content
 from smsgw.numbers import spool_form
 from smsgw.text import BASIC, EXTENSION
 
-REFERENCE = "X-Reference"  # the client's own word for a message: smsd hands on what it does not know
+# What smsd does not know it hands on: the client's own word for a message, and the time that it is for.
+REFERENCE, SEND_AT = "X-Reference", "X-Send-At"
 MAX_READ = 1024 * 1024  # bytes of a file; smsd's own have some 40,000 at the most
 
 # TS 23.038, 6.2.1: the escape leads to the extension table; 0x1B stands for itself where nothing follows.
@@ -75,6 +78,8 @@ def head(content: Content) -> bytes:
         lines.append(f"Validity: {options.validity} min")
     if options.report is not None:
         lines.append(f"Report: {'yes' if options.report else 'no'}")
+    if options.send_at is not None:
+        lines.append(f"{SEND_AT}: {options.send_at.astimezone(UTC).replace(tzinfo=None).isoformat()}Z")
     if not all(map(str.isprintable, lines)):
         raise ValueError("a control character in a header")
     encoding = "utf-8" if content.alphabet == "GSM" else "utf-16-be"
@@ -88,6 +93,14 @@ def render(to: str, rest: bytes, reference: str | None = None) -> bytes:
     if not reference.isprintable():
         raise ValueError("a control character in a header")
     return b"To: %s\n%s: %s\n%s" % (spool_form(to).encode("ascii"), _REFERENCE, reference.encode(), rest)
+
+
+def send_at(headers: Mapping[str, str]) -> datetime | None:
+    """The time (UTC) that a message is for; ``None``: there is none, or none that can be read."""
+    try:
+        return datetime.fromisoformat(headers[SEND_AT]).astimezone(UTC)
+    except (KeyError, ValueError, OverflowError):
+        return None
 
 
 def parse(content: bytes) -> SpoolFile:

@@ -13,14 +13,15 @@ from pathlib import Path
 
 from smsgw.model import Place, StatusReport, StoredMessage
 from smsgw.spool import file, reports
+from smsgw.spool.entrance import ready_lock
 from smsgw.spool.index import SETTLED, Entry, Index, Judge, is_message
-from smsgw.spool.layout import KINDS, Layout
+from smsgw.spool.layout import KINDS, OWNED, Layout
 from smsgw.spool.locks import Locks
 from smsgw.spool.reports import Joined, Report, Reports
-from smsgw.spool.writer import SpoolUnavailable, ready_lock, unavailable
+from smsgw.spool.writer import SpoolUnavailable, unavailable
 
 GRACE = 1.0  # seconds in which smsd shows whether it had a file that was taken from it
-OWNED = ("outgoing", "checked", "sent", "failed")  # kinds whose From is a userid
+WAITING = ("scheduled", "waiting")  # folders of smsgw's own before outgoing
 TAKEN_BACK = ("cancelling", "cancelled")  # folders of smsgw's own
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ class Folders:
         self._layout = layout
         self._locks = locks
         self._reports = Reports()
-        self._indexes = {kind: self._index(kind, prefix) for kind in (*KINDS, *TAKEN_BACK)}
+        self._indexes = {kind: self._index(kind, prefix) for kind in (*KINDS, "scheduled", *TAKEN_BACK)}
 
     def _index(self, kind: str, prefix: str) -> Index:
         def forget(id: str) -> None:
@@ -62,9 +63,10 @@ class Folders:
 
     def _places(self, kind: str) -> tuple[Path, ...]:
         """Where messages of that kind are, in the order in which they move."""
-        if kind in TAKEN_BACK:
+        if kind not in KINDS:
             return (self._layout.state / kind,)
-        return (*(self._ready() if kind == "outgoing" else ()), *self._layout.folders[kind])
+        before = (*self._ready(), *self._waiting()) if kind == "outgoing" else ()
+        return (*before, *self._layout.folders[kind])
 
     def _ready(self) -> list[Path]:
         """The folders of submissions on their way into ``outgoing``."""
@@ -73,6 +75,10 @@ class Folders:
             return [ready / name for name in os.listdir(ready)]
         except FileNotFoundError:
             return []
+
+    def _waiting(self) -> list[Path]:
+        """The folders of messages that wait for their time, or their turn, to enter ``outgoing``."""
+        return [self._layout.state / name for name in WAITING]
 
     def find(self, kind: str, id: str) -> StoredMessage | None:
         """That message, where there is one of that kind now.
@@ -155,7 +161,7 @@ class Folders:
 
         Kinds come in the order in which messages move, so that none is missed; each stands there once.
 
-        :param kinds: of ``KINDS`` and ``TAKEN_BACK``.
+        :param kinds: of ``KINDS`` and ``TAKEN_BACK``; ``"scheduled"`` are those of ``"outgoing"`` that are for later.
         :param before: the place that they are older than; ``None``: any.
         :param since: milliseconds since 1970; none is older.
         :raises SpoolUnavailable: nobody can know.
@@ -218,19 +224,19 @@ class Folders:
     def cancel(self, id: str) -> bool:
         """Take a message back: when this returns true, it will never be sent; otherwise smsd has it, or it is gone.
 
-        Takes ``GRACE`` seconds. Unlinking alone loses a race that smsd runs: it reads a file, may write it anew under
-        the same name, and only then removes it.
+        Takes ``GRACE`` seconds, where it is in ``outgoing`` already. Unlinking alone loses a race that smsd runs: it
+        reads a file, may write it anew under the same name, and only then removes it.
 
         :raises SpoolUnavailable: nothing was changed.
         """
         if not is_message(id):
             return False
-        if not (self._layout.folders["sent"] and self._layout.folders["failed"]):
-            raise SpoolUnavailable("nothing can be cancelled: smsd keeps no sent or no failed messages")
         try:
             with self._locks.take(f"cancel {id}"):
                 if self._take_waiting(id):
                     return True
+                if not (self._layout.folders["sent"] and self._layout.folders["failed"]):
+                    raise SpoolUnavailable("it cannot be cancelled: smsd keeps no sent or no failed messages")
                 if not self._take(id):
                     return False
                 threading.Event().wait(GRACE)
@@ -244,7 +250,7 @@ class Folders:
         :raises OSError: nothing was decided; to be called again.
         """
         taken = self._cancelling(id)
-        was_taken = taken.stat().st_size > 0 and not self._is_with_smsd(id)
+        was_taken = taken.stat().st_size > 0 and not self._layout.has(id)
         # smsd's lock goes first: as long as there is something in "cancelling", the owner knows that it is ours.
         self._smsd_lock(id).unlink(missing_ok=True)
         if was_taken:
@@ -257,9 +263,16 @@ class Folders:
     def _take_waiting(self, id: str) -> bool:
         """Move a message to the cancelled ones that has not entered ``outgoing`` yet; whether it was there."""
         for folder in self._ready():
-            with self._locks.take(ready_lock(folder.name)), contextlib.suppress(FileNotFoundError):
-                os.rename(folder / id, self._layout.state / "cancelled" / id)
-                return True
+            with self._locks.take(ready_lock(folder.name)):
+                if self._take_from(folder, id):
+                    return True
+        return any(self._take_from(folder, id) for folder in self._waiting())
+
+    def _take_from(self, folder: Path, id: str) -> bool:
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(folder / id, follow_symlinks=False)  # from now on it is kept for a while
+            os.rename(folder / id, self._layout.state / "cancelled" / id)
+            return True
         return False
 
     def _take(self, id: str) -> bool:
@@ -289,10 +302,6 @@ class Folders:
     def _smsd_lock(self, id: str) -> Path:
         return self._layout.outgoing / f"{id}.LOCK"
 
-    def _is_with_smsd(self, id: str) -> bool:
-        """Whether that message is in any of smsd's folders."""
-        return any((folder / id).exists() for kind in OWNED for folder in self._layout.folders[kind])
-
     def _is_being_copied(self, kind: str, folder: Path, id: str) -> bool:
         """Whether smsd is at it: it copies a file under a lock, and removes the original when it is done."""
         if kind not in OWNED[1:] or not (folder / f"{id}.LOCK").exists():
@@ -309,7 +318,7 @@ class Folders:
 
     def _judge(self, kind: str) -> Judge:
         def judge(id: str, found: file.SpoolFile, written: float) -> Entry:
-            owner = found.headers.get("From") if kind in OWNED or kind in TAKEN_BACK else None
+            owner = found.headers.get("From") if kind in OWNED or kind not in KINDS else None
             if kind == "sent":
                 self._reports.add_sent(id, found, written, owner)
             elif kind in reports.KINDS:

@@ -14,6 +14,7 @@ from pathlib import Path
 from smsgw.model import ConfigurationError
 
 KINDS = ("outgoing", "checked", "sent", "failed", "incoming", "report")
+OWNED = KINDS[:4]  # of messages on their way out, whose From is a userid
 
 DATETIME_FORMAT = "%y-%m-%d %H:%M:%S"  # smsd's own, where its file has none
 
@@ -42,6 +43,10 @@ class Layout:
     @property
     def outgoing(self) -> Path:
         return self.folders["outgoing"][0]
+
+    def has(self, id: str) -> bool:
+        """Whether that message is in any of the folders that messages pass on their way out."""
+        return any((folder / id).is_file() for kind in OWNED for folder in self.folders[kind])
 
     def moment(self, written: str | None) -> datetime | None:
         """The time (UTC) of a header such as ``Sent``, which smsd writes in the machine's own time zone.

@@ -14,9 +14,9 @@ import struct
 from pathlib import Path
 from types import TracebackType
 
-# In smsgw's own folder: what each process is writing, what is committed, replies under an Idempotency-Key, messages
-# that are being taken back and that were, and wrong passwords.
-FOLDERS = ("writers", "ready", "receipts", "cancelling", "cancelled", "guesses")
+# In smsgw's own folder: what each process is writing, what is committed, messages for later and for their turn, replies
+# under an Idempotency-Key, messages that are being taken back and that were, and wrong passwords.
+FOLDERS = ("writers", "ready", "scheduled", "waiting", "receipts", "cancelling", "cancelled", "guesses")
 
 
 class Lock:

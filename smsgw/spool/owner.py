@@ -1,4 +1,4 @@
-"""The one process that looks after a spool: finishes what dead ones left, and runs plugins' background work.
+"""The one process that looks after a spool: finishes what dead ones left, feeds smsd, runs plugins' background work.
 
 Every process has an ``Owner``; the one that holds the lock works, the others wait for it to die.
 """
@@ -22,11 +22,12 @@ from pyramid.events import ApplicationCreated
 
 from smsgw.logs import indented
 from smsgw.plugins import ask, implementations
+from smsgw.spool.entrance import Entrance, ready_lock
+from smsgw.spool.feeder import Feeder
 from smsgw.spool.folders import GRACE, Folders
 from smsgw.spool.layout import Layout
 from smsgw.spool.locks import Lock, Locks
 from smsgw.spool.tracker import Tracker
-from smsgw.spool.writer import ready_lock, release
 
 PERIOD = 1.0  # seconds between two looks
 SELDOM = 60.0  # seconds between two looks for what is old
@@ -64,15 +65,15 @@ class Owner:
         layout: Layout,
         locks: Locks,
         folders: Folders,
+        entrance: Entrance,
         *,
-        fsync: bool,
         background: Sequence[tuple[str, Work]] = (),
         expire: Sequence[Callable[[], None]] = (),
     ) -> None:
         self._layout = layout
         self._locks = locks
         self._folders = folders
-        self._fsync = fsync
+        self._entrance = entrance
         self._background = background
         self._expire = expire
         self._next_expiry = 0.0
@@ -135,10 +136,10 @@ class Owner:
                 _try(expire)
 
     def _finish_submission(self, name: str) -> None:
-        """Let what a dead process committed enter ``outgoing``; a living one that is at it is not disturbed."""
+        """Let what a dead process committed go its way; a living one that is at it is not disturbed."""
         if lock := self._locks.try_take(ready_lock(name)):
             with lock:
-                release(self._layout, name, self._fsync)
+                self._entrance.release(name)
 
     def _finish_cancel(self, id: str) -> None:
         """Decide about a message whose cancelling process died."""
@@ -176,7 +177,7 @@ def _try(job: Callable[..., None], *arguments: str) -> None:
 
 
 def _watched(name: str, work: Work, stop: threading.Event) -> None:
-    """Run a plugin's background work, again a while after it failed."""
+    """Run background work, again a while after it failed."""
     while not stop.is_set():
         try:
             work(stop)
@@ -194,7 +195,9 @@ def includeme(config: Configurator) -> None:
     """Start the owner with the application."""
     registry = config.registry
     hook = registry.plugins.hook
-    works = [(plugin.plugin_name, _asking(plugin, "stop")) for plugin in implementations(hook.background)]
+    feeder = Feeder(registry.layout, registry.entrance)
+    works: list[tuple[str, Work]] = [("feeder", feeder.run)]
+    works += [(plugin.plugin_name, _asking(plugin, "stop")) for plugin in implementations(hook.background)]
     for plugin in implementations(hook.notify):
         tracker = Tracker(registry.layout, registry.folders, plugin.plugin_name, _asking(plugin, "events"))
         works.append((plugin.plugin_name, tracker.run))
@@ -202,7 +205,7 @@ def includeme(config: Configurator) -> None:
         registry.layout,
         registry.locks,
         registry.folders,
-        fsync=registry.smsgw.fsync,
+        registry.entrance,
         background=works,
         expire=(registry.receipts.expire, registry.guesses.expire),
     )

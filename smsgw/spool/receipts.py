@@ -18,9 +18,10 @@ from pathlib import Path
 from ulid import ULID
 
 from smsgw.model import Receipt
+from smsgw.spool.entrance import RECEIPT, Entrance, ready_lock
 from smsgw.spool.layout import Layout
 from smsgw.spool.locks import Locks
-from smsgw.spool.writer import RECEIPT, SpoolUnavailable, ready_lock, release, unavailable
+from smsgw.spool.writer import SpoolUnavailable, unavailable
 
 KEPT = 25 * 3600  # seconds; a day is promised
 
@@ -46,9 +47,10 @@ class Receipts:
     :param fsync: whether a receipt that is kept here waits for the disk.
     """
 
-    def __init__(self, layout: Layout, locks: Locks, *, fsync: bool) -> None:
+    def __init__(self, layout: Layout, locks: Locks, entrance: Entrance, *, fsync: bool) -> None:
         self._layout = layout
         self._locks = locks
+        self._entrance = entrance
         self._fsync = fsync
 
     @contextlib.contextmanager
@@ -68,7 +70,7 @@ class Receipts:
             yield
 
     def find(self, key: str) -> Receipt | None:
-        """The receipt. Its messages are in ``outgoing`` by then, or as soon as that takes them.
+        """The receipt. Its messages are on their way by then, or as soon as the spool takes them.
 
         :raises SpoolUnavailable: nobody can know.
         """
@@ -111,7 +113,7 @@ class Receipts:
             return
         with self._locks.take(ready_lock(key)):
             try:
-                release(self._layout, key, self._fsync)
+                self._entrance.release(key)
             except OSError as error:
                 log.error("the rest of a submission waits in %s: %s", self._ready(key), error)
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from smsgw.logs import indented
 from smsgw.model import Accepted, Cancelled, Delivered, Event, Failed, Received, Sent, StoredMessage, Undelivered
 from smsgw.spool import file, reports
-from smsgw.spool.folders import Folders
+from smsgw.spool.folders import WAITING, Folders
 from smsgw.spool.layout import Layout
 from smsgw.spool.places import Change, Place
 from smsgw.spool.reports import Report
@@ -50,7 +50,9 @@ class Tracker:
     def __init__(self, layout: Layout, folders: Folders, name: str, tell: Callable[[Sequence[Event]], None]) -> None:
         self._folders = folders
         self._paths = {kind: layout.folders.get(kind, ()) for kind in KINDS}
-        self._paths["outgoing"] += (layout.state / "cancelling",)  # what is being taken back is still under way
+        # In the order in which a message passes them; what is being taken back is still under way.
+        waiting = (layout.state / name for name in WAITING)
+        self._paths["outgoing"] = (*waiting, *self._paths["outgoing"], layout.state / "cancelling")
         self._paths["cancelled"] = (layout.state / "cancelled",)
         self._notes = layout.state / f"told.{name}"
         self._name = name

@@ -51,7 +51,8 @@ class Watch:
         if self._pid != os.getpid():
             self._begin()
         folders = dict.fromkeys(folders)
-        self._known = {folder: known for folder, known in self._known.items() if folder in folders}
+        for folder in self._known.keys() - folders.keys():
+            self._leave(self._known.pop(folder))
         news = self._said()
         silent = [folder for folder in folders if self._has_changed(folder, news)]
         if silent:
@@ -69,7 +70,7 @@ class Watch:
         self._known.pop(folder, None)
 
     def wait(self, seconds: float, stop: threading.Event) -> None:
-        """Return after so many seconds, soon after something happened, or when ``stop`` is set (in half a second)."""
+        """Return after so many seconds, soon after something happened, or when ``stop`` is set (in a tenth of one)."""
         until = time.monotonic() + seconds
         while not stop.is_set() and (left := until - time.monotonic()) > 0:
             if self._inotify is None:
@@ -77,7 +78,7 @@ class Watch:
             else:
                 ready = select.poll()
                 ready.register(self._inotify.fileno(), select.POLLIN)
-                if ready.poll(min(left, 0.5) * 1000):
+                if ready.poll(min(left, 0.1) * 1000):
                     stop.wait(min(left, TOGETHER))
                     return
 
@@ -129,6 +130,12 @@ class Watch:
         if modified != before.modified and time.monotonic() - before.whole > SELDOM:
             news[folder] = None
         return folder not in news and (modified != before.modified or modified == -1)
+
+    def _leave(self, known: _Known) -> None:
+        """Let the kernel say no more of a folder that nobody asks for."""
+        if self._inotify is not None and known.watch is not None:
+            with contextlib.suppress(OSError):  # the folder is gone, and its watch with it
+                self._inotify.rm_watch(known.watch)
 
     def _follow(self, folder: Path) -> int | None:
         """The watch of the folder that stands there now; another one where it was made anew."""

@@ -1,8 +1,9 @@
-"""Messages into ``outgoing``: whole, all of a submission or none, once, also when the process dies in between.
+"""Messages into the spool: whole, all of a submission or none, once, also when the process dies in between.
 
-Files are made in a folder of the process's own, ``writers/<token>`` under smsgw's own folder, and enter ``outgoing`` by
-a rename. A single message is committed by that rename. Several are gathered in one folder, and committed when that is
-renamed to ``ready/<name>``: from then on they are only ever completed, by this process or by the owner.
+Files are made in a folder of the process's own, ``writers/<token>`` under smsgw's own folder, and enter ``outgoing``,
+or a folder where they wait for it (``entrance``), by a rename. A single message is committed by that. Several are
+gathered in one folder, and committed when that is renamed to ``ready/<name>``: from then on they are only ever
+completed, by this process or by the owner.
 """
 
 from __future__ import annotations
@@ -26,13 +27,12 @@ from ulid import ULID
 
 from smsgw.model import ConfigurationError, Message, Receipt, Unavailable
 from smsgw.spool import file, put_file
+from smsgw.spool.entrance import RECEIPT, Entrance, open_folder, ready_lock, sync_folder
 from smsgw.spool.layout import Layout
 from smsgw.spool.locks import Locks
 from smsgw.spool.put_file import PutFile
 
-# Names that smsd would pass over.
-RECEIPT = ".receipt"
-PROBE = ".smsgw-probe"
+PROBE = ".smsgw-probe"  # a name that smsd would pass over
 FEW = 4  # up to so many files are synced one by one, more by syncing their file system
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class _Home:
             self.path = layout.state / "writers" / token
             os.mkdir(self.path, 0o700)
             _share(self.path, layout.outgoing, group)
-            self.folder = _open_folder(self.path, self._files)
+            self.folder = open_folder(self.path, self._files)
             self.must_chmod = mode != self._mode_of_new_files(mode)
         except BaseException:
             self._files.close()
@@ -91,6 +91,7 @@ class Writer:
         self,
         layout: Layout,
         locks: Locks,
+        entrance: Entrance,
         *,
         fsync: bool,
         mode: int,
@@ -99,6 +100,7 @@ class Writer:
     ) -> None:
         self._layout = layout
         self._locks = locks
+        self._entrance = entrance
         self._put_file = put_file
         self._fsync = fsync
         self._mode = mode
@@ -111,7 +113,7 @@ class Writer:
             raise ConfigurationError(f"smsgw.file_group: there is no group {group!r}") from None
 
     def put(self, messages: Sequence[Message], receipt: Receipt | None = None) -> None:
-        """Put all of them into ``outgoing``, and keep the receipt.
+        """Put all of them into ``outgoing``, or where they wait for it, and keep the receipt.
 
         :raises SpoolUnavailable: none was put, and nothing is left behind.
         """
@@ -162,15 +164,15 @@ class Writer:
             os.unlink(self._outgoing + PROBE)
 
     def _put_one(self, home: _Home, message: Message) -> None:
-        with _undone(message.id, home.folder):
-            content = file.render(message.to, file.head(message.content), message.reference)
+        content = file.render(message.to, file.head(message.content), message.reference)
+        with _undone(message.id, home.folder), self._entrance.place(message.content.options.send_at) as folder:
             # To a path: the folder that stands there now, and not one that was moved away.
-            target = self._outgoing + message.id
+            target = f"{folder}/{message.id}"
             self._put_file(home.folder, message.id, content, self._mode, home.must_chmod, self._fsync, target)
         if self._fsync:
             try:
-                _sync_folder(self._layout.outgoing)
-            except OSError as error:  # smsd has it, whatever becomes of the disk
+                sync_folder(folder)
+            except OSError as error:  # it is on its way, whatever becomes of the disk
                 log.error("%s may be lost if the power fails now: %s", message.id, error)
 
     def _put_all(self, home: _Home, messages: Sequence[Message], receipt: Receipt | None) -> None:
@@ -179,7 +181,7 @@ class Writer:
         os.mkdir(stage, 0o700)
         try:
             with contextlib.ExitStack() as opened:
-                self._fill(home, _open_folder(stage, opened), messages, receipt)
+                self._fill(home, open_folder(stage, opened), messages, receipt)
             with self._locks.take(ready_lock(name)):
                 self._commit(stage, self._layout.state / "ready" / name, len(messages) + bool(receipt))
         finally:
@@ -188,14 +190,14 @@ class Writer:
     def _commit(self, stage: Path, ready: Path, count: int) -> None:
         os.rename(stage, ready)
         try:
-            release(self._layout, ready.name, self._fsync)
+            self._entrance.release(ready.name)
         except OSError as error:
             with contextlib.suppress(OSError):  # what cannot be taken back enters as soon as it can
                 if len(os.listdir(ready)) == count:
                     os.rename(ready, stage)
             if stage.exists():
                 raise
-            log.error("the rest of a submission waits in %s until it can enter outgoing: %s", ready, error)
+            log.error("the rest of a submission waits in %s until it can be moved on: %s", ready, error)
 
     def _fill(self, home: _Home, folder: int, messages: Sequence[Message], receipt: Receipt | None) -> None:
         one_by_one = self._fsync and len(messages) <= FEW
@@ -212,33 +214,6 @@ class Writer:
             os.fsync(folder)
         elif self._fsync:
             _syncfs(folder)
-
-
-def ready_lock(name: str) -> str:
-    """The lock that whoever moves a committed submission on holds."""
-    return f"ready {name}"
-
-
-def release(layout: Layout, name: str, fsync: bool) -> None:
-    """Let a committed submission enter ``outgoing``, and its receipt the receipts; its ``ready_lock`` is held.
-
-    :raises OSError: not all could be moved; to be called again.
-    """
-    ready = layout.state / "ready" / name
-    with contextlib.ExitStack() as opened:
-        try:
-            folder = _open_folder(ready, opened)
-        except FileNotFoundError:
-            return
-        outgoing = _open_folder(layout.outgoing, opened)
-        names = set(os.listdir(folder))
-        for message in sorted(names - {RECEIPT}):
-            os.rename(message, message, src_dir_fd=folder, dst_dir_fd=outgoing)
-        if RECEIPT in names:
-            os.rename(RECEIPT, layout.state / "receipts" / name, src_dir_fd=folder)
-        if fsync:
-            os.fsync(outgoing)
-        os.rmdir(ready)
 
 
 def unavailable(error: OSError) -> SpoolUnavailable:
@@ -274,17 +249,6 @@ def _share(folder: Path, outgoing: Path, group: int | None) -> None:
     entries = b"".join(struct.pack("<HHI", tag, 7, 0xFFFFFFFF) for tag in (0x01, 0x04, 0x20))
     with contextlib.suppress(OSError):
         os.setxattr(folder, "system.posix_acl_default", struct.pack("<I", 2) + entries)
-
-
-def _open_folder(folder: Path, opened: contextlib.ExitStack) -> int:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    opened.callback(os.close, fd)
-    return fd
-
-
-def _sync_folder(folder: Path) -> None:
-    with contextlib.ExitStack() as opened:
-        os.fsync(_open_folder(folder, opened))
 
 
 def _syncfs(fd: int) -> None:

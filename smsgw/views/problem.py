@@ -38,14 +38,7 @@ class Malformed(Invalid):
     """The body, or the query, is not as it should be; ``errors`` has JSON pointers (RFC 6901) into the body."""
 
 
-class CannotWait(Refused):
-    """A message for later, which this gateway cannot hold back."""
-
-    status = 422
-
-
 KINDS_OF_REFUSALS = {
-    CannotWait: ("cannot-wait", "This gateway cannot hold messages back"),
     KeyInUse: ("key-in-use", "The first request is still under way"),
     KeyReused: ("key-reused", "The Idempotency-Key was used for another request"),
 }

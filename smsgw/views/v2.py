@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from cornice import Service
@@ -25,7 +24,7 @@ from smsgw.search import RECEIVED, SENT
 from smsgw.security import AUTHENTICATED
 from smsgw.text import foreign, measure
 from smsgw.views.body import response
-from smsgw.views.problem import ROOT, CannotWait, problem, respond
+from smsgw.views.problem import ROOT, problem, respond
 from smsgw.views.v2_body import PreviewSchema, SendSchema, drafts_of, strict_body
 from smsgw.views.v2_search import Search, number_filter, read_search, time_filter, word_filter
 from smsgw.views.v2_words import V2, allowance
@@ -45,15 +44,13 @@ PREVIEW = PreviewSchema()
 def send(request: Request) -> Response:
     fields = request.validated
     drafts = drafts_of(fields)
-    if fields["send_at"] is not None and fields["send_at"] > datetime.now(UTC):
-        reason = "is in the future, and this gateway cannot hold messages back yet"
-        raise CannotWait(f"send_at {reason}", {"#/send_at": reason})
     options = Options(
         queue=fields["queue"],
         flash=fields["flash"],
         high_priority=fields["priority"] == "high",
         validity=fields["validity_minutes"],
         report=fields["report"],
+        send_at=fields["send_at"],
     )
     dialect = V2(drafts, each=fields["messages"] is not None)
     key = request.headers.get("Idempotency-Key")

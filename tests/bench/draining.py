@@ -19,6 +19,7 @@ sys.path.append(str(servers.HERE.parent))
 from smsd.server import Smsd
 
 MODEMS = 8
+DEPTH = 500  # smsgw.outgoing_depth, as it is by default
 TAKES = 0.25  # seconds that a modem is at a message; real ones take longer
 
 
@@ -56,5 +57,6 @@ def line(folder: Path, most: int) -> Iterator[Line]:
     with Smsd(folder, modems=MODEMS) as smsd:
         for modem in smsd.modems:
             modem.delay = TAKES
-        with servers.smsgw(smsd.spool, settings=f"smsgw.max_recipients = {most}\n", fsync=True) as server:
+        settings = f"smsgw.max_recipients = {most}\n"
+        with servers.smsgw(smsd.spool, depth=DEPTH, settings=settings, fsync=True) as server:
             yield Line(smsd, server)

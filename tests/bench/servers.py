@@ -1,4 +1,7 @@
-"""The servers under load, each in processes of its own on 127.0.0.1 with a spool of its own, and their clients."""
+"""The servers under load, each in processes of its own on 127.0.0.1 with a spool of its own, and their clients.
+
+Where no smsd empties the spool, ``smsgw.outgoing_depth`` is 0: a message goes where a bare loop would put it.
+"""
 
 from __future__ import annotations
 
@@ -54,6 +57,7 @@ use = egg:smsgw
 smsgw.spool = {spool}
 smsgw.plugins = {plugins}
 smsgw.fsync = {fsync}
+smsgw.outgoing_depth = {depth}
 smsgw.htpasswd.path = {passwords}
 smsgw.whitelist.numbers =
     sha: 7915* 7916* 79680000000
@@ -189,9 +193,11 @@ def bare(folder: Path) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def smsgw(folder: Path, *, fsync: bool = False, plugins: str = PLUGINS, settings: str = "") -> Iterator[Server]:
+def smsgw(
+    folder: Path, *, fsync: bool = False, plugins: str = PLUGINS, depth: int = 0, settings: str = ""
+) -> Iterator[Server]:
     """smsgw with authentication, policies and transforms under ``pserve``; ``settings`` are further lines."""
-    with _pserve(folder, _smsgw(folder, fsync, plugins) + settings) as server:
+    with _pserve(folder, _smsgw(folder, fsync, plugins, depth) + settings) as server:
         yield server
 
 
@@ -230,12 +236,12 @@ def _pserve(folder: Path, app: str) -> Iterator[Server]:
         yield Server(port, pid, folder)
 
 
-def _smsgw(folder: Path, fsync: bool = False, plugins: str = PLUGINS) -> str:
+def _smsgw(folder: Path, fsync: bool = False, plugins: str = PLUGINS, depth: int = 0) -> str:
     for kind in KINDS:
         (folder / kind).mkdir(exist_ok=True)
     passwords = folder / "htpasswd"
     passwords.write_text(_passwords())
-    return SMSGW.format(spool=folder, fsync=str(fsync).lower(), passwords=passwords, plugins=plugins)
+    return SMSGW.format(spool=folder, fsync=str(fsync).lower(), passwords=passwords, plugins=plugins, depth=depth)
 
 
 @functools.cache

@@ -1,0 +1,176 @@
+"""Lets messages that wait in smsgw's own folder enter ``outgoing``: as it empties, and at their time.
+
+Run by the spool's one owner, in a thread. What waits for its turn is in ``waiting``, and what is for later in
+``scheduled``, from where it joins the others when its time has come. Each step is a rename, after which the message is
+on, and before which it can be taken back by another. A rename that was not on disk when the power failed can be undone
+by that, so a message that smsd has, or that was cancelled, is never let in again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import logging
+import os
+import threading
+import time
+from collections.abc import Mapping, Set
+from pathlib import Path
+
+from smsgw.spool import file
+from smsgw.spool.entrance import Entrance, sync_folder
+from smsgw.spool.index import HEAD, is_message
+from smsgw.spool.layout import Layout
+from smsgw.spool.turns import Turns
+from smsgw.spool.watch import Watch
+
+PERIOD = 1.0  # seconds between two looks at the clock, which can be set
+RETRY = 5.0  # seconds until what failed is tried again
+FAILURES = 8  # in one look, after which the spool is taken to be out of service
+
+log = logging.getLogger(__name__)
+
+
+class Feeder:
+    """Feeds one ``outgoing``."""
+
+    def __init__(self, layout: Layout, entrance: Entrance) -> None:
+        self._layout = layout
+        self._entrance = entrance
+        self._taken_back = (layout.state / "cancelling", layout.state / "cancelled")
+        self._running = threading.Lock()  # a thread can still be at it when the spool was lost and won again
+        self._watch = Watch()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._turns = Turns()
+        self._times: list[tuple[float, str]] = []  # of scheduled messages, the next one first
+        self._scheduled: set[str] = set()
+        self._aside: list[tuple[float, Path, str]] = []  # what failed, and when it is tried again
+        self._failures = 0
+        self._told: set[str] = set()  # of what goes wrong, what was logged
+
+    def run(self, stop: threading.Event) -> None:
+        """Look and feed until ``stop`` is set."""
+        with self._running, contextlib.closing(self._watch):
+            self._forget()
+            while not stop.is_set():
+                try:
+                    pause = self.look(stop)
+                except OSError as error:
+                    self._tell(self._layout.outgoing, error)
+                    self._watch.close()  # so that all is news the next time
+                    stop.wait(PERIOD)
+                else:
+                    self._watch.wait(pause, stop)
+
+    def look(self, stop: threading.Event) -> float:
+        """Let all enter that may; in how many seconds to look again, if nothing happens before.
+
+        :raises OSError: the folders cannot be read.
+        """
+        self._failures = 0
+        folders: dict[Path, Set[str]] = {
+            self._entrance.scheduled: self._scheduled,
+            self._entrance.waiting: self._turns.names,
+        }
+        is_followed = bool(self._turns.names)  # what happens in outgoing
+        news = self._watch.news([*folders, *([self._layout.outgoing] if is_followed else [])])
+        for folder, known in folders.items():
+            if folder in news:
+                self._see(folder, known, news[folder], stop)
+        self._try_again()
+        self._let_join()
+        self._feed()
+        if not self._aside:
+            self._told.clear()
+        if self._turns.names and not is_followed:
+            return 0.0
+        next_time = self._times[0][0] - time.time() if self._times else PERIOD
+        return min(max(next_time, 0.0), PERIOD)
+
+    def _see(self, folder: Path, known: Set[str], names: set[str] | None, stop: threading.Event) -> None:
+        """Find out about files of these names, or about all."""
+        if names is None:
+            names = set(os.listdir(folder)) ^ known
+        for name in sorted(names):
+            if stop.is_set():
+                return
+            self._see_one(folder, name)
+
+    def _see_one(self, folder: Path, name: str) -> None:
+        headers = self._headers(folder / name) if is_message(name) else None
+        if folder == self._entrance.scheduled:
+            if headers is None:
+                self._scheduled.discard(name)
+            elif name not in self._scheduled:
+                at = file.send_at(headers)
+                self._scheduled.add(name)
+                heapq.heappush(self._times, (at.timestamp() if at else 0.0, name))
+        elif headers is None:
+            self._turns.discard(name)
+        else:
+            self._turns.add(name, headers.get("From"), headers.get("Priority", "").upper() == "HIGH")
+
+    def _headers(self, path: Path) -> Mapping[str, str] | None:
+        """What a message's file says; ``None``: there is none, or it cannot be read."""
+        try:
+            return file.parse(file.read(path, HEAD)[0]).headers
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            self._tell(path, error)
+            return None
+
+    def _try_again(self) -> None:
+        while self._aside and self._aside[0][0] <= time.monotonic():
+            _, folder, name = self._aside.pop(0)
+            self._see_one(folder, name)
+
+    def _let_join(self) -> None:
+        """Let messages whose time has come join those that wait."""
+        while self._times and self._times[0][0] <= time.time() and self._failures < FAILURES:
+            _, name = heapq.heappop(self._times)
+            if name in self._scheduled:
+                self._scheduled.discard(name)
+                if self._move(self._entrance.scheduled, name, self._entrance.waiting):
+                    self._see_one(self._entrance.waiting, name)
+
+    def _feed(self) -> None:
+        if not self._turns.names:
+            return
+        with self._entrance.feeding(len(self._turns.names)) as room:
+            fed = 0
+            while fed < room and self._failures < FAILURES and (name := self._turns.take()) is not None:
+                fed += self._enter(name)
+        if fed and self._entrance.must_sync:
+            sync_folder(self._layout.outgoing)
+
+    def _enter(self, name: str) -> bool:
+        """Whether that message entered ``outgoing`` now."""
+        path = self._entrance.waiting / name
+        if self._layout.has(name) or any((folder / name).exists() for folder in self._taken_back):
+            log.warning("%s was sent or cancelled before; its copy is removed", path)
+            path.unlink(missing_ok=True)
+            return False
+        with contextlib.suppress(OSError):
+            os.utime(path, follow_symlinks=False)  # smsd takes the oldest first, and they shall go in turn
+        return self._move(self._entrance.waiting, name, self._layout.outgoing)
+
+    def _move(self, folder: Path, name: str, target: Path) -> bool:
+        """Whether it was moved; where that fails it is tried again later, and holds up nobody else."""
+        try:
+            os.rename(folder / name, target / name)
+            return True
+        except OSError as error:
+            if os.path.lexists(folder / name):  # otherwise it was taken back
+                self._failures += 1
+                self._aside.append((time.monotonic() + RETRY, folder, name))
+                self._tell(folder / name, error)
+            return False
+
+    def _tell(self, path: Path, error: OSError) -> None:
+        """Log what goes wrong, once for all messages."""
+        if (reason := error.strerror or str(error)) not in self._told:
+            log.error("messages wait for %s: %s: %s; it is tried again", self._layout.outgoing, path, reason)
+        self._told.add(reason)
