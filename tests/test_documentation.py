@@ -104,10 +104,10 @@ def run(command: str) -> tuple[int, dict[str, object]]:
 
 @pytest.mark.usefixtures("development")
 def test_the_first_message() -> None:
-    send, read = (block for block in blocks(README, "sh") if block.startswith("curl"))
+    send, read = [block for block in blocks(README, "sh") if block.startswith("curl")][:2]
     status, sent = run(send)
     assert status == 201
-    example, example_of_sent = (json.loads(block) for block in blocks(README, "json"))
+    example, example_of_sent = [json.loads(block) for block in blocks(README, "json")][:2]
     assert sent.keys() == example.keys()
     ids = sent.pop("message_id")
     assert isinstance(ids, dict)
@@ -119,6 +119,36 @@ def test_the_first_message() -> None:
     assert found.keys() == example_of_sent.keys()
     assert found["text"] == example_of_sent["text"]
     assert found["To"] == example_of_sent["To"]
+
+
+@pytest.mark.usefixtures("development")
+def test_from_post_to_delivered() -> None:
+    """Word for word, but for the port of the receiver."""
+    register, send = [block for block in blocks(README, "sh") if block.startswith("curl")][2:]
+    program, *words = shlex.split(block(README, "sh", "smsgw webhooks listen"))
+    port = str(free_port())
+    status, made = run(register.replace("5080", port))
+    assert status == 201
+    assert list(made) == list(json.loads(blocks(README, "json")[2]))
+    listen = [Path(sys.executable).with_name(Path(program).name), *words[:-1], str(made["secret"]), "--port", port]
+    with subprocess.Popen(listen, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as receiver:
+        try:
+            assert receiver.stdout is not None
+            assert receiver.stdout.readline() == f"Listening on http://127.0.0.1:{port}/\n"
+            status, reply = run(send)
+            assert status == 202
+            shown = ""
+            while not re.search(r'"message.delivered",(.|\n)*\n}\n', shown):
+                shown += receiver.stdout.readline()
+        finally:
+            receiver.kill()
+    first, second = re.split(r"^msg_[0-9a-f]{32}: the signature is right\n", shown, flags=re.M)[1:]
+    assert blocks(README, "text")[0].splitlines()[1:] == second.splitlines()[:2]
+    (message,) = reply["messages"]  # type: ignore[attr-defined]
+    for event, word in ((first, "sent"), (second, "delivered")):
+        told = json.loads(event)
+        assert (told["type"], told["data"]["status"]) == (f"message.{word}", word)
+        assert (told["data"]["id"], told["data"]["text"]) == (message["id"], "Hi, Jack!")
 
 
 def test_without_the_simulator_messages_can_be_cancelled(tmp_path: Path) -> None:

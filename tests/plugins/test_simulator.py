@@ -35,6 +35,37 @@ def test_failed(make_gateway: Callable[..., Gateway]) -> None:
     assert found["Failed"]
 
 
+def test_status_reports(make_gateway: Callable[..., Gateway]) -> None:
+    """For who asks for one; the same byte in the sent file and in the report, as a modem counts."""
+    gateway = make_gateway(SIMULATED | {"smsgw.simulator.undelivered": "7998*"})
+    body = {"to": ["+79680000000", "+79980000000"], "text": "Hi, Jack!" * 30}
+    sent = gateway.call("POST_JSON", "/api/v2/messages", body | {"report": True}, status=202).json["messages"]
+    asked = gateway.call("POST_JSON", "/api/v2/messages", body | {"report": False}, status=202).json["messages"]
+    for (message, end), other in zip(zip(sent, ("delivered", "undelivered"), strict=True), asked, strict=True):
+        path = f"/api/v2/messages/{message['id']}"
+        eventually(lambda path=path, end=end: gateway.get(path).json["status"] == end)
+        eventually(lambda other=other: gateway.get(f"/api/v2/messages/{other['id']}").json["status"] == "sent")
+    reports = gateway.messages("report")
+    assert sorted(report.headers["From"] for report in reports) == ["79680000000", "79980000000"]
+    for message in gateway.messages("sent"):
+        is_asked = message.id in {each["id"] for each in sent}
+        assert ("Message_id" in message.headers) == is_asked
+    assert gateway.get("/api/v2/inbox", user="root").json["messages"] == []
+
+
+def test_status_reports_without_a_folder_of_their_own(make_gateway: Callable[..., Gateway], tmp_path: Any) -> None:
+    """As with smsd, they come where received messages are, and are none."""
+    folders = "".join(f"{kind} = {tmp_path / 'spool' / kind}\n" for kind in ("outgoing", "checked", "sent", "incoming"))
+    (tmp_path / "smsd.conf").write_text(f"devices = GSM1\n{folders}datetime_format = %d.%m.%Y %H:%M:%S\n")
+    gateway = make_gateway(SIMULATED | {"smsgw.spool": None, "smsgw.smsd_conf": str(tmp_path / "smsd.conf")})
+    body = {"to": ["+79680000000"], "text": "Hi, Jack!", "report": True}
+    (message,) = gateway.call("POST_JSON", "/api/v2/messages", body, status=202).json["messages"]
+    path = f"/api/v2/messages/{message['id']}"
+    eventually(lambda: gateway.get(path).json["status"] == "delivered")
+    assert gateway.get(path).json["sent_at"]
+    assert gateway.get("/api/v2/inbox", user="root").json["messages"] == []
+
+
 def test_what_is_locked_or_broken(make_gateway: Callable[..., Gateway]) -> None:
     gateway = make_gateway(SIMULATED)
     gateway.put("outgoing", "m1.LOCK", "")
