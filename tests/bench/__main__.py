@@ -26,6 +26,7 @@ from pathlib import Path
 from types import FrameType
 
 import draining
+import receiving
 import servers
 import tracking
 from ulid import ULID
@@ -289,6 +290,36 @@ def _told(folder: Path, scale: Scale, what: str, hear: Callable[[tracking.Ear], 
     return dataclasses.replace(found, wanted=f"{found.wanted}, 100 ms", is_met=found.is_met and max(took[:2]) < 0.1)
 
 
+def webhook(folder: Path, scale: Scale) -> Result:
+    with (
+        receiving.line(_made(folder / "beside"), dead=receiving.DEAD) as ours,
+        receiving.line(_made(folder / "alone")) as theirs,
+    ):
+        took = in_turn(scale.rounds, ours.hear_of_sent, theirs.hear_of_sent)
+    found = at_most(
+        f"From smsd's move to `sent` to the webhook's arrival, median, beside {receiving.DEAD} receivers that never "
+        "answer; alone",
+        *(f"{each * 1e3:.0f} ms" for each in took[:2]),
+        ratio=took[2],
+        most=1.5,
+        aim=1.0,
+    )
+    return dataclasses.replace(found, wanted=f"{found.wanted}, 100 ms", is_met=found.is_met and max(took[:2]) < 0.1)
+
+
+def followed(folder: Path, scale: Scale) -> Result:
+    """All that follows messages, with somebody who hears of them."""
+    with (
+        servers.smsgw(_made(folder / "on"), plugins=receiving.PLUGIN, settings=receiving.SETTINGS) as on,
+        servers.smsgw(_made(folder / "off")) as off,
+        receiving.Receiver() as receiver,
+    ):
+        receiving.register(on, receiver.url)
+        _warm_up(on, off)
+        rates = in_turn(scale.rounds, lambda: on.rate(scale.seconds), lambda: off.rate(scale.seconds))
+    return at_least("Single sends with webhooks; without them", *rates, "/s", 0.8, 0.95)
+
+
 def modems(folder: Path, scale: Scale) -> Result:
     def drain(name: str, count: int) -> float:
         with draining.line(_made(folder / name), AT_ONCE) as line:
@@ -317,6 +348,8 @@ ROWS: dict[str, Callable[[Path, Scale], Result]] = {
     "list": listing,
     "told": told,
     "reported": reported,
+    "webhook": webhook,
+    "followed": followed,
     "modems": modems,
 }
 
