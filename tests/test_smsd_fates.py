@@ -184,6 +184,23 @@ def test_reports_of_strangers_say_nothing(tmp_path: Path, serve: Callable[[Smsd]
         assert status(gateway, id) == "delivered"
 
 
+def test_a_sender_whose_name_is_a_header_of_reports(tmp_path: Path, serve: Callable[[Smsd], Gateway]) -> None:
+    """A name has up to eleven characters, a line break may be one of them, and smsd writes it as it is."""
+    with Smsd(tmp_path, report=False) as smsd:
+        gateway = serve(smsd)
+        id = send(gateway, smsd, "911")
+        part = part_of(smsd.modem, "911")
+        smsd.modem.receive("911\nUDH: no", f"SMS STATUS REPORT\nMessage_id: {part.mr}\nStatus: 0,Ok")
+        (path,) = smsd.wait("incoming")
+        assert b"From: 911\nUDH: no\n" in path.read_bytes()
+        assert status(gateway, id) == "sent"
+        (found,) = gateway.get("/api/v2/inbox", user="root").json["messages"]
+        assert found["text"].startswith("SMS STATUS REPORT")
+        smsd.modem.report(part)
+        smsd.wait("incoming", 2)
+        assert status(gateway, id) == "delivered"
+
+
 def test_reports_that_waited_while_smsd_was_down(tmp_path: Path, serve: Callable[[Smsd], Gateway]) -> None:
     """It was killed after the message was sent; the modem keeps what the network says, more than it has room for."""
     numbers = [f"7916111{place:04}" for place in range(60)]

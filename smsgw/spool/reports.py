@@ -77,13 +77,10 @@ def parse(place: str, found: Readable, written: float) -> Report | None:
     :param written: when, in seconds since the epoch.
 
     smsd leaves reports in ``incoming`` where it has no other folder for them; what tells them from a text that somebody
-    wrote to look like one is a header ``UDH``, which smsd gives to no text without one, and which says no.
+    wrote to look like one are their headers.
     """
     kind, _, _ = place.partition("/")
-    if kind not in KINDS or (
-        kind == "incoming"
-        and (found.headers.get("UDH") not in ("no", "false") or found.headers.get("Alphabet", "").startswith("bin"))
-    ):
+    if kind not in KINDS or (kind == "incoming" and not _is_marked(found.headers)):
         return None
     title, *lines = found.text.split("\n")
     said = dict(line.rstrip("\r").split(": ", 1) for line in reversed(lines) if ": " in line)
@@ -96,6 +93,16 @@ def parse(place: str, found: Readable, written: float) -> Report | None:
     at = datetime.fromtimestamp(min(max(written, 0), _LAST), UTC)
     discharged = said.get("Discharge_timestamp") or found.headers.get("Received", "")
     return Report(reference, StatusReport(place, int(code), _shown(detail), _shown(discharged), at))
+
+
+def _is_marked(headers: Mapping[str, str]) -> bool:
+    """Whether smsd says so of a report: by ``UDH: no``, which it gives to no text.
+
+    A sender's name (type of address 0xD0, TS 23.040 clause 9.1.2.5) may hold a line break, which smsd writes as it is,
+    and so a header of the sender's own.
+    """
+    is_binary = headers.get("Alphabet", "").startswith("bin")
+    return headers.get("UDH") in ("no", "false") and not is_binary and not headers.get("From_TOA", "").startswith("D")
 
 
 @dataclass(frozen=True, slots=True)
