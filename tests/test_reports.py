@@ -120,6 +120,23 @@ def test_a_report_before_its_message(network: Network) -> None:
     assert network.delivered("m1") == "after 202 s"
 
 
+def test_a_report_is_its_owners_once_there_is_a_message(network: Network) -> None:
+    def listed() -> list[str]:
+        found: list[str] = network.gateway.get("/api/v1.0/sms/report/").json["message_id"]
+        return found
+
+    report = network.report(1, 21)
+    stranger = network.report(1, 22)
+    assert listed() == []
+    network.sent("m0", 0, "20")
+    network.sent("m1", 500, "22")
+    assert listed() == []
+    network.sent("m2", 0.5, "21")
+    assert listed() == [report.name]
+    network.sent("m3", 0, "22")
+    assert sorted(listed()) == sorted([report.name, stranger.name])
+
+
 def test_a_later_message_takes_no_report_away(network: Network) -> None:
     """Some modems count little, or not at all."""
     network.sent("m0", 0, "1")

@@ -81,7 +81,7 @@ def post(gateway: Gateway, texts: Mapping[str, str]) -> dict[str, str]:
 def send(gateway: Gateway, smsd: Smsd, number: str = NUMBER, text: str = "Hi") -> str:
     """One message, and it is sent; its id."""
     (id,) = post(gateway, {number: text}).values()
-    eventually((smsd.spool / "sent" / id).exists)
+    eventually(lambda: id in [path.name for path in smsd.files("sent")])
     return id
 
 

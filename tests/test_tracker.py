@@ -490,6 +490,27 @@ def test_reports_of_nobody_are_not_looked_at_for_ever(ear: Ear) -> None:
         ear.hear("Delivered m1")
 
 
+def test_many_reports_of_nobody_hold_up_no_other(ear: Ear) -> None:
+    with ear.listening():
+        ear.sent("m1", "21")
+        ear.hear("Accepted m1", "Sent m1")
+        for number in range(2000):
+            ear.report(f"stranger{number}", 22 + number % 200)
+        ear.report("r1", 21)
+        ear.hear("Delivered m1")
+
+
+def test_one_report_thousands_of_times(ear: Ear) -> None:
+    with ear.listening():
+        ear.sent("m1", "21 22 .")
+        ear.hear("Accepted m1", "Sent m1")
+        for number in range(4000):
+            ear.report(f"double{number}", 21)
+        ear.report("r1", 22)
+        ear.hear("Delivered m1")
+        ear.listen()
+
+
 def test_reports_among_received_messages(ear: Ear) -> None:
     (ear.spool / "report").rmdir()
     with ear.listening():

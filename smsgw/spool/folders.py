@@ -7,14 +7,14 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from smsgw.model import Place, StatusReport, StoredMessage
 from smsgw.spool import file, reports
 from smsgw.spool.entrance import ready_lock
-from smsgw.spool.index import SETTLED, Entry, Index, Judge, is_message
+from smsgw.spool.index import SETTLED, Index, Judge, is_message
 from smsgw.spool.layout import KINDS, OWNED, Layout
 from smsgw.spool.locks import Locks
 from smsgw.spool.reports import Joined, Report, Reports
@@ -177,14 +177,15 @@ class Folders:
         last = {name: (kind, (began, name)) for kind, places in found.items() for began, name in places}
         return sorted(last.values(), key=lambda each: each[1], reverse=True)[:count]
 
-    def joined(self, report: Report) -> Joined | None:
-        """The message that a report is about, with all reports about it; ``None``: it is nobody's.
+    def joined(self, report: Report, counts: Callable[[str], bool]) -> Joined | None:
+        """The message that a report is about, with what is reported of it; ``None``: it is nobody's.
 
+        :param counts: asked of a report's place, such as ``report/GSM1.2rV5Xc``; the others are passed over.
         :raises OSError: nobody can know.
         """
         with self._held("sent", *reports.KINDS):
             id = self._reports.message_of(report)
-            return None if id is None else self._reports.joined(id)
+            return None if id is None else self._reports.joined(id, counts)
 
     def list(self, kind: str, owner: str | None, limit: int, offset: int) -> Page:
         """A page of the messages of that kind and owner; ``None``: of everybody's.
@@ -317,16 +318,17 @@ class Folders:
         return StoredMessage(kind, id, found.headers, found.text, owner)
 
     def _judge(self, kind: str) -> Judge:
-        def judge(id: str, found: file.SpoolFile, written: float) -> Entry:
+        def judge(id: str, found: file.SpoolFile, written: float) -> str | None:
             owner = found.headers.get("From") if kind in OWNED or kind not in KINDS else None
             if kind == "sent":
-                self._reports.add_sent(id, found, written, owner)
+                for place in self._reports.add_sent(id, found, written, owner):
+                    kind_of_report, _, name = place.partition("/")
+                    self._indexes[kind_of_report].look_again(name)
             elif kind in reports.KINDS:
                 report = self._reports.add(f"{kind}/{id}", found, written)
                 if kind == "report" and report:
                     owner = self._reports.owner_of(report)
-                    return Entry(owner, settled=owner is not None or time.time() - written > reports.LATE)
-            return Entry(owner)
+            return owner
 
         return judge
 

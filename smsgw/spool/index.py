@@ -15,18 +15,10 @@ from ulid import ULID
 
 from smsgw.model import Place
 from smsgw.spool import file
-from smsgw.spool.watch import Watch
+from smsgw.spool.watch import TICK, Watch
 
 HEAD = 4096  # bytes in which a file's headers are looked for
 SETTLED = 2.0  # seconds after which a file that nobody wrote to is taken for complete
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One file: ``owner`` is its userid, or ``None``; while it is not ``settled``, it is looked at again."""
-
-    owner: str | None
-    settled: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +29,9 @@ class _Known:
     item: Place
 
 
-Judge = Callable[[str, file.SpoolFile, float], Entry]
+_Stamp = tuple[int, int]  # when a file was written (ns), and its size
+
+Judge = Callable[[str, file.SpoolFile, float], str | None]
 
 
 def began(name: str, prefix: str) -> int | None:
@@ -62,7 +56,7 @@ class Index:
     """The messages of one kind; shared by all threads.
 
     :param folders: where they are; the last of these must be there, the others may come and go.
-    :param judge: says of a file (its name, what it holds, when it was written) whose it is.
+    :param judge: says of a file (its name, what it holds, when it was written) whose it is: a userid, or nobody's.
     :param forget: told the name of each file that is there no more.
     """
 
@@ -77,7 +71,7 @@ class Index:
         self._watch = Watch()
         self._inodes: dict[Path, dict[str, int]] = {}
         self._entries: dict[str, _Known] = {}
-        self._unsettled: set[str] = set()
+        self._unsettled: dict[str, _Stamp | None] = {}  # how what may still change stood; None: to be read anyway
         self._all = SortedList()
         self._owned: dict[str | None, SortedList] = {}
 
@@ -116,11 +110,21 @@ class Index:
         with self._lock:
             self._refresh()
 
+    def look_again(self, name: str) -> None:
+        """Let ``judge`` be asked anew about that file, when the folders are looked at the next time."""
+        with self._lock:
+            for folder in self._inodes:
+                if (path := f"{folder}/{name}") in self._entries:
+                    self._unsettled[path] = None
+
     def _refresh(self) -> None:
-        unsettled, self._unsettled = self._unsettled, set()
-        for path in unsettled:
-            self._drop(path)
-            self._add(path)
+        unsettled, self._unsettled = self._unsettled, {}
+        for path, stamp in unsettled.items():
+            if stamp is None or stamp != _stamp(path):
+                self._drop(path)
+                self._add(path)
+            elif time.time() - stamp[0] / 1e9 < SETTLED:
+                self._unsettled[path] = stamp
         folders = self._folders()
         if folders:
             os.stat(folders[-1])
@@ -153,7 +157,7 @@ class Index:
             self._watch.close()
 
     def _drop(self, path: str) -> None:
-        self._unsettled.discard(path)
+        self._unsettled.pop(path, None)
         if (entry := self._entries.pop(path, None)) is not None:
             self._forget(_name(path))
             self._all.remove(entry.item)
@@ -168,21 +172,20 @@ class Index:
         except FileNotFoundError:
             return
         except OSError:
-            self._unsettled.add(path)  # it may become readable, which does not show in the folder
+            self._unsettled[path] = None  # it may become readable, which does not show in the folder
             return
-        fresh = time.time() - found.st_mtime < SETTLED
-        if fresh or not parsed.complete:
-            self._unsettled.add(path)
-        if fresh and not parsed.complete:
+        age = time.time() - found.st_mtime
+        if age < SETTLED or not parsed.complete:
+            is_steady = parsed.complete and age > TICK / 1e9
+            self._unsettled[path] = (found.st_mtime_ns, found.st_size) if is_steady else None
+        if age < SETTLED and not parsed.complete:
             return
         name = _name(path)
-        entry = self._judge(name, parsed, found.st_mtime)
-        if not entry.settled:
-            self._unsettled.add(path)
+        owner = self._judge(name, parsed, found.st_mtime)
         item = (self._milliseconds(name, found.st_mtime), name)
-        self._entries[path] = _Known(entry.owner, item)
+        self._entries[path] = _Known(owner, item)
         self._all.add(item)
-        self._owned.setdefault(entry.owner, SortedList()).add(item)
+        self._owned.setdefault(owner, SortedList()).add(item)
 
     def _milliseconds(self, name: str, written: float) -> int:
         """When that message began; of others' than ours the file's time is all there is."""
@@ -192,6 +195,15 @@ class Index:
 
 def _name(path: str) -> str:
     return path.rpartition("/")[2]
+
+
+def _stamp(path: str) -> _Stamp | None:
+    """How that file stands; ``None``: it is not there, or nobody can know."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
 
 
 def _inodes(folder: Path, names: set[str] | None) -> dict[str, int]:

@@ -8,8 +8,9 @@ last part's byte, or with ``messageids = 3`` all of them.
 from __future__ import annotations
 
 import bisect
+import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from operator import attrgetter
@@ -107,17 +108,20 @@ def _is_marked(headers: Mapping[str, str]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """A sent message and the reports about it, in the order in which they came."""
+    """A sent message and the first final report about each of its parts, in the order in which they came."""
 
     id: str
     parts: frozenset[Reference]
     reports: tuple[Report, ...]
 
     def fate(self, reports: Iterable[Report] | None = None) -> StatusReport | None:
-        """The report that says finally what became of it, of these or of all; of two about a part the first counts."""
+        """The report that says finally what became of it; of two about a part the first counts.
+
+        :param reports: final ones; ``None``: those that came.
+        """
         missing = set(self.parts)
         for report in self.reports if reports is None else reports:
-            if report.reference in missing and report.status.is_final:
+            if report.reference in missing:
                 if not report.status.is_delivered:
                     return report.status
                 missing.remove(report.reference)
@@ -135,17 +139,23 @@ class Reports:
     def __init__(self) -> None:
         self._sent: dict[str, _Sent] = {}
         self._reports: dict[str, Report] = {}
-        # Of each reference, in the order of their times: messages' ids, and reports' places.
+        # Of each reference, in the order of their times: messages' ids, and the places of reports that are final.
         self._sent_as: dict[Reference, list[tuple[float, str]]] = {}
-        self._reports_as: dict[Reference, list[tuple[float, str]]] = {}
+        self._finals_as: dict[Reference, list[tuple[float, str]]] = {}
+        self._orphans: dict[Reference, set[str]] = {}  # places of reports that were nobody's when they came
 
-    def add_sent(self, id: str, found: Readable, written: float, owner: str | None) -> None:
-        if parts := parts_of(found.headers):
-            took = found.headers.get("Sending_time", "")
-            began = written - EARLY - (int(took) if re.fullmatch("[0-9]{1,5}", took) else 0)
-            self._sent[id] = _Sent(began, written, owner, parts)
-            for part in parts:
-                bisect.insort(self._sent_as.setdefault(part, []), (written, id))
+    def add_sent(self, id: str, found: Readable, written: float, owner: str | None) -> Iterable[str]:
+        """Remember that message; the places of reports that were nobody's, and may be about it."""
+        parts = parts_of(found.headers)
+        if not parts:
+            return ()
+        took = found.headers.get("Sending_time", "")
+        began = written - EARLY - (int(took) if re.fullmatch("[0-9]{1,5}", took) else 0)
+        self._sent[id] = _Sent(began, written, owner, parts)
+        for part in parts:
+            bisect.insort(self._sent_as.setdefault(part, []), (written, id))
+        orphans = [place for part in parts for place in self._orphans.get(part, ())]
+        return [place for place in orphans if self._reports[place].came[0] >= began]
 
     def forget_sent(self, id: str) -> None:
         if sent := self._sent.pop(id, None):
@@ -156,12 +166,20 @@ class Reports:
         """Remember that file, where it is a report."""
         if report := parse(place, found, written):
             self._reports[place] = report
-            bisect.insort(self._reports_as.setdefault(report.reference, []), report.came)
+            if report.status.is_final:
+                bisect.insort(self._finals_as.setdefault(report.reference, []), report.came)
+            if self.message_of(report) is None:
+                self._orphans.setdefault(report.reference, set()).add(place)
         return report
 
     def forget(self, place: str) -> None:
         if report := self._reports.pop(place, None):
-            _remove(self._reports_as, report.reference, report.came)
+            if report.status.is_final:
+                _remove(self._finals_as, report.reference, report.came)
+            if orphans := self._orphans.get(report.reference):
+                orphans.discard(place)
+                if not orphans:
+                    del self._orphans[report.reference]
 
     def message_of(self, report: Report) -> str | None:
         """The id of the message that a report is about; ``None``: nobody's, or not in ``sent`` yet.
@@ -180,24 +198,27 @@ class Reports:
 
     def _is_decided(self, reference: Reference, since: float, before: tuple[float, str]) -> bool:
         """Whether a final report with that reference came in that time."""
-        came = self._reports_as.get(reference, [])
-        between = came[bisect.bisect_left(came, since, key=_time) : bisect.bisect_left(came, before)]
-        return any(self._reports[place].status.is_final for _, place in between)
+        came = self._finals_as.get(reference, [])
+        return bisect.bisect_left(came, since, key=_time) < bisect.bisect_left(came, before)
 
     def owner_of(self, report: Report) -> str | None:
         id = self.message_of(report)
         return None if id is None else self._sent[id].owner
 
-    def joined(self, id: str) -> Joined | None:
-        """That message with the reports about it; ``None``: it is not in ``sent``, or no report was asked for."""
+    def joined(self, id: str, counts: Callable[[str], bool] = bool) -> Joined | None:
+        """That message with what is reported of it; ``None``: it is not in ``sent``, or no report was asked for.
+
+        :param counts: asked of a report's place; the others are passed over.
+        """
         if (sent := self._sent.get(id)) is None:
             return None
-        about = [report for part in sent.parts for report in self._about(part, id, sent)]
-        return Joined(id, sent.parts, tuple(sorted(about, key=attrgetter("came"))))
+        about = [(each for each in self._about(part, id, sent) if counts(each.status.place)) for part in sent.parts]
+        first = (report for reports in about for report in itertools.islice(reports, 1))
+        return Joined(id, sent.parts, tuple(sorted(first, key=attrgetter("came"))))
 
     def _about(self, part: Reference, id: str, sent: _Sent) -> Iterator[Report]:
-        """The reports about one part: they came after smsd began, and before the next message with that reference."""
-        alike, came = self._sent_as[part], self._reports_as.get(part, [])
+        """The final ones about a part: they came after smsd began, and before the next message with that reference."""
+        alike, came = self._sent_as[part], self._finals_as.get(part, [])
         following = alike[bisect.bisect_right(alike, (sent.written, id)) :][:1]
         end = bisect.bisect_left(came, following[0][0], key=_time) if following else len(came)
         for _, place in came[bisect.bisect_left(came, sent.began, key=_time) : end]:

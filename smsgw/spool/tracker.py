@@ -184,14 +184,13 @@ class Tracker:
         """What a report changes, given those that were told of before; nothing, where another one was the last word."""
         if not report.status.is_final:
             return []
-        joined = self._folders.joined(report)
-        before = [known for known in joined.reports if self._was_told(known.status.place, telling)] if joined else []
-        if joined is None or any(known.status.is_final and known.reference == report.reference for known in before):
+        joined = self._folders.joined(report, lambda place: self._was_told(place, telling))
+        if joined is None or any(known.reference == report.reference for known in joined.reports):
             # Nobody's, or one too many; or its message is still on the way to "sent".
             return [] if time.time() - report.status.at.timestamp() > reports.LATE else None
         if not self._was_told(f"sent/{joined.id}", telling):
             return None
-        if joined.fate(before) or not joined.fate([*before, report]):
+        if joined.fate() or not joined.fate([*joined.reports, report]):
             return []
         message = self._read("sent", joined.id)
         if message is None:
