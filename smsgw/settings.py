@@ -185,7 +185,7 @@ class CoreSchema(colander.MappingSchema):
         colander.Integer(),
         missing=500,
         validator=colander.Range(min=0),
-        description="how many files may wait in outgoing, before others wait in smsgw's own folder; 0: any number",
+        description="how many files may wait with smsd, before others wait in smsgw's own folder; 0: any number",
     )
     file_mode = colander.SchemaNode(
         Mode(), missing=0o660, description="of spool files, which smsd must be able to read"

@@ -244,6 +244,39 @@ def test_files_of_other_programs_count_and_what_smsd_passes_over_does_not(make_g
     eventually(lambda: ids[1] in gateway.files())
 
 
+def test_what_smsd_has_in_its_queue_counts_too(make_gateway: MakeGateway) -> None:
+    """It moves there all that is in ``outgoing``, whether or not a modem has time for it."""
+    gateway = make_gateway(shallow(3))
+    ids = send(gateway, to=numbers(6))
+    for id in ids[:2]:
+        (gateway.spool / "outgoing" / id).rename(gateway.spool / "checked" / id)
+    gateway.put("checked", f"{ids[0]}.LOCK", "")
+    (later,) = send(gateway)
+    assert list(gateway.files()) == [ids[2]]
+    (gateway.spool / "checked" / ids[0]).unlink()
+    eventually(lambda: list(gateway.files()) == ids[2:4])
+    assert names(gateway.state / "waiting") == {*ids[4:], later}
+
+
+def test_a_queue_that_nobody_empties_holds_up_no_other(make_gateway: MakeGateway, tmp_path: Path) -> None:
+    spool = make_spool(tmp_path / "queues")
+    folders = "".join(f"{kind} = {spool / kind}\n" for kind in ("outgoing", "sent", "failed", "incoming"))
+    for queue in ("dead", "well"):
+        (spool / queue).mkdir()
+        folders += f"[queues]\n{queue} = {spool / queue}\n" if queue == "dead" else f"{queue} = {spool / queue}\n"
+    conf = tmp_path / "smsd.conf"
+    conf.write_text(f"devices = GSM1\n{folders}")
+    gateway = make_gateway({"smsgw.spool": None, "smsgw.smsd_conf": str(conf)} | shallow(3))
+    ids = send(gateway, to=numbers(9), queue="dead")
+    for _ in range(3):
+        eventually(lambda: len(names(spool / "outgoing")) == 3)
+        for name in names(spool / "outgoing"):
+            (spool / "outgoing" / name).rename(spool / "dead" / name)
+    assert names(spool / "dead") == set(ids)
+    (other,) = send(gateway, queue="well")
+    eventually(lambda: names(spool / "outgoing") == {other})
+
+
 def test_strays_stop_nobody(base_settings: dict[str, str]) -> None:
     with running(base_settings) as gateway:
         waiting, scheduled = gateway.state / "waiting", gateway.state / "scheduled"

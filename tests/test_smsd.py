@@ -6,7 +6,7 @@ import json
 import unicodedata
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -299,3 +299,38 @@ def test_the_spool_of_other_programs(smsd: Smsd, serve: Callable[..., Server]) -
     assert server.request("GET", f"{SMS}/sent/cron.2").status == 404
     assert server.request("GET", f"{SMS}/sent/cron.2", user="root").json["text"] == "from nobody"
     assert json.loads(server.request("GET", f"{SMS}/sent/").body)["message_id"] == ["cron.1"]
+
+
+def test_more_than_smsd_shall_have_at_once_arrives_in_turn(tmp_path: Path, serve: Callable[..., Server]) -> None:
+    """A bulk passes through a shallow ``outgoing``, once each; others do not wait for its end, nor does an alarm."""
+    with Smsd(tmp_path, modems=2) as smsd:
+        for modem in smsd.modems:
+            modem.delay = 0.05
+        server = serve(smsd, outgoing_depth="6")
+        bulk = [f"7916{place:07}" for place in range(150)]
+        assert server.send(bulk).status == 201
+        smsd.wait("sent", 5)
+        (later,) = server.request("POST", "/api/v2/messages", scheduled(["79680000003"], 2)).json["messages"]
+        assert server.send(["79680000001"], user="ops").status == 201
+        alarm = {"mobiles": ["79680000002"], "text": "Alarm", "priority": "high"}
+        assert server.request("POST", f"{SMS}/outgoing", alarm, user="ops").status == 201
+        paths = smsd.wait("sent", 153, timeout=60)
+        assert len({path.name for path in paths}) == 153
+        sent = [message.number for modem in smsd.modems for message in modem.messages()]
+        assert sorted(sent) == sorted([*bulk, "79680000001", "79680000002", "79680000003"])
+        order = [number_of(path) for path in paths]
+        assert order.index("79680000001") < 100
+        assert order.index("79680000002") < 100
+        found = server.request("GET", later["url"]).json
+        assert (found["status"], later["status"]) == ("sent", "scheduled")
+        assert datetime.fromisoformat(found["send_at"]) <= datetime.fromisoformat(found["sent_at"]) + timedelta(
+            seconds=1
+        )
+
+
+def scheduled(numbers: list[str], seconds: float) -> dict[str, object]:
+    return {"to": numbers, "text": "Hi", "send_at": (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()}
+
+
+def number_of(path: Path) -> str:
+    return path.read_bytes().partition(b"\n")[0].removeprefix(b"To: ").decode()

@@ -1,9 +1,10 @@
 """The way into ``outgoing``, which is kept shallow: who enters now, and who waits in smsgw's own folder.
 
-smsd looks at every file in ``outgoing`` for each one that it takes (smsd's manual, "Performance"), so no more than
-``smsgw.outgoing_depth`` are to be there. What comes when it is full, or when others wait already, is moved to
-``waiting`` instead, and a message for later to ``scheduled``; from there ``feeder`` lets them enter. Each is a plain
-rename, so that a message is in one of these folders, once, whenever a process dies.
+smsd looks at every file for each one that it takes, and moves what it finds in ``outgoing`` to its own queues, however
+full they are, where nobody passes anybody. So no more than ``smsgw.outgoing_depth`` are to be in ``outgoing`` and the
+emptiest queue together: one that nobody empties then holds up no other. What comes when they are full, or when others
+wait already, is moved to ``waiting`` instead, and a message for later to ``scheduled``; from there ``feeder`` lets them
+enter. Each is a plain rename, so that a message is in one of these folders, once, whenever a process dies.
 
 How many files there are is not asked for each message: a process takes some of the room that it saw, and uses that up
 first. Together, several processes can so exceed the depth by what they took, which is little where little is left.
@@ -35,7 +36,7 @@ FULL = 0.02  # seconds for which an outgoing that was full is taken to be full
 class Entrance:
     """The way into one ``outgoing``; shared by all threads.
 
-    :param depth: how many files shall be there at the most; 0: any number.
+    :param depth: how many files shall be with smsd at the most; 0: any number.
     :param fsync: whether what is moved waits for the disk.
     """
 
@@ -139,9 +140,8 @@ class Entrance:
 
     def _free(self) -> int:
         """How many could enter; those that are entering may have been counted twice, and none was left out."""
-        names = os.listdir(self._layout.outgoing)
-        files = sum(not name.startswith(".") and not name.endswith(".LOCK") for name in names)
-        return max(self._depth - files - self._entering, 0)
+        queued = min(map(_count, self._layout.folders["checked"]), default=0)
+        return max(self._depth - len(_files(self._layout.outgoing)) - queued - self._entering, 0)
 
     def _is_anybody_waiting(self) -> bool:
         with os.scandir(self.waiting) as entries:
@@ -155,6 +155,17 @@ class Entrance:
                     os.rename(message, message, src_dir_fd=folder, dst_dir_fd=fd)
                 if self.must_sync:
                     os.fsync(fd)
+
+
+def _files(folder: Path) -> list[str]:
+    return [name for name in os.listdir(folder) if not name.startswith(".") and not name.endswith(".LOCK")]
+
+
+def _count(queue: Path) -> int:
+    try:
+        return len(_files(queue))
+    except OSError:  # it is smsd's own, which is no reason to let nobody in
+        return 0
 
 
 def ready_lock(name: str) -> str:

@@ -37,6 +37,7 @@ class Feeder:
     def __init__(self, layout: Layout, entrance: Entrance) -> None:
         self._layout = layout
         self._entrance = entrance
+        self._smsd = (layout.outgoing, *layout.folders["checked"])
         self._taken_back = (layout.state / "cancelling", layout.state / "cancelled")
         self._running = threading.Lock()  # a thread can still be at it when the spool was lost and won again
         self._watch = Watch()
@@ -74,8 +75,8 @@ class Feeder:
             self._entrance.scheduled: self._scheduled,
             self._entrance.waiting: self._turns.names,
         }
-        is_followed = bool(self._turns.names)  # what happens in outgoing
-        news = self._watch.news([*folders, *([self._layout.outgoing] if is_followed else [])])
+        is_followed = bool(self._turns.names)  # what smsd does
+        news = self._watch.news([*folders, *(self._smsd if is_followed else ())])
         for folder, known in folders.items():
             if folder in news:
                 self._see(folder, known, news[folder], stop)
