@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from datetime import datetime
 
 import click
 from pyramid.httpexceptions import HTTPException
@@ -43,6 +44,13 @@ class _Kept:
 @click.option("--high", "high_priority", is_flag=True, help="Before all messages of normal priority.")
 @click.option("--validity", type=int, metavar="MINUTES", help="For how long the network tries.")
 @click.option("--report/--no-report", default=None, help="Ask for a delivery report, or for none.")
+@click.option(
+    "--at",
+    "send_at",
+    type=click.DateTime(["%Y-%m-%dT%H:%M:%S%z"]),
+    metavar="TIME",
+    help="Send it then, such as 2026-12-01T08:00:00+01:00, and not at once.",
+)
 @click.option("--dry-run", is_flag=True, help="Do all but send.")
 def send(
     installation: Installation,
@@ -55,6 +63,7 @@ def send(
     high_priority: bool,
     validity: int | None,
     report: bool | None,
+    send_at: datetime | None,
     dry_run: bool,
 ) -> None:
     """Send TEXT as the gateway of INI would for a user.
@@ -63,7 +72,7 @@ def send(
     needs none. It is run as the gateway's own user. The exit status is 0 when all were accepted,
     otherwise 1.
     """
-    options = Options(queue, flash, high_priority, validity, report)
+    options = Options(queue, flash, high_priority, validity, report, send_at)
     order = Order(numbers, text_of(text), options)
     identity = Identity(user, groups)
     gateway = installation.registry.gateway

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,17 @@ def test_every_option(ini: Ini, sent: Callable[[], dict[str, str]]) -> None:
     assert {re.match(r"To: s(\d+)", content)[1] for content in sent().values()} == {"112", "911"}  # type: ignore[index]
 
 
+def test_for_later(ini: Ini, gateway: Gateway, sent: Callable[[], dict[str, str]]) -> None:
+    then = (datetime.now(UTC) + timedelta(days=2)).replace(microsecond=0)
+    told = smsgw("send", ini(), "--user", "lvv", "--to", "112", "--at", then.isoformat(), "Hi")
+    assert (told.status, sent()) == (0, {})
+    (path,) = (gateway.state / "scheduled").iterdir()
+    assert f"\nX-Send-At: {then.isoformat().replace('+00:00', 'Z')}\n" in path.read_text()
+    told = smsgw("check", ini(), "--verbose")
+    assert f"1 messages wait in {gateway.state / 'scheduled'} until their time" in told.out
+    assert f"0 messages wait in {gateway.state / 'waiting'} until smsd has room" in told.out
+
+
 def test_a_rehearsal(ini: Ini, sent: Callable[[], dict[str, str]]) -> None:
     told = smsgw("send", ini(), "--user", "lvv", "--to", "112", "--dry-run", "Hi")
     assert told.status == 0
@@ -73,6 +85,7 @@ def test_policies_and_transforms_are_the_user_s(ini: Ini, sent: Callable[[], dic
     ("arguments", "said"),
     [
         (["--to", "nobody"], "There is no valid number to send to\nnobody: not a phone number"),
+        (["--to", "112", "--at", "2099-01-01T00:00:00Z"], "send_at should be at most 400 days ahead"),
         (["--to", "112", "--validity", "0"], "validity should be 1 to 635040 minutes"),
         (["--to", "112", "--queue", "\x1b]0;x"], "queue should be at most 99 characters"),
     ],

@@ -14,6 +14,7 @@ from pathlib import Path
 from smsgw.cli.check.finding import Findings, Topic
 from smsgw.cli.check.smsd import Daemon, find_daemon
 from smsgw.cli.installation import Installation, owner_of, user_name
+from smsgw.spool.index import is_message
 from smsgw.spool.layout import KINDS, Layout
 from smsgw.spool.writer import PROBE
 
@@ -197,6 +198,10 @@ def check_waiting(installation: Installation) -> Findings:
             f"a message has waited in {layout.outgoing} for {age / 60:.0f} minutes", "See smsd's log for the reason."
         )
     yield SPOOL.ok(f"{len(waiting)} messages wait in {layout.outgoing}")
+    for folder, until in (("waiting", "smsd has room"), ("scheduled", "their time")):
+        with contextlib.suppress(OSError):
+            count = sum(map(is_message, os.listdir(layout.state / folder)))
+            yield SPOOL.ok(f"{count} messages wait in {layout.state / folder} until {until}")
     with contextlib.suppress(OSError):
         left = [
             entry.name for entry in os.scandir(layout.state / "ready") if time.time() - entry.stat().st_ctime > STUCK
