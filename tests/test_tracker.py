@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from inotify_simple import INotify, flags
 
+from smsgw.hookspecs import hookimpl
 from smsgw.model import Accepted, Cancelled, Delivered, Event, Failed, Received, Sent, Unavailable
 from smsgw.spool.folders import Folders
 from smsgw.spool.layout import from_folder
@@ -84,6 +85,38 @@ def test_a_life(listening: Callable[[], tuple[Gateway, Any, Any]]) -> None:
     (gateway.spool / "outgoing" / id).rename(gateway.spool / "sent" / id)
     hear(ear, Sent)
     hear(deaf, Sent)
+
+
+class Choosy:
+    """A plugin that wants to hear of some ends alone."""
+
+    hears = (Failed, Delivered)
+
+    def __init__(self) -> None:
+        self.heard: queue.Queue[Event] = queue.Queue()
+
+    @hookimpl
+    def notify(self, events: Sequence[Event]) -> None:
+        for event in events:
+            self.heard.put(event)
+
+
+def test_a_plugin_hears_of_what_it_wants(make_gateway: Callable[..., Gateway]) -> None:
+    gateway = make_gateway({"smsgw.plugins": "htpasswd allow choosy"}, choosy=Choosy)
+    eventually((gateway.state / "told.choosy").exists)
+    heard = gateway.plugin("choosy").heard
+    (id,) = gateway.send().json["message_id"].values()
+    (gateway.spool / "outgoing" / id).rename(gateway.spool / "failed" / id)
+    (failed,) = hear(heard, Failed)
+    assert failed.message.id == id
+    gateway.put("sent", "m1", "To: 911\nFrom: lvv\nModem: GSM1\nMessage_id: 7\n\nHi")
+    gateway.put("incoming", "GSM1.x", "From: 7916\nModem: GSM1\n\nHi")
+    gateway.put("report", "r1", "From: 911\nModem: GSM1\n\nSMS STATUS REPORT\nMessage_id: 7\nStatus: 0,Ok\n")
+    (delivered,) = hear(heard, Delivered)
+    assert delivered.message.id == "m1"
+    gateway.put("failed", "m2", "To: 911\nFrom: lvv\n\nHi")
+    hear(heard, Failed)
+    assert heard.empty()
 
 
 def test_what_was_not_seen_on_its_way(listening: Callable[[], tuple[Gateway, Any, Any]]) -> None:

@@ -39,6 +39,7 @@ class Webhooks:
     :param resolve: finds the addresses of a host.
     """
 
+    hears = tuple(TYPES)
     commands = commands
 
     class Settings(colander.MappingSchema):
@@ -98,9 +99,7 @@ class Webhooks:
         """
         :raises Unavailable: the database is out of service; nothing was noted.
         """
-        told = [event for event in events if type(event) in TYPES]
-        webhooks = self._webhooks.all() if told else []
-        if noted := list(entries(told, webhooks, self._permits, self._resources)):
+        if noted := list(entries(events, self._webhooks.all(), self._permits, self._resources)):
             self._outbox.add(noted, int(self._clock() * 1000))
             self._dispatcher.wake()
 

@@ -27,7 +27,7 @@ from smsgw.spool.feeder import Feeder
 from smsgw.spool.folders import GRACE, Folders
 from smsgw.spool.layout import Layout
 from smsgw.spool.locks import Lock, Locks
-from smsgw.spool.tracker import Tracker
+from smsgw.spool.tracker import EVENTS, Tracker
 
 PERIOD = 1.0  # seconds between two looks
 SELDOM = 60.0  # seconds between two looks for what is old
@@ -199,7 +199,8 @@ def includeme(config: Configurator) -> None:
     works: list[tuple[str, Work]] = [("feeder", feeder.run)]
     works += [(plugin.plugin_name, _asking(plugin, "stop")) for plugin in implementations(hook.background)]
     for plugin in implementations(hook.notify):
-        tracker = Tracker(registry.layout, registry.folders, plugin.plugin_name, _asking(plugin, "events"))
+        hears = getattr(plugin.plugin, "hears", EVENTS)
+        tracker = Tracker(registry.layout, registry.folders, plugin.plugin_name, _asking(plugin, "events"), hears)
         works.append((plugin.plugin_name, tracker.run))
     registry.owner = Owner(
         registry.layout,

@@ -14,7 +14,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -35,7 +35,9 @@ MOST = 250  # files told of at once; each makes one event or two
 
 # In the order in which a message passes them, so that one look cannot miss a message that moves on meanwhile.
 KINDS = ("outgoing", "checked", "cancelled", "sent", "failed", "incoming", "report")
+BEGINNING = ("outgoing", "checked")  # where nothing but the beginning is told of
 ENDS: dict[str, type[Event]] = {"cancelled": Cancelled, "sent": Sent, "failed": Failed}
+EVENTS: tuple[type[Event], ...] = (Accepted, *ENDS.values(), Delivered, Undelivered, Received)
 
 log = logging.getLogger(__name__)
 
@@ -45,15 +47,27 @@ class Tracker:
 
     :param name: the plugin's; what it was told is remembered under it.
     :param tell: its ``notify``.
+    :param hears: the events that it is told of. Where ``Accepted`` is none of them, nobody looks at what is on its way
+        out, of which there is most.
     """
 
-    def __init__(self, layout: Layout, folders: Folders, name: str, tell: Callable[[Sequence[Event]], None]) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        folders: Folders,
+        name: str,
+        tell: Callable[[Sequence[Event]], None],
+        hears: Collection[type[Event]] = EVENTS,
+    ) -> None:
         self._folders = folders
+        self._hears = frozenset(hears)
         self._paths = {kind: layout.folders.get(kind, ()) for kind in KINDS}
         # In the order in which a message passes them; what is being taken back is still under way.
         waiting = (layout.state / name for name in WAITING)
         self._paths["outgoing"] = (*waiting, *self._paths["outgoing"], layout.state / "cancelling")
         self._paths["cancelled"] = (layout.state / "cancelled",)
+        for kind in BEGINNING if Accepted not in self._hears else ():
+            del self._paths[kind]
         self._notes = layout.state / f"told.{name}"
         self._name = name
         self._tell = tell
@@ -142,7 +156,7 @@ class Tracker:
                 told.append(change)
                 events += found
         try:
-            if events:
+            if events := [event for event in events if type(event) in self._hears]:
                 self._tell(events)
         except Exception as error:
             log.error("the plugin %r failed to take events; it is told again%s", self._name, indented(error))
