@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyramid.security import Denied
 
+from smsgw.hookspecs import hookimpl
 from smsgw.model import Sent
 from smsgw.testing import MakeGateway
 from smsgw_plugins.webhooks.events import TYPES
@@ -133,6 +135,24 @@ def test_who_reads_all_no_more_hears_of_others_no_more(
     happen(gateway, "sent", owner="lvv")
     own = happen(gateway, "sent", owner="ops")
     assert [each.message for each in receiver.wait(1)] == [own]
+
+
+class Discreet:
+    """A policy: some messages nobody reads."""
+
+    @hookimpl
+    def permits(self, permission: str, context: Any) -> Denied | None:
+        return Denied("it is nobody's business") if permission == "read" and "secret" in context.text else None
+
+
+def test_what_a_policy_lets_nobody_read_is_not_told(make_gateway: MakeGateway, receiver: Receiver) -> None:
+    changes = SETTINGS | {"smsgw.plugins": "htpasswd allow discreet webhooks"}
+    gateway = listening(make_gateway(changes, discreet=Discreet))
+    register(gateway, receiver.url)
+    register(gateway, receiver.url, user="root")
+    happen(gateway, "sent", text="This is secret")
+    id = happen(gateway, "sent")
+    assert [each.message for each in receiver.wait(2)] == [id, id]
 
 
 def test_only_the_events_that_were_asked_for(gateway: Gateway, receiver: Receiver) -> None:

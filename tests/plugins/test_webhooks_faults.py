@@ -155,6 +155,28 @@ def test_failures_page_by_page(make_clocked: Callable[..., Gateway], clock: Cloc
         assert {each.message for each in receiver.wait(5)} == set(ids)
 
 
+def test_what_is_old_is_forgotten(make_clocked: Callable[..., Gateway], clock: Clock) -> None:
+    """Failures after 30 days; that an event was delivered, after three: told again then, it is delivered again."""
+    gateway = make_clocked()
+    event = Sent(stored("sent"), datetime.now(UTC))
+    with Receiver() as receiver:
+        good = register(gateway, receiver.url, "message.sent")["id"]
+        bad = register(gateway, f"http://127.0.0.1:{free_port()}/", "message.sent")["id"]
+        gateway.plugin("clocked").notify([event])
+        while counts(gateway, bad) != (0, 1):
+            clock.now += 25 * 3600
+            let_it_look(gateway)
+        eventually(lambda: counts(gateway, good) == (0, 0))
+        for days, left, heard in ((4, 1, 2), (31, 0, 3)):
+            gateway.registry.owner.stop()
+            clock.now += days * 24 * 3600
+            gateway = make_clocked()
+            eventually(lambda gateway=gateway, left=left: len(failures(gateway, bad)) == left)
+            gateway.plugin("clocked").notify([event])
+            receiver.wait(heard)
+            eventually(lambda gateway=gateway: counts(gateway, good) == (0, 0))
+
+
 # Receivers
 
 
