@@ -18,6 +18,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -151,23 +152,23 @@ def test_from_post_to_delivered() -> None:
         assert (told["data"]["id"], told["data"]["text"]) == (message["id"], "Hi, Jack!")
 
 
-def test_without_the_simulator_messages_can_be_cancelled(tmp_path: Path) -> None:
+def test_cancelling_is_tried_with_the_development_gateway(tmp_path: Path) -> None:
     """As development.ini says."""
     text = (ROOT / "development.ini").read_text()
-    assert 'take "simulator" out' in text
+    assert "To try cancelling, send one\n# with a send_at to come." in text
     shutil.copy(ROOT / "development.htpasswd", tmp_path)
     path = tmp_path / "development.ini"
-    path.write_text(text)
-    get_app(str(path)).registry.owner.stop()  # it has made the folders
-    text = re.sub(r"^smsgw\.simulator\..*\n", "", text.replace(" simulator\n", "\n"), flags=re.M)
     path.write_text(text)
     from webtest import TestApp
 
     router = get_app(str(path))
     try:
         gateway = Gateway(TestApp(router), tmp_path / "spool")
-        (id,) = gateway.send().json["message_id"].values()
-        assert gateway.delete(f"/api/v1.0/sms/outgoing/{id}").json == {"deleted": f"outgoing/{id}"}
+        later = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+        body = {"to": ["79680000000"], "text": "Hi, Jack!", "send_at": later}
+        (message,) = gateway.call("POST_JSON", "/api/v2/messages", body, status=202).json["messages"]
+        assert message["status"] == "scheduled"
+        assert gateway.delete(message["url"]).json["status"] == "cancelled"
     finally:
         router.registry.owner.stop()
 
