@@ -34,6 +34,8 @@ setup(
         "smsgw.testing",
         "smsgw.views",
         "smsgw_plugins",
+        "smsgw_plugins.history",
+        "smsgw_plugins.history.migrations",
         "smsgw_plugins.jwt",
         "smsgw_plugins.ldap",
         "smsgw_plugins.quota",
@@ -63,6 +65,7 @@ setup(
         "waitress>=3",  # the server of both ini files
     ],
     extras_require={
+        "history": STORE,
         "hours": HOURS,
         "htpasswd": HTPASSWD,
         "jwt": JWT,
@@ -98,6 +101,7 @@ setup(
         "smsgw.plugins": [
             "allow = smsgw_plugins.allow:Allow",
             "blacklist = smsgw_plugins.blacklist:Blacklist",
+            "history = smsgw_plugins.history:History",
             "hours = smsgw_plugins.hours:Hours",
             "htpasswd = smsgw_plugins.htpasswd:Htpasswd",
             "jwt = smsgw_plugins.jwt:Jwt",

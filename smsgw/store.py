@@ -556,3 +556,26 @@ def open_store(registry: Any, tables: MetaData, scripts: Path | None = None, *, 
         store = registry.store = Store(url, is_durable=is_durable)
     store.keep(tables, scripts)
     return store
+
+
+def open_own_store(registry: Any, name: str, tables: MetaData, scripts: Path | None = None) -> Store:
+    """A plugin's own database, where that is SQLite: a file in a folder of that name, beside the shared one.
+
+    For what is written much, or can be made again, so that nothing that happens to it touches the others. The plugin
+    makes the folder. With PostgreSQL it is the application's store.
+
+    :raises ConfigurationError: ``smsgw.store`` is wrong.
+    """
+    url = _read(registry.smsgw.store or f"sqlite:///{registry.layout.state / FILE}")
+    if url.get_backend_name() != "sqlite":
+        return open_store(registry, tables, scripts)
+    store = Store(f"sqlite:///{Path(url.database or '').parent / name / FILE}")
+    store.keep(tables, scripts)
+    registry.own_stores = [*getattr(registry, "own_stores", ()), store]
+    return store
+
+
+def is_broken(error: Unavailable) -> bool:
+    """Whether it is for SQLite's file, which cannot be read as a database any more."""
+    code = getattr(error.__cause__, "sqlite_errorcode", 0)
+    return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)

@@ -21,6 +21,7 @@ from sqlalchemy import Column, Integer, MetaData, Table, Text, text
 from smsgw import migrations
 from smsgw.model import ConfigurationError, Unavailable
 from smsgw.store import Store
+from smsgw_plugins.history import table as messages
 from smsgw_plugins.quota import rows
 from smsgw_plugins.token import table
 from smsgw_plugins.webhooks import table as webhooks
@@ -28,6 +29,7 @@ from tests.conftest import eventually
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = {
+    "history": (messages.TABLES, messages.SCRIPTS),
     "quota": (rows.TABLES, rows.SCRIPTS),
     "token": (table.TABLES, table.SCRIPTS),
     "webhooks": (webhooks.TABLES, webhooks.SCRIPTS),

@@ -8,6 +8,7 @@ from pyramid.config import Configurator
 
 from smsgw.model import ConfigurationError
 from smsgw.settings import Settings
+from smsgw.spool.census import Census
 from smsgw.spool.entrance import Entrance
 from smsgw.spool.folders import Folders
 from smsgw.spool.layout import Layout, from_folder, from_smsd_conf
@@ -47,7 +48,7 @@ def _on_one_file_system(layout: Layout) -> bool:
 
 
 def includeme(config: Configurator) -> None:
-    """From here on, ``registry.layout``, ``.writer``, ``.folders`` and ``.receipts`` are the spool."""
+    """From here on, ``registry.layout``, ``.writer``, ``.folders``, ``.census`` and ``.receipts`` are the spool."""
     registry, settings = config.registry, config.registry.smsgw
     layout = registry.layout = find_layout(settings)
     locks = registry.locks = Locks(layout.state)
@@ -56,4 +57,5 @@ def includeme(config: Configurator) -> None:
         layout, locks, entrance, fsync=settings.fsync, mode=settings.file_mode, group=settings.file_group
     )
     registry.folders = Folders(layout, locks, settings.prefix)
+    registry.census = Census(registry.folders)
     registry.receipts = Receipts(layout, locks, entrance, fsync=settings.fsync)

@@ -54,14 +54,14 @@ class Folders:
             elif kind in reports.KINDS:
                 self._reports.forget(f"{kind}/{id}")
 
-        return Index(lambda: self._places(kind), prefix, self._judge(kind), forget)
+        return Index(lambda: self.places(kind), prefix, self._judge(kind), forget)
 
     def close(self) -> None:
         """Give back what watches the folders; they can still be asked."""
         for index in self._indexes.values():
             index.close()
 
-    def _places(self, kind: str) -> tuple[Path, ...]:
+    def places(self, kind: str) -> tuple[Path, ...]:
         """Where messages of that kind are, in the order in which they move."""
         if kind not in KINDS:
             return (self._layout.state / kind,)
@@ -91,7 +91,7 @@ class Folders:
             if kind == "report":
                 with self._held("sent", "report"):
                     pass  # first, so that it does not show whether there is such a report
-            for folder in self._places(kind):
+            for folder in self.places(kind):
                 try:
                     content, found = file.read(folder / id)
                 except FileNotFoundError:

@@ -216,6 +216,12 @@ class Reports:
         first = (report for reports in about for report in itertools.islice(reports, 1))
         return Joined(id, sent.parts, tuple(sorted(first, key=attrgetter("came"))))
 
+    def fates(self) -> Iterator[tuple[str, StatusReport]]:
+        """The messages of which reports say finally what became of them, and the report that does."""
+        for id in self._sent:
+            if (joined := self.joined(id)) and (fate := joined.fate()):
+                yield id, fate
+
     def _about(self, part: Reference, id: str, sent: _Sent) -> Iterator[Report]:
         """The final ones about a part: they came after smsd began, and before the next message with that reference."""
         alike, came = self._sent_as[part], self._finals_as.get(part, [])

@@ -142,7 +142,8 @@ def running(settings: Mapping[str, str], **plugins: type) -> Iterator[Gateway]:
     finally:
         router.registry.owner.stop()
         router.registry.folders.close()
-        if store := getattr(router.registry, "store", None):
+        own = getattr(router.registry, "own_stores", [])
+        for store in filter(None, [getattr(router.registry, "store", None), *own]):
             store.close()
 
 

@@ -1,0 +1,113 @@
+"""``history``: an index of what became of messages, which makes searches fast, and outlives the files.
+
+The spool stays the truth: the index is told by ``notify``, and made again from the files where it is new or broken.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from collections.abc import Sequence
+
+import colander
+from pyramid.config import Configurator
+
+from smsgw.hookspecs import hookimpl
+from smsgw.model import Event, Query, Remembered, StoredMessage, Unavailable
+from smsgw.store import open_own_store
+
+from . import home
+from .began import Beginnings
+from .commands import commands
+from .index import Index
+from .rebuild import rebuild
+from .retention import expire_files, expire_rows
+from .table import SCRIPTS, TABLES, row
+
+PERIOD = 1.0  # seconds between two looks whether there is something to do
+BEAT = 5.0  # seconds between two notes that the index is up to date
+SELDOM = 3600.0  # seconds between two looks for what is old
+
+DAYS = colander.Range(1, 100_000)
+
+log = logging.getLogger(__name__)
+
+
+class History:
+    """Follows what becomes of messages, in the process that owns the spool, and answers searches in all of them.
+
+    :param keep_days: for how long the index remembers a message.
+    :param keep_files_days: for how long its file is kept; ``None``: for ever.
+    """
+
+    class Settings(colander.MappingSchema):
+        keep_days = colander.SchemaNode(
+            colander.Integer(), missing=365, validator=DAYS, description="days for which the index remembers a message"
+        )
+        keep_files_days = colander.SchemaNode(
+            colander.Integer(),
+            missing=None,
+            validator=DAYS,
+            description="days after which files in sent, failed, incoming and report are deleted",
+        )
+
+    commands = commands
+
+    def __init__(self, keep_days: int, keep_files_days: int | None) -> None:
+        self._keep_days = keep_days
+        self._keep_files_days = keep_files_days
+        self._is_behind = False
+
+    def includeme(self, config: Configurator) -> None:
+        registry = config.registry
+        self.store = open_own_store(registry, "history", TABLES, SCRIPTS)
+        self.index = Index(self.store, f"{socket.gethostname()}:{registry.layout.outgoing}")
+        self.census = registry.census
+        self.beginnings = Beginnings(registry.layout, registry.resources)
+
+    @hookimpl
+    def notify(self, events: Sequence[Event]) -> None:
+        """
+        :raises Unavailable: the database is out of service; they are told again.
+        """
+        self._is_behind = True
+        self.index.put([row(event, self.beginnings.of(event)) for event in events])
+        self._is_behind = False
+
+    @hookimpl
+    def find_messages(self, query: Query) -> Sequence[Remembered] | None:
+        return self.index.find(query)
+
+    @hookimpl
+    def forget_message(self, message: StoredMessage) -> None:
+        self.index.forget(message)
+
+    @hookimpl
+    def background(self, stop: threading.Event) -> None:
+        next_beat, next_expiry, is_broken = 0.0, 0.0, False
+        while not stop.is_set():
+            try:
+                home.heal(self.store)
+                home.make(self.store)
+                if not self.index.is_complete():
+                    rebuild(self.index, self.census, self.beginnings, stop, rest=1.0)
+                    next_beat = 0.0
+                if time.monotonic() >= next_beat and not self._is_behind:
+                    self.index.beat()
+                    next_beat = time.monotonic() + BEAT
+                if time.monotonic() >= next_expiry:
+                    self._expire(stop)
+                    next_expiry = time.monotonic() + SELDOM
+                is_broken = False
+            except (Unavailable, OSError) as error:
+                if not is_broken:
+                    log.error("the index of messages: %s (%s); it is tried again", error, error.__cause__)
+                is_broken = True
+            stop.wait(PERIOD)
+
+    def _expire(self, stop: threading.Event) -> None:
+        expire_rows(self.index, self._keep_days, stop)
+        if self._keep_files_days is not None:
+            expire_files(self.index, self.census, self._keep_files_days, stop)

@@ -1,0 +1,160 @@
+"""What the database is asked and told: one upsert for all that happens, one search for all that is looked for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, delete, func, select, text, tuple_, update
+from sqlalchemy.exc import IntegrityError
+
+from smsgw.model import Query, Remembered, StoredMessage
+from smsgw.store import Store
+
+from . import home
+from .pages import page
+from .table import DELETED, MESSAGES, RECEIVED, SPOOLS, remembered, tombstone
+
+FRESH = 30_000  # milliseconds for which an index that nobody could write to is taken for complete
+STEP = 1000  # rows that are deleted at once
+
+PUT = text(
+    "INSERT INTO history_messages "
+    "(id, is_received, began, status, rank, owner, number, reference, content, report) "
+    "VALUES (:id, :is_received, :began, :status, :rank, :owner, :number, :reference, :content, :report) "
+    "ON CONFLICT (id, is_received) DO UPDATE SET "
+    "began = excluded.began, status = excluded.status, rank = excluded.rank, owner = excluded.owner, "
+    "number = excluded.number, reference = excluded.reference, content = excluded.content, report = excluded.report "
+    "WHERE excluded.rank > history_messages.rank"
+)
+SPOOL = text(
+    "INSERT INTO history_spools (spool, rebuild, is_complete, beat) VALUES (:spool, :rebuild, :is_complete, 0) "
+    "ON CONFLICT (spool) DO UPDATE SET rebuild = excluded.rebuild"
+)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How the index stands: whether it has all of this spool, and how many messages of each status."""
+
+    is_complete: bool
+    beat: int
+    counts: Mapping[str, int]
+    oldest: int | None
+
+
+class Index:
+    """The index of one spool, in a database that other spools may share; shared by all threads.
+
+    :param spool: what this one is called among them.
+    """
+
+    def __init__(self, store: Store, spool: str) -> None:
+        self._store = store
+        self._spool = spool
+
+    def put(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Take these in, as far as they say more than what is there: as often as one likes, in any order.
+
+        :raises Unavailable: nothing was taken.
+        """
+        ordered = sorted(rows, key=lambda row: str(row["id"]))  # so that no two wait for each other
+        if ordered:
+            self._write(lambda connection: connection.execute(PUT, ordered))
+
+    def forget(self, message: StoredMessage) -> None:
+        self.put([tombstone(message) | {"began": _now()}])
+
+    def find(self, query: Query) -> Sequence[Remembered] | None:
+        """What there is, newest first; ``None``: not all is here.
+
+        :raises Unavailable: the database is out of service.
+        """
+        with home.watched(self._store), self._store.begin(is_reading=True) as connection:
+            if not self._is_fresh(connection):
+                return None
+            ids = query.ids
+            if ids is None:
+                ids = tuple(connection.execute(page(query)).scalars())
+            is_received = query.statuses == (RECEIVED,)
+            wanted = [MESSAGES.c.id.in_(ids), MESSAGES.c.is_received == is_received]
+            found = connection.execute(select(MESSAGES).where(*wanted, MESSAGES.c.status.in_(query.statuses)))
+            rows = [remembered(dict(row)) for row in found.mappings()]
+        return sorted(rows, key=lambda row: row.place, reverse=True)
+
+    def has(self, ids: Collection[str], *, is_received: bool) -> set[str]:
+        """Which of these messages are here with their end."""
+        ended = [RECEIVED, DELETED] if is_received else ["sent", "delivered", "undelivered", "failed", DELETED]
+        wanted = [MESSAGES.c.id.in_(ids), MESSAGES.c.is_received == is_received, MESSAGES.c.status.in_(ended)]
+        with self._store.begin(is_reading=True) as connection:
+            return set(connection.execute(select(MESSAGES.c.id).where(*wanted)).scalars())
+
+    def standing(self) -> Standing:
+        with home.watched(self._store), self._store.begin(is_reading=True) as connection:
+            row = connection.execute(select(SPOOLS).where(SPOOLS.c.spool == self._spool)).one_or_none()
+            counted = select(MESSAGES.c.status, func.count()).group_by(MESSAGES.c.status)
+            counts = {name: count for name, count in connection.execute(counted) if name != DELETED}
+            oldest = connection.scalar(select(func.min(MESSAGES.c.began)).where(MESSAGES.c.status != DELETED))
+        return Standing(bool(row and row.is_complete), row.beat if row else 0, counts, oldest)
+
+    def is_complete(self) -> bool:
+        with home.watched(self._store), self._store.begin(is_reading=True) as connection:
+            return bool(connection.scalar(select(SPOOLS.c.is_complete).where(SPOOLS.c.spool == self._spool)))
+
+    def beat(self) -> None:
+        """Note that all that was told until now is here."""
+        mine = SPOOLS.c.spool == self._spool
+        self._write(lambda connection: connection.execute(update(SPOOLS).where(mine).values(beat=_now())))
+
+    def begin(self, name: str, *, anew: bool) -> None:
+        """Note that a rebuild of that name begins; ``anew``: of an empty index, for all spools that share it."""
+
+        def work(connection: Connection) -> None:
+            if anew:
+                connection.execute(delete(MESSAGES))
+                connection.execute(delete(SPOOLS))
+            connection.execute(SPOOL, {"spool": self._spool, "rebuild": name, "is_complete": False})
+
+        self._write(work)
+
+    def end(self, name: str) -> bool:
+        """Note that it has ended, and all is here; false where another one began meanwhile."""
+        mine = [SPOOLS.c.spool == self._spool, SPOOLS.c.rebuild == name]
+        done = update(SPOOLS).where(*mine).values(rebuild=None, is_complete=True, beat=_now())
+        return bool(self._write(lambda connection: connection.execute(done).rowcount))
+
+    def expire(self, before: int) -> bool:
+        """Forget some of what began before that time; whether there may be more."""
+
+        def work(connection: Connection) -> int:
+            gone = 0
+            for name in connection.execute(select(MESSAGES.c.status).distinct()).scalars().all():
+                old = select(MESSAGES.c.id, MESSAGES.c.is_received)
+                old = old.where(MESSAGES.c.status == name, MESSAGES.c.began < before).limit(STEP)
+                keys = connection.execute(old).all()
+                if keys:
+                    same = tuple_(MESSAGES.c.id, MESSAGES.c.is_received).in_([tuple(each) for each in keys])
+                    gone += connection.execute(delete(MESSAGES).where(same)).rowcount
+            return gone
+
+        return self._write(work) >= STEP
+
+    def _is_fresh(self, connection: Connection) -> bool:
+        row = connection.execute(select(SPOOLS).where(SPOOLS.c.spool == self._spool)).one_or_none()
+        return row is not None and row.is_complete and abs(_now() - row.beat) < FRESH
+
+    def _write(self, work: Callable[[Connection], T]) -> T:
+        home.make(self._store)
+        with home.watched(self._store):
+            try:
+                with self._store.begin() as connection:
+                    return work(connection)
+            except IntegrityError as error:  # which nothing that is written here can be
+                raise ValueError("a constraint") from error
+
+
+def _now() -> int:
+    return int(time.time() * 1000)

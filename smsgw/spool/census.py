@@ -1,0 +1,93 @@
+"""Everything in the spool, read once: for plugins that come late, or have lost what they knew. Public.
+
+``config.registry.census`` is that of the gateway's spool.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from smsgw.model import Accepted, Cancelled, Delivered, Event, Failed, Received, Sent, StoredMessage, Undelivered
+from smsgw.spool import file, reports
+from smsgw.spool.folders import Folders
+from smsgw.spool.index import SETTLED, is_message
+from smsgw.spool.reports import Reports
+
+# In the order in which a message passes them, so that none is missed that moves on meanwhile.
+EVENTS: dict[str, type[Event]] = {
+    "outgoing": Accepted,
+    "cancelling": Accepted,
+    "checked": Accepted,
+    "cancelled": Cancelled,
+    "sent": Sent,
+    "failed": Failed,
+    "incoming": Received,
+}
+COPIED = ("checked", "sent", "failed")  # where smsd copies files to, under locks
+
+
+class Census:
+    """Reads a spool; each call begins anew."""
+
+    def __init__(self, folders: Folders) -> None:
+        self._folders = folders
+
+    def events(self) -> Iterator[Event]:
+        """What became of each message, as far as its files say: how it stands, then what status reports say finally.
+
+        :raises OSError: a folder cannot be read. A file that cannot be is left out.
+        """
+        known = Reports()
+        for kind in (*EVENTS, "report"):
+            for path in self.files(kind):
+                if (found := _read(kind, path)) is None:
+                    continue
+                message, written, moved = found
+                place = f"{kind}/{path.name}"
+                if kind in reports.KINDS and known.add(place, message, written):
+                    continue
+                if kind == "sent":
+                    known.add_sent(path.name, message, written, message.owner)
+                if kind in EVENTS:
+                    yield EVENTS[kind](message, datetime.fromtimestamp(moved, UTC))
+        for id, fate in known.fates():
+            if (sent := self._folders.find("sent", id)) is not None:
+                yield (Delivered if fate.is_delivered else Undelivered)(sent, fate.at, fate)
+
+    def is_report(self, path: Path) -> bool:
+        """Whether that file of ``incoming`` is a status report."""
+        found = _read("incoming", path)
+        return found is not None and reports.parse(f"incoming/{path.name}", found[0], found[1]) is not None
+
+    def files(self, kind: str) -> Iterator[Path]:
+        """Plain files with names of messages, in no order; links are none."""
+        for folder in self._folders.places(kind):
+            with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:  # smsd keeps some only if told
+                for entry in entries:
+                    if is_message(entry.name) and entry.is_file(follow_symlinks=False):
+                        yield Path(folder, entry.name)
+
+
+def _read(kind: str, path: Path) -> tuple[StoredMessage, float, float] | None:
+    """A message, when it was written, and when it came there; ``None``: it is not there, or not all of it yet."""
+    try:
+        content, found = file.read(path)
+    except OSError:
+        return None
+    parsed = file.parse(content)
+    if not parsed.whole and (kind == "cancelling" or time.time() - found.st_mtime < SETTLED):
+        return None
+    if kind in COPIED and os.path.exists(f"{path}.LOCK"):
+        return None
+    owner = None if kind in reports.KINDS else parsed.headers.get("From")
+    kind = "outgoing" if kind == "cancelling" else kind
+    return (
+        StoredMessage(kind, path.name, parsed.headers, parsed.text, owner),
+        found.st_mtime_ns / 1e9,
+        found.st_ctime_ns / 1e9,
+    )

@@ -1,0 +1,307 @@
+"""``history`` in trouble: whatever happens to the index, messages go out, searches answer, and it comes back."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from smsgw.model import Query, Unavailable
+from smsgw.testing import Gateway, MakeGateway, make_spool
+from smsgw_plugins.history import retention
+from tests.conftest import USERS, eventually, sha
+from tests.plugins.test_history import (
+    INBOX,
+    MESSAGES,
+    PLUGINS,
+    REPORT,
+    SMSGW,
+    at_work,
+    command,
+    found,
+    index_of,
+    is_at_work,
+    known,
+    received,
+    sent,
+)
+from tests.postgresql import Postgresql
+from tests.server import Server
+from tests.tmpfs import Tmpfs
+
+DAY = 86400
+
+
+@pytest.fixture
+def lite(make_gateway: MakeGateway) -> Gateway:
+    return at_work(make_gateway(PLUGINS))
+
+
+def file_of(gateway: Gateway) -> Path:
+    return gateway.state / "history" / "store.sqlite3"
+
+
+def filled(gateway: Gateway) -> dict[str, str]:
+    """Enough messages for some pages of the file, which is no more than its main part then."""
+    for number in range(60):
+        gateway.put("sent", f"m{number:02}", sent(text="x" * 500))
+    eventually(lambda: len(known(gateway)) >= 60)
+    with contextlib.closing(sqlite3.connect(file_of(gateway))) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return found(gateway)
+
+
+def garbage(path: Path) -> None:
+    path.write_bytes(os.urandom(path.stat().st_size))
+
+
+def truncated(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2 // 4096 * 4096)
+
+
+def zeroed(path: Path) -> None:
+    """All pages but the first, and the scheme's."""
+    size = path.stat().st_size
+    with path.open("r+b") as stream:
+        stream.seek(4096 * 2)
+        stream.write(bytes(size - 4096 * 2))
+
+
+def emptied(path: Path) -> None:
+    os.truncate(path, 0)
+
+
+@pytest.mark.parametrize("harm", [garbage, truncated, zeroed])
+def test_a_broken_file(lite: Gateway, harm: Callable[[Path], None], caplog: pytest.LogCaptureFixture) -> None:
+    before = filled(lite)
+    harm(file_of(lite))
+    lite.send(status=201)
+    assert found(lite, "status=sent") == before
+    aside = lite.state / "history.broken"
+    eventually(aside.is_dir, 20)
+    eventually(lambda: is_at_work(lite) and len(known(lite)) == 61, 20)
+    assert found(lite, "status=sent") == before
+    (line,) = (text for text in caplog.messages if "lies in" in text)
+    assert line == f"the index of messages was broken; it lies in {aside} now, and a new one is made from the spool"
+
+
+def test_a_file_that_is_taken_away(lite: Gateway) -> None:
+    before = filled(lite)
+    for path in file_of(lite).parent.iterdir():
+        path.unlink()
+    assert found(lite) == before
+    eventually(lambda: is_at_work(lite) and len(known(lite)) == 60, 20)
+    assert found(lite) == before
+
+
+def test_tokens_and_quotas_are_not_touched(make_gateway: MakeGateway) -> None:
+    settings = {"smsgw.plugins": "htpasswd allow quota history", "smsgw.quota.limits": "\n*: 5/month"}
+    gateway = at_work(make_gateway(settings))
+    gateway.send()
+    filled(gateway)
+    garbage(file_of(gateway))
+    found(gateway)
+    eventually(lambda: (gateway.state / "history.broken").is_dir() and is_at_work(gateway), 20)
+    assert gateway.get("/api/v2/me").json["limits"][0]["left"] == 4
+
+
+def test_postgresql_is_down_for_a_while(make_gateway: MakeGateway) -> None:
+    with Postgresql() as server:
+        gateway = at_work(make_gateway(PLUGINS | {"smsgw.store": server.create()}))
+        gateway.put("sent", "m1", sent())
+        eventually(lambda: known(gateway))
+        server.stop()
+        gateway.send(status=201)
+        gateway.put("sent", "m2", sent())
+        gateway.put("incoming", "GSM1.a", received())
+        assert found(gateway, "status=sent") == {"m1": "sent", "m2": "sent"}
+        gateway.delete(f"{INBOX}/GSM1.a", user="root", status=503)
+        assert gateway.files("incoming")
+        server.start()
+        eventually(lambda: len(known(gateway)) == 4, 30)
+        eventually(lambda: is_at_work(gateway))
+        gateway.delete(f"{INBOX}/GSM1.a", user="root")
+
+
+@pytest.fixture
+def server_settings(tmp_path: Path) -> dict[str, str]:
+    passwords = tmp_path / "passwords"
+    passwords.write_text("".join(f"{user}:{sha(word)}\n" for user, word in USERS.items()))
+    spool = make_spool(tmp_path / "spool")
+    fixed = {"smsgw.spool": str(spool), "smsgw.htpasswd.path": str(passwords), "smsgw.allow.admins": "root"}
+    return PLUGINS | fixed
+
+
+@pytest.mark.parametrize("is_full", [True, False])
+def test_no_room_and_no_right_to_write(tmp_path: Path, server_settings: dict[str, str], is_full: bool) -> None:
+    """The database on a disk of its own, which is full, or read-only, and is well again."""
+    with Tmpfs(tmp_path / "disk", "2m") as disk:
+        url = {"smsgw.store": f"sqlite:///{disk.path / 'store.sqlite3'}"}
+        with Server(tmp_path, server_settings | url, enter=disk.enter) as server:
+            folder = tmp_path / "spool" / "sent"
+
+            def are_found(count: int) -> bool:
+                reply = server.request("GET", f"{MESSAGES}?status=sent&limit=100")
+                assert reply.status == 200
+                return len(reply.json["messages"]) == count
+
+            def are_known(count: int) -> bool:
+                status = [*disk.enter, SMSGW, "history", "status", next(tmp_path.glob("*.ini"))]
+                ran = subprocess.run(status, capture_output=True, text=True, check=False)
+                return bool(re.search(rf"^sent +{count}$", ran.stdout, re.M))
+
+            (folder / "m1").write_text(sent())
+            eventually(lambda: are_known(1), 30)
+            server.kill()
+            if is_full:
+                filler = disk.fill()
+            else:
+                disk.run("mount", "-o", "remount,ro", disk.path)
+            server.start()
+            for number in range(40):
+                (folder / f"n{number}").write_text(sent(text="x" * 1000))
+            assert server.send(["79680000000"]).status == 201
+            eventually(lambda: are_found(41), 60)
+            if is_full:
+                filler.unlink()
+            else:
+                disk.run("mount", "-o", "remount,rw", disk.path)
+            eventually(lambda: are_known(41), 120)
+            assert are_found(41)
+
+
+def test_killed_in_the_middle_of_all(tmp_path: Path, server_settings: dict[str, str]) -> None:
+    """While it is made and told, time after time: in the end all is there."""
+    folder = tmp_path / "spool" / "sent"
+    for number in range(3000):
+        (folder / f"a{number}").write_text(sent())
+    server = Server(tmp_path, server_settings, workers=2)
+    written = 3000
+    path = tmp_path / "spool" / "outgoing" / ".smsgw" / "history" / "store.sqlite3"
+
+    def rows() -> int:
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(path)) as connection:
+            return int(connection.execute("SELECT count(*) FROM history_messages").fetchone()[0])
+        return 0
+
+    for _ in range(4):
+        with server:
+            before = rows()
+            for _ in range(50):
+                (folder / f"b{written}").write_text(sent())
+                written += 1
+            eventually(lambda before=before: rows() > before, 20)
+    with server:
+        eventually(lambda: rows() == written, 60)
+        for _ in range(8):  # of both workers
+            assert len(server.request("GET", f"{MESSAGES}?limit=100").json["messages"]) == 100
+
+
+def test_a_rebuild_that_is_killed(lite: Gateway, tmp_path: Path) -> None:
+    """The one that follows is whole, as searches are meanwhile."""
+    for number in range(2000):
+        lite.put("sent", f"m{number:04}", sent())
+    eventually(lambda: len(known(lite)) == 2000, 30)
+    assert command(lite, "status", folder=tmp_path).returncode == 0
+    process = subprocess.Popen(
+        [SMSGW, "history", "rebuild", "--anew", tmp_path / "gateway.ini"], stderr=subprocess.DEVNULL
+    )
+    eventually(lambda: not is_at_work(lite), 20)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert len(found(lite, "limit=100")) == 2000
+    eventually(lambda: is_at_work(lite) and len(known(lite)) == 2000, 30)
+
+
+def test_an_index_that_nobody_wrote_to_for_long_is_not_believed(lite: Gateway) -> None:
+    index = index_of(lite)
+    lite.registry.owner.stop()
+    with lite.plugin("history").store.begin() as connection:
+        connection.exec_driver_sql("UPDATE history_spools SET beat = beat - 60000")
+    assert index.find(Query(("sent",))) is None
+    lite.put("sent", "m1", sent())
+    assert found(lite) == {"m1": "sent"}
+
+
+def test_an_index_of_a_newer_version(lite: Gateway, make_gateway: MakeGateway) -> None:
+    lite.put("sent", "m1", sent())
+    eventually(lambda: known(lite))
+    lite.registry.owner.stop()
+    with lite.plugin("history").store.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version_history SET version_num = 'v999'")
+    gateway = make_gateway(PLUGINS)
+    gateway.send(status=201)
+    assert found(gateway, "status=sent") == {"m1": "sent"}
+    with pytest.raises(Unavailable) as error:
+        index_of(gateway).standing()
+    assert "newer than what is installed here" in str(error.value.__cause__)
+
+
+# What is old
+
+
+def old(path: Path, days: float) -> Path:
+    os.utime(path, (time.time() - days * DAY,) * 2)
+    return path
+
+
+@pytest.fixture
+def keeping(make_gateway: MakeGateway) -> Callable[[], Gateway]:
+    settings = PLUGINS | {"smsgw.history.keep_files_days": "10", "smsgw.history.keep_days": "100"}
+    return lambda: at_work(make_gateway(settings))
+
+
+def test_old_files_go_and_are_remembered(keeping: Callable[[], Gateway], tmp_path: Path) -> None:
+    gateway = keeping()
+    (outside := tmp_path / "outside").write_text(sent())
+    gone = [old(gateway.put("sent", "m1", sent(number=7)), 11), old(gateway.put("failed", "m2", sent()), 11)]
+    gone += [old(gateway.put("incoming", "GSM1.a", received()), 11)]
+    gone += [old(gateway.put("incoming", "GSM1.b", REPORT.format(9, 0)), 11)]
+    gone += [old(gateway.put("report", "GSM1.r", REPORT.format(9, 0)), 11)]
+    kept = [old(gateway.put("sent", "m3", sent()), 9), old(gateway.put("sent", ".hidden", sent()), 11)]
+    kept += [old(gateway.put("sent", "m4.LOCK", ""), 11), old(gateway.put("outgoing", "m5", sent()), 11)]
+    kept += [old(gateway.put("checked", "m6", sent()), 11)]
+    (gateway.spool / "sent" / "folder").mkdir()
+    old(gateway.spool / "sent" / "folder", 11)
+    (gateway.spool / "sent" / "link").symlink_to(old(outside, 11))
+    eventually(lambda: len(known(gateway)) >= 6)
+    before = found(gateway)
+    gateway.registry.owner.stop()
+    gateway = keeping()  # which looks for what is old when it starts
+    eventually(lambda: not any(path.exists() for path in gone))
+    assert all(path.exists() for path in [*kept, outside, gateway.spool / "sent" / "link"])
+    assert (gateway.spool / "sent" / "folder").is_dir()
+    assert found(gateway) == before
+    assert gateway.get(f"{MESSAGES}/m1").json["status"] == "sent"
+
+
+def test_no_file_goes_that_the_index_does_not_have(keeping: Callable[[], Gateway]) -> None:
+    gateway = keeping()
+    plugin = gateway.plugin("history")
+    gateway.registry.owner.stop()
+    path = old(gateway.put("sent", "m1", sent()), 11)
+    retention.expire_files(plugin.index, plugin.census, 10, _never())
+    assert path.exists()
+
+
+def test_the_index_forgets(keeping: Callable[[], Gateway]) -> None:
+    gateway = keeping()
+    gateway.put("sent", "m1", sent())
+    old(gateway.put("sent", "m2", sent()), 200)
+    eventually(lambda: len(known(gateway)) == 2)
+    retention.expire_rows(index_of(gateway), 100, _never())
+    assert known(gateway) == {"m1": "sent"}
+    assert gateway.get(f"{MESSAGES}/m2").json["status"] == "sent"
+
+
+def _never() -> threading.Event:
+    return threading.Event()
