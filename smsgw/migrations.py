@@ -7,6 +7,7 @@ a database has come to stands in a table of the plugin's own, ``alembic_version_
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
@@ -27,6 +28,11 @@ def is_current(connection: Connection, folder: Path, names: Collection[str]) -> 
     name = version_table(folder)
     latest = max(path.stem for path in folder.glob("v[0-9]*.py"))
     return name in names and connection.scalar(select(column("version_num")).select_from(table(name))) == latest
+
+
+def load() -> None:
+    """Load Alembic, which takes a while, before a transaction in which others wait."""
+    importlib.import_module("alembic.script")
 
 
 def upgrade(connection: Connection, folder: Path) -> None:

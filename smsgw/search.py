@@ -139,7 +139,9 @@ class Search:
 
     def _recall(self, kind: str, place: Place, known: Remembered | None) -> Known | None:
         """A message as it stands, or, where its file is gone, as it is remembered."""
-        message = self._at(kind, place[1]) or (known.message if known else None)
+        is_settled = known is not None and known.message.kind == kind and kind not in UNDER_WAY
+        message = self._folders.find(kind, place[1]) if is_settled else self._at(kind, place[1])
+        message = message or (known.message if known else None)
         fate = known.report if known and message and message.kind == "sent" else None
         return (message, fate) if message else None
 

@@ -17,7 +17,7 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -287,18 +287,17 @@ class Store:
         if session.file != self._file():
             session.engine.dispose()
         with session.engine.execution_options(**{BEGIN: "BEGIN"}).begin() as connection:
-            names = set(sqlalchemy.inspect(connection).get_table_names())
-            is_current = names.issuperset(name for tables, _ in kept for name in tables.tables) and all(
-                migrations.is_current(connection, scripts, names) for _, scripts in kept if scripts
-            )
+            is_current = _are_current(connection, kept)
         if not is_current:
+            migrations.load()
             with session.engine.begin() as connection:
                 if not self._is_sqlite:
                     connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({TABLES})")
-                for tables, scripts in kept:
-                    if scripts:
-                        migrations.upgrade(connection, scripts)
-                    tables.create_all(connection)  # also where somebody dropped one
+                if not _are_current(connection, kept):  # still: somebody else may have been faster
+                    for tables, scripts in kept:
+                        if scripts:
+                            migrations.upgrade(connection, scripts)
+                        tables.create_all(connection)  # also where somebody dropped one
         session.tables, session.file, session.looked = len(kept), self._file(), time.monotonic()
 
     def _create(self) -> Engine:
@@ -469,6 +468,14 @@ def _watch_forks(store: Store) -> None:
 def _rows(connection: Any, text: str, values: Any) -> list[tuple[Any, ...]]:
     found = connection.execute(text, values)
     return found.fetchall() if found.description else []
+
+
+def _are_current(connection: Connection, kept: Sequence[tuple[MetaData, Path | None]]) -> bool:
+    """Whether all these tables are there, and of the latest version."""
+    names = set(sqlalchemy.inspect(connection).get_table_names())
+    return names.issuperset(name for tables, _ in kept for name in tables.tables) and all(
+        migrations.is_current(connection, scripts, names) for _, scripts in kept if scripts
+    )
 
 
 def _unavailable() -> Unavailable:

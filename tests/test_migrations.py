@@ -213,7 +213,7 @@ from smsgw.store import Store
 store = Store(sys.argv[1])
 store.keep(MetaData(), Path(sys.argv[2]))
 sys.stdin.read()
-store.prepare(text("INSERT INTO acme_words VALUES (:number, 'word')"))(number=int(sys.argv[3]))
+store.prepare(text("INSERT INTO acme_words VALUES (:number, 'word')"), wait=5)(number=int(sys.argv[3]))
 store.close()
 print("alembic" in sys.modules)
 """

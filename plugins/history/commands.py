@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from smsgw.cli import Failed, Installation, Wrong, as_owner, installation, table
+from smsgw.cli import Failed, Installation, Wrong, as_owner, installation, make_state, table
 from smsgw.model import Unavailable
 
 from . import home
@@ -73,6 +73,8 @@ def _history(installation: Installation) -> Iterator[History]:
     if plugin is None:
         raise Wrong("smsgw.plugins does not name 'history'; put it there")
     folder = plugin.store.folder
+    if folder is not None and folder.parent == installation.layout.state:
+        make_state(installation.layout)
     try:
         with as_owner(folder.parent if folder else installation.layout.state):
             yield plugin

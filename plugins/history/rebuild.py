@@ -15,7 +15,7 @@ from .began import Beginnings
 from .index import Index
 from .table import row
 
-BATCH = 500  # messages in a transaction
+BATCH = 2000  # messages in a transaction
 
 
 def rebuild(

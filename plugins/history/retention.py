@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
+from os.path import basename
 
 from smsgw.spool.census import Census
 
@@ -49,27 +49,27 @@ def expire_files(index: Index, census: Census, days: int, stop: threading.Event)
         log.info("%d files that were older than %d days are deleted", gone, days)
 
 
-def _spare(index: Index, census: Census, kind: str, old: list[Path]) -> list[Path]:
+def _spare(index: Index, census: Census, kind: str, old: list[str]) -> list[str]:
     """Those of these files without which nothing is forgotten."""
     if kind == "report" or not old:
         return old
-    known = index.has([path.name for path in old], is_received=kind == "incoming")
-    return [path for path in old if path.name in known or (kind == "incoming" and census.is_report(path))]
+    known = index.has([basename(path) for path in old], is_received=kind == "incoming")
+    return [path for path in old if basename(path) in known or (kind == "incoming" and census.is_report(path))]
 
 
-def _steps(files: Iterator[Path]) -> Iterator[list[Path]]:
+def _steps(files: Iterator[str]) -> Iterator[list[str]]:
     while some := list(itertools.islice(files, STEP)):
         yield some
 
 
-def _written(path: Path) -> float:
+def _written(path: str) -> float:
     try:
         return os.stat(path, follow_symlinks=False).st_mtime
     except OSError:
         return time.time()  # it is gone
 
 
-def _delete(path: Path) -> bool:
+def _delete(path: str) -> bool:
     with contextlib.suppress(FileNotFoundError):
         try:
             os.unlink(path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import time
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from datetime import UTC, datetime
 
 import click
 
-from smsgw.cli import Failed, Installation, Wrong, as_owner, installation, told, visible
+from smsgw.cli import Failed, Installation, as_owner, installation, make_state, told, visible
 from smsgw.cli import table as print_table
 from smsgw.model import Unavailable
 from smsgw.settings import is_header_value, is_userid
@@ -119,8 +118,8 @@ def _store(installation: Installation) -> Iterator[Store]:
     """The gateway's database, open: what is done in it stays done when the power fails."""
     with told():
         folder = installation.layout.state
-        if installation.smsgw.store is None and not folder.exists():
-            _make(folder)
+        if installation.smsgw.store is None:
+            make_state(installation.layout)
         store = open_store(installation, TABLES, SCRIPTS, is_durable=True)
     try:
         with as_owner(store.folder or folder):
@@ -129,17 +128,6 @@ def _store(installation: Installation) -> Iterator[Store]:
         raise Failed(f"{error.detail}: {' '.join(str(error.__cause__).split())}") from error
     finally:
         store.close()
-
-
-def _make(folder: os.PathLike[str]) -> None:
-    """smsgw's own folder, as the gateway makes it when it starts: it must be that of the gateway's user."""
-    parent = os.path.dirname(folder)
-    try:
-        if os.geteuid() == 0 and os.stat(parent).st_uid != 0:
-            raise Wrong(f"there is no folder {folder} yet; start the gateway once, which makes it, or be its user")
-        os.mkdir(folder, 0o700)
-    except OSError as error:
-        raise Wrong(f"{folder} cannot be made: {error.strerror}") from error
 
 
 def _moment(seconds: int | None, otherwise: str = "") -> str:

@@ -13,12 +13,23 @@ import click
 
 from smsgw.cli import check, login, output, plugins, preview, send
 from smsgw.cli.arguments import installation
-from smsgw.cli.installation import Installation, Wrong, as_owner, told
+from smsgw.cli.installation import Installation, Wrong, as_owner, make_state, told
 from smsgw.cli.output import Failed, table, visible
 from smsgw.model import ConfigurationError, Unavailable
 from smsgw.plugins import GROUP, find
 
-__all__ = ["Failed", "Installation", "Wrong", "as_owner", "installation", "main", "table", "told", "visible"]
+__all__ = [
+    "Failed",
+    "Installation",
+    "Wrong",
+    "as_owner",
+    "installation",
+    "main",
+    "make_state",
+    "table",
+    "told",
+    "visible",
+]
 
 
 class Commands(click.Group):

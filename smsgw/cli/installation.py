@@ -188,6 +188,22 @@ def as_owner(folder: Path) -> Iterator[None]:
         os.setgroups(before[1])
 
 
+def make_state(layout: Layout) -> None:
+    """Make smsgw's own folder, where there is none, as the gateway does when it starts: it must be its user's.
+
+    :raises Wrong: it cannot be made, or would be root's.
+    """
+    folder = layout.state
+    if folder.exists():
+        return
+    try:
+        if os.geteuid() == 0 and os.stat(folder.parent).st_uid != 0:
+            raise Wrong(f"there is no folder {folder} yet; start the gateway once, which makes it, or be its user")
+        os.mkdir(folder, 0o700)
+    except OSError as error:
+        raise Wrong(f"{folder} cannot be made: {error.strerror}") from error
+
+
 def owner_of(layout: Layout) -> int | None:
     """The gateway's own user, to whom smsgw's own folder belongs; ``None``: it has not run on that spool yet."""
     try:

@@ -10,7 +10,6 @@ import os
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 
 from smsgw.model import Accepted, Cancelled, Delivered, Event, Failed, Received, Sent, StoredMessage, Undelivered
 from smsgw.spool import file, reports
@@ -48,32 +47,32 @@ class Census:
                 if (found := _read(kind, path)) is None:
                     continue
                 message, written, moved = found
-                place = f"{kind}/{path.name}"
+                place = f"{kind}/{message.id}"
                 if kind in reports.KINDS and known.add(place, message, written):
                     continue
                 if kind == "sent":
-                    known.add_sent(path.name, message, written, message.owner)
+                    known.add_sent(message.id, message, written, message.owner)
                 if kind in EVENTS:
                     yield EVENTS[kind](message, datetime.fromtimestamp(moved, UTC))
         for id, fate in known.fates():
             if (sent := self._folders.find("sent", id)) is not None:
                 yield (Delivered if fate.is_delivered else Undelivered)(sent, fate.at, fate)
 
-    def is_report(self, path: Path) -> bool:
+    def is_report(self, path: str) -> bool:
         """Whether that file of ``incoming`` is a status report."""
         found = _read("incoming", path)
-        return found is not None and reports.parse(f"incoming/{path.name}", found[0], found[1]) is not None
+        return found is not None and reports.parse(f"incoming/{found[0].id}", found[0], found[1]) is not None
 
-    def files(self, kind: str) -> Iterator[Path]:
-        """Plain files with names of messages, in no order; links are none."""
+    def files(self, kind: str) -> Iterator[str]:
+        """The paths of plain files with names of messages, in no order; links are none."""
         for folder in self._folders.places(kind):
             with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:  # smsd keeps some only if told
                 for entry in entries:
                     if is_message(entry.name) and entry.is_file(follow_symlinks=False):
-                        yield Path(folder, entry.name)
+                        yield entry.path
 
 
-def _read(kind: str, path: Path) -> tuple[StoredMessage, float, float] | None:
+def _read(kind: str, path: str) -> tuple[StoredMessage, float, float] | None:
     """A message, when it was written, and when it came there; ``None``: it is not there, or not all of it yet."""
     try:
         content, found = file.read(path)
@@ -87,7 +86,7 @@ def _read(kind: str, path: Path) -> tuple[StoredMessage, float, float] | None:
     owner = None if kind in reports.KINDS else parsed.headers.get("From")
     kind = "outgoing" if kind == "cancelling" else kind
     return (
-        StoredMessage(kind, path.name, parsed.headers, parsed.text, owner),
+        StoredMessage(kind, path.rpartition("/")[2], parsed.headers, parsed.text, owner),
         found.st_mtime_ns / 1e9,
         found.st_ctime_ns / 1e9,
     )

@@ -27,6 +27,7 @@ from types import FrameType
 
 import draining
 import receiving
+import remembering
 import servers
 import tracking
 from ulid import ULID
@@ -42,16 +43,17 @@ Measure = Callable[[], float]
 @dataclass(frozen=True, slots=True)
 class Scale:
     """How long all takes: rounds of a comparison, seconds under load in each, sends before memory is read again,
-    seconds in which smsd gets through what it can."""
+    seconds in which smsd gets through what it can, messages in a large index."""
 
     rounds: int
     seconds: int
     sends: int
     drained: int
+    messages: int
 
 
-FULL = Scale(rounds=21, seconds=1, sends=100_000, drained=60)
-QUICK = Scale(rounds=3, seconds=1, sends=5_000, drained=10)
+FULL = Scale(rounds=21, seconds=1, sends=100_000, drained=60, messages=1_000_000)
+QUICK = Scale(rounds=3, seconds=1, sends=5_000, drained=10, messages=50_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,14 +312,51 @@ def webhook(folder: Path, scale: Scale) -> Result:
 def followed(folder: Path, scale: Scale) -> Result:
     """All that follows messages, with somebody who hears of them."""
     with (
-        servers.smsgw(_made(folder / "on"), plugins=receiving.PLUGIN, settings=receiving.SETTINGS) as on,
+        servers.smsgw(_made(folder / "on"), plugins=f"{receiving.PLUGIN} history", settings=receiving.SETTINGS) as on,
         servers.smsgw(_made(folder / "off")) as off,
         receiving.Receiver() as receiver,
     ):
         receiving.register(on, receiver.url)
         _warm_up(on, off)
         rates = in_turn(scale.rounds, lambda: on.rate(scale.seconds), lambda: off.rate(scale.seconds))
-    return at_least("Single sends with webhooks; without them", *rates, "/s", 0.8, 0.95)
+    return at_least("Single sends with history and webhooks; without them", *rates, "/s", 0.8, 0.95)
+
+
+def page(folder: Path, scale: Scale) -> Result:
+    many, few = scale.messages, 10_000
+    with (
+        remembering.indexed(_made(folder / "many"), many) as ours,
+        remembering.indexed(_made(folder / "few"), few) as theirs,
+    ):
+        ours.page(), theirs.page()
+        took = in_turn(scale.rounds, ours.page, theirs.page)
+    what = f"A page of 100 by user, status and time, of an index of {many:,} messages; of {few:,}"
+    return at_most(what, f"{took[0] * 1e3:.1f} ms", f"{took[1] * 1e3:.1f} ms", took[2], 1.5, 1.0)
+
+
+def status(folder: Path, scale: Scale) -> Result:
+    many, few = scale.messages, scale.messages // 1000
+    with (
+        remembering.filed(_made(folder / "many"), many) as ours,
+        remembering.filed(_made(folder / "few"), few) as theirs,
+    ):
+        time.sleep(scale.messages / 50_000 + 5)  # each server looks at all files once
+        ours.status(), theirs.status()
+        took = in_turn(scale.rounds, ours.status, theirs.status)
+    what = f"Status of one message, of {many:,} in the spool, with history; of {few:,}"
+    return at_most(what, f"{took[0] * 1e3:.2f} ms", f"{took[1] * 1e3:.2f} ms", took[2], 1.5, 1.0)
+
+
+def rebuild(folder: Path, scale: Scale) -> Result:
+    """Of files whose names are not in order; nothing but the reading of them beside it."""
+    count = scale.messages // 10
+    with remembering.filed(_made(folder / "spool"), count) as made:
+        ini = made.server.spool / servers.INI
+    rates = a_second(
+        count, in_turn(1, lambda: remembering.rebuild(ini, "--anew"), lambda: remembering.read(folder / "spool"))
+    )
+    found = at_least(f"The index made again of {count:,} files; the files read", *rates, "/s", 0.0, 1.0)
+    return dataclasses.replace(found, wanted="at least 5,000 /s", is_met=rates[0] >= 5000)
 
 
 def modems(folder: Path, scale: Scale) -> Result:
@@ -351,6 +390,9 @@ ROWS: dict[str, Callable[[Path, Scale], Result]] = {
     "webhook": webhook,
     "followed": followed,
     "modems": modems,
+    "page": page,
+    "status": status,
+    "rebuild": rebuild,
 }
 
 

@@ -201,6 +201,13 @@ def smsgw(
         yield server
 
 
+def prepared(folder: Path, plugins: str) -> Path:
+    """The ini file of a server that is not started yet, and its spool."""
+    ini = folder / INI
+    ini.write_text(_smsgw(folder, plugins=plugins))
+    return ini
+
+
 @contextlib.contextmanager
 def ldap(folder: Path) -> Iterator[Server]:
     """smsgw with the same users in a directory, which a slapd of its own serves."""
