@@ -99,6 +99,7 @@ class Store:
             raise
         except self._errors as error:
             self._session.tables = 0
+            self._session.engine.dispose()  # one that SQLite opened of a read-only file stays so
             raise _unavailable() from _cause(error)
 
     def prepare(self, statement: ClauseElement, *, wait: float = HASTE) -> Statement:

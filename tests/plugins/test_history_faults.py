@@ -76,14 +76,16 @@ def zeroed(path: Path) -> None:
         stream.write(bytes(size - 4096 * 2))
 
 
-def emptied(path: Path) -> None:
-    os.truncate(path, 0)
+def harmed(gateway: Gateway, harm: Callable[[Path], None]) -> None:
+    """And what connections have in their memory of the file as it was is forgotten."""
+    harm(file_of(gateway))
+    gateway.plugin("history").store.close()
 
 
 @pytest.mark.parametrize("harm", [garbage, truncated, zeroed])
 def test_a_broken_file(lite: Gateway, harm: Callable[[Path], None], caplog: pytest.LogCaptureFixture) -> None:
     before = filled(lite)
-    harm(file_of(lite))
+    harmed(lite, harm)
     lite.send(status=201)
     assert found(lite, "status=sent") == before
     aside = lite.state / "history.broken"
@@ -108,7 +110,7 @@ def test_tokens_and_quotas_are_not_touched(make_gateway: MakeGateway) -> None:
     gateway = at_work(make_gateway(settings))
     gateway.send()
     filled(gateway)
-    garbage(file_of(gateway))
+    harmed(gateway, garbage)
     found(gateway)
     eventually(lambda: (gateway.state / "history.broken").is_dir() and is_at_work(gateway), 20)
     assert gateway.get("/api/v2/me").json["limits"][0]["left"] == 4
