@@ -259,7 +259,7 @@ class Robot:
     commands = commands
 """
     distribution("acme", source, robot="Robot")
-    assert "  robot    Look after robots.\n" in smsgw("--help").out
+    assert re.search(r"^  robot +Look after robots\.$", smsgw("--help").out, re.M)
 
 
 def test_a_plugin_s_command(distribution: Callable[..., None], ini: Ini) -> None:
