@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from smsgw.model import Content, Options
@@ -36,6 +36,14 @@ def test_any_bytes_are_a_file(junk: bytes) -> None:
     found = file.parse(junk)
     assert isinstance(found.text, str)
     found.text.encode()
+
+
+@given(st.text())
+@example("²")
+@example("9" * 5000)
+def test_any_length_is_a_length(written: str) -> None:
+    found = file.parse(f"From: 79680000000\nLength: {written}\n\nHi".encode(errors="replace"))
+    assert isinstance(found.whole, bool)
 
 
 @given(st.sampled_from(["UTF-8", "UCS2", "GSM", "binary", "ISO", ""]), st.binary())

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ MAX_READ = 1024 * 1024  # bytes of a file; smsd's own have some 40,000 at the mo
 _GSM = BASIC[:27] + "\x1b" + BASIC[27:]
 _GSM_EXTENSION = dict(zip(b"\x0a\x14\x28\x29\x2f\x3c\x3d\x3e\x40\x65", EXTENSION, strict=True))
 _REFERENCE = REFERENCE.encode()
+_LENGTH = re.compile("[0-9]{1,9}")
 # What smsd's "ISO" has instead of control characters, for letters of the GSM alphabet that ISO 8859-15 lacks.
 _GREEK = {0x81 + place: letter for place, letter in enumerate("ΔΦΓΛΩΠΨΣΘΞ")}
 
@@ -56,7 +58,7 @@ class SpoolFile:
     def whole(self) -> bool:
         """Whether all of it is there, as far as it says: smsd writes received files bit by bit, ``Length`` first."""
         length = self.headers.get("Length", "")
-        if not self.complete or not length.isdigit():
+        if not self.complete or not _LENGTH.fullmatch(length):
             return self.complete
         return int(length) in (len(self.body), len(self.body) // 2, len(self.text))
 
