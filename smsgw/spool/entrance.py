@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from smsgw.spool import file
+from smsgw.spool.forks import begin_anew_in_children
 from smsgw.spool.index import HEAD, is_message
 from smsgw.spool.layout import Layout
 from smsgw.spool.locks import Locks
@@ -45,12 +46,16 @@ class Entrance:
         self._locks = locks
         self._depth = depth
         self.must_sync = fsync
+        self.waiting = layout.state / "waiting"
+        self.scheduled = layout.state / "scheduled"
+        self._begin()
+        begin_anew_in_children(self, Entrance._begin)
+
+    def _begin(self) -> None:
         self._lock = threading.Lock()
         self._entering = 0  # messages that may enter, and perhaps have not yet
         self._left = 0  # of the room that was taken, until that time
         self._until = 0.0
-        self.waiting = layout.state / "waiting"
-        self.scheduled = layout.state / "scheduled"
 
     @contextlib.contextmanager
     def place(self, send_at: datetime | None) -> Iterator[Path]:
@@ -140,8 +145,8 @@ class Entrance:
 
     def _free(self) -> int:
         """How many could enter; those that are entering may have been counted twice, and none was left out."""
-        queued = min(map(_count, self._layout.folders["checked"]), default=0)
-        return max(self._depth - len(_files(self._layout.outgoing)) - queued - self._entering, 0)
+        queued = min(map(_count_queue, self._layout.folders["checked"]), default=0)
+        return max(self._depth - _count(self._layout.outgoing) - queued - self._entering, 0)
 
     def _is_anybody_waiting(self) -> bool:
         with os.scandir(self.waiting) as entries:
@@ -157,13 +162,20 @@ class Entrance:
                     os.fsync(fd)
 
 
-def _files(folder: Path) -> list[str]:
-    return [name for name in os.listdir(folder) if not name.startswith(".") and not name.endswith(".LOCK")]
+def _count(folder: Path) -> int:
+    """How many files smsd would look at."""
+    with os.scandir(folder) as entries:
+        return sum(
+            not entry.name.startswith(".")
+            and not entry.name.endswith(".LOCK")
+            and not entry.is_dir(follow_symlinks=False)
+            for entry in entries
+        )
 
 
-def _count(queue: Path) -> int:
+def _count_queue(queue: Path) -> int:
     try:
-        return len(_files(queue))
+        return _count(queue)
     except OSError:  # it is smsd's own, which is no reason to let nobody in
         return 0
 

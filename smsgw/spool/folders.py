@@ -14,6 +14,7 @@ from pathlib import Path
 from smsgw.model import Place, StatusReport, StoredMessage
 from smsgw.spool import file, reports
 from smsgw.spool.entrance import ready_lock
+from smsgw.spool.forks import begin_anew_in_children
 from smsgw.spool.index import SETTLED, Index, Judge, is_message
 from smsgw.spool.layout import KINDS, OWNED, Layout
 from smsgw.spool.locks import Locks
@@ -44,17 +45,22 @@ class Folders:
     def __init__(self, layout: Layout, locks: Locks, prefix: str) -> None:
         self._layout = layout
         self._locks = locks
-        self._reports = Reports()
-        self._indexes = {kind: self._index(kind, prefix) for kind in (*KINDS, "scheduled", *TAKEN_BACK)}
+        self._prefix = prefix
+        self._begin()
+        begin_anew_in_children(self, Folders._begin)
 
-    def _index(self, kind: str, prefix: str) -> Index:
+    def _begin(self) -> None:
+        self._reports = Reports()
+        self._indexes = {kind: self._index(kind) for kind in (*KINDS, "scheduled", *TAKEN_BACK)}
+
+    def _index(self, kind: str) -> Index:
         def forget(id: str) -> None:
             if kind == "sent":
                 self._reports.forget_sent(id)
             elif kind in reports.KINDS:
                 self._reports.forget(f"{kind}/{id}")
 
-        return Index(lambda: self.places(kind), prefix, self._judge(kind), forget)
+        return Index(lambda: self.places(kind), self._prefix, self._judge(kind), forget)
 
     def close(self) -> None:
         """Give back what watches the folders; they can still be asked."""
@@ -233,6 +239,7 @@ class Folders:
         if not is_message(id):
             return False
         try:
+            self._locks.make()  # also what somebody removed of it
             with self._locks.take(f"cancel {id}"):
                 if self._take_waiting(id):
                     return True

@@ -11,8 +11,11 @@ import fcntl
 import hashlib
 import os
 import struct
+import weakref
 from pathlib import Path
 from types import TracebackType
+
+from smsgw.spool.forks import begin_anew_in_children
 
 # In smsgw's own folder: what each process is writing, what is committed, messages for later and for their turn, replies
 # under an Idempotency-Key, messages that are being taken back and that were, and wrong passwords.
@@ -24,17 +27,27 @@ class Lock:
 
     def __init__(self, path: Path, fd: int) -> None:
         self._path = path
-        self._fd = fd
+        self._fd: int | None = fd
 
     def is_shared(self) -> bool:
         """Whether others still see this lock; they do not where the folder was taken away or made anew."""
         try:
-            return os.path.samestat(os.stat(self._path), os.fstat(self._fd))
+            return self._fd is not None and os.path.samestat(os.stat(self._path), os.fstat(self._fd))
         except OSError:
             return False
 
     def release(self) -> None:
-        os.close(self._fd)
+        """Let go, also of what a process that is just being forked has of it."""
+        if self._fd is not None:
+            with contextlib.suppress(OSError):
+                fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, _request(fcntl.F_UNLCK, 0, 0))
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Have no part in it any more; others who have it keep it."""
+        if self._fd is not None:
+            fd, self._fd = self._fd, None
+            os.close(fd)
 
     def __enter__(self) -> Lock:
         return self
@@ -53,6 +66,8 @@ class Locks:
         self._folder = folder
         self._path = folder / "locks"
         self._made = False
+        self._held: weakref.WeakSet[Lock] = weakref.WeakSet()
+        begin_anew_in_children(self, Locks._abandon)
 
     def make(self) -> None:
         """Make smsgw's own folder, where it is not there yet.
@@ -85,13 +100,13 @@ class Locks:
         offset = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big") >> 2
         fd = self._open()
         try:
-            # struct flock: l_type, l_whence, l_start, l_len, l_pid (0 for this kind of lock)
-            request = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, offset, 1, 0)
-            fcntl.fcntl(fd, command, request)
+            fcntl.fcntl(fd, command, _request(fcntl.F_WRLCK, offset, 1))
         except BaseException:
             os.close(fd)
             raise
-        return Lock(self._path, fd)
+        lock = Lock(self._path, fd)
+        self._held.add(lock)
+        return lock
 
     def _open(self) -> int:
         if self._made:
@@ -101,3 +116,14 @@ class Locks:
                 pass  # the spool was taken away, and perhaps made anew
         self.make()
         return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def _abandon(self) -> None:
+        """A process that forked has no part in its parent's locks, which die with that."""
+        for lock in self._held:
+            lock.abandon()
+        self._held = weakref.WeakSet()
+
+
+def _request(kind: int, start: int, length: int) -> bytes:
+    """The kernel's struct flock: l_type, l_whence, l_start, l_len (0: to the end), l_pid (0 for this kind of lock)."""
+    return struct.pack("hhqqi4x", kind, os.SEEK_SET, start, length, 0)

@@ -41,6 +41,7 @@ class Watch:
     def __init__(self) -> None:
         self._pid = 0
         self._inotify: INotify | None = None
+        self._fd = -1  # the garbage collector may have finished with the other first
         self._known: dict[Path, _Known] = {}
 
     def news(self, folders: Iterable[Path]) -> News:
@@ -85,7 +86,7 @@ class Watch:
     def close(self) -> None:
         """Give the kernel's watches back; the next question begins anew."""
         if self._inotify is not None:
-            os.close(self._inotify.fileno())
+            os.close(self._fd)
         self._pid, self._inotify, self._known = 0, None, {}
 
     def __del__(self) -> None:
@@ -96,6 +97,7 @@ class Watch:
         self._pid = os.getpid()
         with contextlib.suppress(OSError):  # there are no more to be had: fs.inotify.max_user_instances
             self._inotify = INotify(closefd=False)
+            self._fd = self._inotify.fileno()
 
     def _said(self) -> News:
         """What the kernel said since it was last asked."""
