@@ -6,6 +6,8 @@ import contextlib
 import functools
 import itertools
 import os
+import resource
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +27,7 @@ from smsgw.model import Accepted, Content, Event, Message, Options, Sent
 from smsgw.spool.feeder import Feeder
 from smsgw.spool.folders import Folders
 from smsgw.spool.layout import Layout, from_folder
-from smsgw.spool.locks import Locks
+from smsgw.spool.locks import FOLDERS, Locks
 from smsgw.spool.owner import Owner
 from smsgw.spool.put_file import in_python
 from smsgw.spool.receipts import Receipts
@@ -238,10 +240,11 @@ def test_files_of_other_programs_count_and_what_smsd_passes_over_does_not(make_g
     gateway.put("outgoing", "cron.1", OLD)
     gateway.put("outgoing", "other.LOCK", "")
     gateway.put("outgoing", ".hidden", "")
+    (gateway.spool / "outgoing" / "old").mkdir()
     ids = [send(gateway)[0] for _ in range(2)]
-    assert set(gateway.files()) == {"cron.1", "other.LOCK", ids[0]}
+    assert names(gateway.spool / "outgoing") == {"cron.1", "other.LOCK", "old", ids[0]}
     (gateway.spool / "outgoing" / "cron.1").unlink()
-    eventually(lambda: ids[1] in gateway.files())
+    eventually(lambda: ids[1] in names(gateway.spool / "outgoing"))
 
 
 def test_what_smsd_has_in_its_queue_counts_too(make_gateway: MakeGateway) -> None:
@@ -325,6 +328,44 @@ def test_what_stands_in_the_way_of_one_holds_up_no_other(
     eventually(lambda: set(gateway.files()) == {ids[2], ids[3]})
     (said,) = [record.message for record in caplog.records if "messages wait for" in record.message]
     assert ids[2] in said
+
+
+def test_what_cannot_be_read_for_a_moment_is_read_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the process has no descriptor left for it, which the folder does not tell of."""
+    monkeypatch.setattr("smsgw.spool.feeder.RETRY", 0.0)
+    layout, files = spool_with(tmp_path / "spool", waiting=1, due=1)
+    away = {layout.state / "waiting" / "smsgw.waiting.0", layout.state / "scheduled" / "smsgw.scheduled.0"}
+    for path in away:
+        path.rename(tmp_path / path.name)
+    feeder, stop = feeder_of(layout), threading.Event()
+    feeder.look(stop)
+    for path in away:
+        (tmp_path / path.name).rename(path)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+    try:
+        feeder.look(stop)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert contents(layout.outgoing) == {}
+    for _ in range(2):
+        feeder.look(stop)
+    assert contents(layout.outgoing) == files
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_a_folder_of_smsgw_s_own_that_somebody_removes(make_gateway: MakeGateway, folder: str) -> None:
+    gateway = make_gateway(shallow(1))
+    (first,) = send(gateway)
+    shutil.rmtree(gateway.state / folder)
+    (one,) = send(gateway)
+    many = send(gateway, to=numbers(2))
+    (later,) = send(gateway, send_at=at(60))
+    gateway.call("DELETE", f"{MESSAGES}/{later}", status=200)
+    (gateway.spool / "outgoing" / first).unlink()
+    assert Smsd(gateway.spool).drain(3) == [one, *many]
 
 
 # Several processes

@@ -47,7 +47,7 @@ class Feeder:
         self._turns = Turns()
         self._times: list[tuple[float, str]] = []  # of scheduled messages, the next one first
         self._scheduled: set[str] = set()
-        self._aside: list[tuple[float, Path, str]] = []  # what failed, and when it is tried again
+        self._aside: dict[tuple[Path, str], float] = {}  # what failed, and when it is tried again
         self._failures = 0
         self._told: set[str] = set()  # of what goes wrong, what was logged
 
@@ -100,7 +100,11 @@ class Feeder:
             self._see_one(folder, name)
 
     def _see_one(self, folder: Path, name: str) -> None:
-        headers = self._headers(folder / name) if is_message(name) else None
+        try:
+            headers = self._headers(folder / name) if is_message(name) else None
+        except OSError as error:
+            headers = None
+            self._put_aside(folder, name, error)
         if folder == self._entrance.scheduled:
             if headers is None:
                 self._scheduled.discard(name)
@@ -114,19 +118,24 @@ class Feeder:
             self._turns.add(name, headers.get("From"), headers.get("Priority", "").upper() == "HIGH")
 
     def _headers(self, path: Path) -> Mapping[str, str] | None:
-        """What a message's file says; ``None``: there is none, or it cannot be read."""
+        """What a message's file says; ``None``: there is none.
+
+        :raises OSError: it cannot be read.
+        """
         try:
             return file.parse(file.read(path, HEAD)[0]).headers
         except FileNotFoundError:
             return None
-        except OSError as error:
-            self._tell(path, error)
-            return None
 
     def _try_again(self) -> None:
-        while self._aside and self._aside[0][0] <= time.monotonic():
-            _, folder, name = self._aside.pop(0)
+        now = time.monotonic()
+        for folder, name in [aside for aside, then in self._aside.items() if then <= now]:
+            del self._aside[folder, name]
             self._see_one(folder, name)
+
+    def _put_aside(self, folder: Path, name: str, error: OSError) -> None:
+        self._aside[folder, name] = time.monotonic() + RETRY
+        self._tell(folder / name, error)
 
     def _let_join(self) -> None:
         """Let messages whose time has come join those that wait."""
@@ -166,8 +175,7 @@ class Feeder:
         except OSError as error:
             if os.path.lexists(folder / name):  # otherwise it was taken back
                 self._failures += 1
-                self._aside.append((time.monotonic() + RETRY, folder, name))
-                self._tell(folder / name, error)
+                self._put_aside(folder, name, error)
             return False
 
     def _tell(self, path: Path, error: OSError) -> None:

@@ -120,6 +120,7 @@ class Owner:
 
     def look_after(self) -> None:
         """One look; what fails is logged, and tried again at the next."""
+        _try(self._locks.make)
         state = self._layout.state
         for folder, job in (
             ("ready", self._finish_submission),

@@ -52,6 +52,7 @@ class _Home:
         self.pid = os.getpid()
         self._files = contextlib.ExitStack()
         try:
+            locks.make()  # also what somebody removed of it
             token = str(ULID())
             # Taken before the folder is there: the owner removes folders that nobody holds the lock of.
             lock = locks.take(f"writer {token}")
