@@ -80,6 +80,17 @@ class Postgresql:
             self._process.wait(TIMEOUT)
             self._process = None
 
+    def kill(self) -> None:
+        """SIGKILL to all its processes; returns when they are dead. Nothing happens if it does not run."""
+        if self._process is not None:
+            processes = self._processes()
+            for pid in processes:
+                os.kill(pid, signal.SIGKILL)
+            self._process.wait(TIMEOUT)
+            self._process = None
+            while any(map(_is_alive, processes)):  # what they share would keep the next server from starting
+                time.sleep(0.01)
+
     def pause(self) -> None:
         """Let none of its processes answer any more; the kernel goes on taking connections for them."""
         self._signal(signal.SIGSTOP)
@@ -92,11 +103,14 @@ class Postgresql:
         return self._run("psql", "--no-psqlrc", "-qAt", "--dbname", database, "--command", statement)
 
     def _signal(self, number: signal.Signals) -> None:
+        for each in self._processes():
+            os.kill(each, number)
+
+    def _processes(self) -> list[int]:
+        """The main process, and its children."""
         assert self._process is not None
         pid = self._process.pid
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        for each in (pid, *map(int, children)):
-            os.kill(each, number)
+        return [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
 
     @property
     def _log(self) -> Path:
@@ -110,6 +124,14 @@ class Postgresql:
     def _ask(self, program: str, *arguments: str | Path) -> subprocess.CompletedProcess[bytes]:
         command = [self._programs / program, *arguments]
         return subprocess.run(command, cwd=self._folder, capture_output=True, timeout=TIMEOUT, **self._user)
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether that process still has memory; nobody may have asked for its exit status yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def _find() -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import select
+import sys
 import termios
 import threading
 import time
@@ -203,6 +204,11 @@ class Modem:
         with self._changed:
             self._store([pdu.status_report(submitted, status, datetime.now().astimezone())])
 
+    def report_late(self) -> None:
+        """All that was to come in later comes in now."""
+        with self._changed:
+            self._report_due(sys.maxsize)
+
     def wait_fetched(self, timeout: float = DEFAULT_TIMEOUT) -> None:
         """Return once smsd has fetched and deleted all that came in."""
         with self._changed:
@@ -325,11 +331,14 @@ class Modem:
                 self._arrived.append(Arrived.of(parts))
             if part.report_requested:
                 self._play(part)
-            for due in [late for late in self._late if late[0] <= len(self._pdus)]:
-                self._late.remove(due)
-                self.report(*due[1:])
+            self._report_due(len(self._pdus))
             self._changed.notify_all()
         return f"+CMGS: {part.mr}\r\n\r\nOK"
+
+    def _report_due(self, taken: int) -> None:
+        for late in [late for late in self._late if late[0] <= taken]:
+            self._late.remove(late)
+            self.report(*late[1:])
 
     def _play(self, part: Submitted) -> None:
         for report in self.reports(part):
