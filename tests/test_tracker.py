@@ -486,6 +486,25 @@ def test_what_is_sent_is_told_before_what_arrived(ear: Ear) -> None:
         ear.hear_at_last("Delivered m1")
 
 
+def test_of_two_reports_the_first_counts_also_where_it_is_refused(ear: Ear, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is told by itself, and what was refused comes after what was not."""
+    monkeypatch.setattr("smsgw.spool.tracker.MOST", 1)
+    with ear.listening():
+        ear.sent("m1", "21")
+        ear.sent("m2", "22")
+        ear.hear("Accepted m1", "Sent m1", "Accepted m2", "Sent m2")
+        ear.refuses = "Undelivered m1".__eq__
+        ear.report("r1", 21, "70,No")
+        ear.refused.get(timeout=10)
+        ear.report("r2", 21)
+        ear.report("r3", 22)
+        ear.hear("Delivered m2")
+        ear.listen()
+        ear.refuses = lambda event: False
+        ear.hear("Undelivered m1")
+        ear.listen()
+
+
 def test_a_plugin_that_is_out_of_service(ear: Ear) -> None:
     def is_down(event: str) -> bool:
         raise Unavailable("the database does not answer")

@@ -202,7 +202,7 @@ class Tracker:
         if joined is None or any(known.reference == report.reference for known in joined.reports):
             # Nobody's, or one too many; or its message is still on the way to "sent".
             return [] if time.time() - report.status.at.timestamp() > reports.LATE else None
-        if not self._was_told(f"sent/{joined.id}", telling):
+        if not self._was_told(f"sent/{joined.id}", telling) or self._is_ahead(report, telling):
             return None
         if joined.fate() or not joined.fate([*joined.reports, report]):
             return []
@@ -211,6 +211,12 @@ class Tracker:
             return None
         event = Delivered if report.status.is_delivered else Undelivered
         return [event(message, report.status.at, report.status)]
+
+    def _is_ahead(self, report: Report, telling: set[str]) -> bool:
+        """Whether another one came before it and is still to be told of, as where the plugin refused that one."""
+        joined = self._folders.joined(report, bool)
+        others = [known for known in joined.reports if known.status.place != report.status.place] if joined else []
+        return any(known.came < report.came and not self._was_told(known.status.place, telling) for known in others)
 
     def _was_told(self, where: str, telling: set[str]) -> bool:
         kind, _, name = where.partition("/")
