@@ -89,7 +89,10 @@ def _serve(port: int, secret: Path, heard: Path) -> None:
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
+            length = int(self.headers["Content-Length"])
+            body = self.rfile.read(length)
+            if len(body) < length:  # its sender was killed
+                return
             headers = {name.lower(): value for name, value in self.headers.items()}
             try:
                 event = Webhook(secret.read_text()).verify(body, headers)
