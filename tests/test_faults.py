@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -375,6 +376,29 @@ def test_a_submission_is_refused_only_if_it_is_not_there_whenever_the_spool_goes
         if status == 0:
             break
     assert seen == {0, ACCEPTED, REFUSED}
+
+
+@pytest.mark.parametrize("fsync", [True, False], ids=["with fsync", "without fsync"])
+def test_what_is_taken_back_stays_so_when_the_power_fails(tmp_path: Path, fsync: bool) -> None:
+    """The folders that it was moved from and to are on disk by then; nothing else would show that here."""
+    layout = from_folder(make_spool(tmp_path / "spool"))
+    locks = Locks(layout.state)
+    locks.make()
+    (layout.state / "waiting" / "smsgw.http.1").write_bytes(file_of("79680000000", "Hi, Jack!"))
+    calls: list[str] = []
+
+    def note(frame: FrameType, event: str, called: Any) -> None:
+        if event == "c_call" and called in (os.rename, os.fsync):
+            calls.append(called.__name__)
+
+    folders = Folders(layout, locks, "smsgw.http.", fsync=fsync)
+    sys.setprofile(note)
+    try:
+        assert folders.cancel("smsgw.http.1")
+    finally:
+        sys.setprofile(None)
+    assert calls == ["rename", *(["fsync"] * 3 if fsync else [])]
+    assert (layout.state / "cancelled" / "smsgw.http.1").exists()
 
 
 @pytest.mark.parametrize("smsd_had_it", [False, True], ids=["in time", "too late"])

@@ -56,6 +56,6 @@ def includeme(config: Configurator) -> None:
     registry.writer = Writer(
         layout, locks, entrance, fsync=settings.fsync, mode=settings.file_mode, group=settings.file_group
     )
-    registry.folders = Folders(layout, locks, settings.prefix)
+    registry.folders = Folders(layout, locks, settings.prefix, fsync=settings.fsync)
     registry.census = Census(registry.folders)
     registry.receipts = Receipts(layout, locks, entrance, fsync=settings.fsync)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from smsgw.model import Place, StatusReport, StoredMessage
 from smsgw.spool import file, reports
-from smsgw.spool.entrance import ready_lock
+from smsgw.spool.entrance import ready_lock, sync_folder
 from smsgw.spool.forks import begin_anew_in_children
 from smsgw.spool.index import SETTLED, Index, Judge, is_message
 from smsgw.spool.layout import KINDS, OWNED, Layout
@@ -40,12 +40,14 @@ class Folders:
     """The folders of one spool; shared by all threads.
 
     :param prefix: how our own message ids begin.
+    :param fsync: whether what was taken back waits for the disk.
     """
 
-    def __init__(self, layout: Layout, locks: Locks, prefix: str) -> None:
+    def __init__(self, layout: Layout, locks: Locks, prefix: str, *, fsync: bool = True) -> None:
         self._layout = layout
         self._locks = locks
         self._prefix = prefix
+        self._fsync = fsync
         self._begin()
         begin_anew_in_children(self, Folders._begin)
 
@@ -263,7 +265,7 @@ class Folders:
         self._smsd_lock(id).unlink(missing_ok=True)
         if was_taken:
             os.utime(taken)
-            taken.rename(self._layout.state / "cancelled" / id)
+            self._put_away(taken)
         else:
             taken.unlink()
         return was_taken
@@ -279,9 +281,20 @@ class Folders:
     def _take_from(self, folder: Path, id: str) -> bool:
         with contextlib.suppress(FileNotFoundError):
             os.utime(folder / id, follow_symlinks=False)  # from now on it is kept for a while
-            os.rename(folder / id, self._layout.state / "cancelled" / id)
+            self._put_away(folder / id)
             return True
         return False
+
+    def _put_away(self, taken: Path) -> None:
+        """Move a message to the cancelled ones, so that a failing power does not bring it back."""
+        cancelled = self._layout.state / "cancelled"
+        os.rename(taken, cancelled / taken.name)
+        if self._fsync:
+            try:
+                for folder in dict.fromkeys((cancelled, taken.parent, self._layout.outgoing)):
+                    sync_folder(folder)
+            except OSError as error:  # it is taken back, whatever becomes of the disk
+                log.error("%s may go out if the power fails now: %s", taken.name, error)
 
     def _take(self, id: str) -> bool:
         """Move a message out of smsd's reach, as far as it goes; whether it was there.
