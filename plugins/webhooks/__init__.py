@@ -113,6 +113,7 @@ class Webhooks:
     def _clean(self, stop: threading.Event) -> None:
         while True:
             try:
+                self._outbox.correct(int(self._clock() * 1000))
                 self._outbox.forget(int(self._clock() * 1000))
             except Unavailable as error:
                 log.warning("old deliveries are not removed now: %s", error.__cause__)

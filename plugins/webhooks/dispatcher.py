@@ -90,7 +90,9 @@ class Dispatcher:
         """One look at the outbox, by the thread that talks to the database."""
         try:
             self._settle()
-            for webhook in self._outbox.hungry(self._now()):
+            hungry = self._outbox.hungry(self._now())
+            random.shuffle(hungry)  # or the first would take all the room that there is, as long as they are hungry
+            for webhook in hungry:
                 if count := self._receivers.room(webhook.id):
                     now = self._now()
                     for delivery in self._outbox.take(webhook.id, count, now, now + self._lease):

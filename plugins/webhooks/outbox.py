@@ -17,6 +17,7 @@ from .table import DELIVERIES, WEBHOOKS, Webhook, webhook_of
 
 DELIVERED_KEPT = 3 * 24 * 3600  # seconds in which an event that is told again is known to have been delivered
 FAILED_KEPT = 30 * 24 * 3600
+LONGEST = 27 * 3600  # seconds: no attempt waits longer for its time
 
 _ADD = text(
     "INSERT INTO webhooks_deliveries (id, webhook, type, message, body, attempts, due)"
@@ -127,6 +128,13 @@ class Outbox:
             for each in deliveries:
                 values = {"due": now, "attempts": each.attempts - 1}
                 connection.execute(update(DELIVERIES).where(_is_still(each)).values(values))
+
+    def correct(self, now: int) -> None:
+        """Bring back what a clock that was ahead has put off."""
+        late, seconds = DELIVERIES.c.due > now + LONGEST * 1000, now // 1000
+        with self._store.begin() as connection:
+            connection.execute(update(DELIVERIES).where(late).values(due=now))
+            connection.execute(update(WEBHOOKS).where(WEBHOOKS.c.created > seconds).values(created=seconds))
 
     def forget(self, now: int) -> None:
         """Remove what is old."""

@@ -28,6 +28,8 @@ from tests.postgresql import Postgresql
 from tests.receiver import Receiver, speaking
 from tests.server import Server, free_port, wait_until
 
+YEAR = 365 * 24 * 3600  # seconds
+
 _names = itertools.count(1)
 
 
@@ -321,6 +323,47 @@ def test_dead_receivers_hold_up_nobody_else(make_gateway: MakeGateway, store_url
         assert len(waiting) == 20
         found = gateway.get(f"{WEBHOOKS}/{waiting[0]}", user="root").json
         assert found["waiting"] >= 100
+
+
+def test_who_has_much_to_hear_leaves_room_for_others(
+    make_clocked: Callable[..., Gateway], clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is back again waits no longer for those that are not, which are tried in turn with it."""
+    monkeypatch.setattr("smsgw_plugins.webhooks.receivers.TROUBLED", 1)
+    gateway, go_on = make_clocked(), threading.Event()
+    with Receiver() as dead, Receiver() as receiver:
+        dead.answer = receiver.answer = lambda _: 500
+        for each, user in ((dead, "lvv"), (receiver, "ops")):
+            webhook = register(gateway, each.url, "message.sent", user=user)
+            tell(gateway, owner=user)
+            path = f"{WEBHOOKS}/{webhook['id']}"
+            eventually(lambda path=path, user=user: gateway.get(path, user=user).json["last_error"])
+        dead.answer, receiver.answer = (lambda _: 500 if go_on.wait(20) else 200), (lambda _: 200)
+        tell(gateway, 300)
+        dead.wait(2)
+        clock.now += 6
+        go_on.set()
+        receiver.wait(2)
+        assert len(dead.deliveries) < 150
+
+
+def test_a_clock_that_was_ahead_puts_nothing_off(
+    make_clocked: Callable[..., Gateway], clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("smsgw_plugins.webhooks.HOUR", 0.1)
+    gateway, now, later = make_clocked(), clock.now, clock.now + YEAR
+    with Receiver() as receiver, Receiver() as other:
+        receiver.answer = lambda delivery: 500 if clock.now == later else 200
+        webhook = register(gateway, receiver.url, "message.sent")
+        clock.now = later
+        with monkeypatch.context() as ahead:
+            ahead.setattr("time.time", lambda: later)
+            register(gateway, other.url, "message.sent")
+        (id,) = tell(gateway)
+        eventually(lambda: gateway.get(f"{WEBHOOKS}/{webhook['id']}").json["last_error"])
+        clock.now = now
+        assert {each.message for each in receiver.wait(2)} == {id}
+        eventually(lambda: (tell(gateway), other.deliveries)[1])
 
 
 def test_what_happens_to_one_message_is_told_in_order(make_gateway: MakeGateway, store_url: str) -> None:
