@@ -547,6 +547,21 @@ def test_the_clock_may_be_set(make_gateway: MakeGateway, monkeypatch: pytest.Mon
     assert names(gateway.state / "scheduled") == {second}
 
 
+def test_a_message_that_is_put_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, stop = Clock(), threading.Event()
+    monkeypatch.setattr("smsgw.spool.feeder.time", clock)
+    layout, _ = spool_with(tmp_path / "spool", waiting=0, due=0)
+    feeder, path = feeder_of(layout), layout.state / "scheduled" / "m1"
+    for seconds in (100, 300):
+        path.unlink(missing_ok=True)
+        feeder.look(stop)
+        path.write_text(OLD.replace("From", f"X-Send-At: {at(seconds)}\nFrom"))
+        feeder.look(stop)
+    for clock.ahead, found in ((200.0, set()), (400.0, {"m1"})):
+        feeder.look(stop)
+        assert names(layout.outgoing) == found
+
+
 def test_plugins_hear_once_of_what_waits(make_gateway: MakeGateway) -> None:
     class Ear:
         def __init__(self) -> None:

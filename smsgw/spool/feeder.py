@@ -26,6 +26,7 @@ from smsgw.spool.watch import Watch
 
 PERIOD = 1.0  # seconds between two looks at the clock, which can be set
 RETRY = 5.0  # seconds until what failed is tried again
+STALE = 1000  # times that hold no more, as of messages that were cancelled, and are kept
 FAILURES = 8  # in one look, after which the spool is taken to be out of service
 
 log = logging.getLogger(__name__)
@@ -45,8 +46,8 @@ class Feeder:
 
     def _forget(self) -> None:
         self._turns = Turns()
-        self._times: list[tuple[float, str]] = []  # of scheduled messages, the next one first
-        self._scheduled: set[str] = set()
+        self._scheduled: dict[str, float] = {}  # the time of each message
+        self._times: list[tuple[float, str]] = []  # these, the next one first, and some that hold no more
         self._aside: dict[tuple[Path, str], float] = {}  # what failed, and when it is tried again
         self._failures = 0
         self._told: set[str] = set()  # of what goes wrong, what was logged
@@ -72,7 +73,7 @@ class Feeder:
         """
         self._failures = 0
         folders: dict[Path, Set[str]] = {
-            self._entrance.scheduled: self._scheduled,
+            self._entrance.scheduled: self._scheduled.keys(),
             self._entrance.waiting: self._turns.names,
         }
         is_followed = bool(self._turns.names)  # what smsd does
@@ -107,11 +108,11 @@ class Feeder:
             self._put_aside(folder, name, error)
         if folder == self._entrance.scheduled:
             if headers is None:
-                self._scheduled.discard(name)
+                self._scheduled.pop(name, None)
             elif name not in self._scheduled:
                 at = file.send_at(headers)
-                self._scheduled.add(name)
-                heapq.heappush(self._times, (at.timestamp() if at else 0.0, name))
+                self._scheduled[name] = at.timestamp() if at else 0.0
+                heapq.heappush(self._times, (self._scheduled[name], name))
         elif headers is None:
             self._turns.discard(name)
         else:
@@ -139,10 +140,12 @@ class Feeder:
 
     def _let_join(self) -> None:
         """Let messages whose time has come join those that wait."""
+        if len(self._times) > 2 * len(self._scheduled) + STALE:
+            self._times = sorted((at, name) for name, at in self._scheduled.items())
         while self._times and self._times[0][0] <= time.time() and self._failures < FAILURES:
-            _, name = heapq.heappop(self._times)
-            if name in self._scheduled:
-                self._scheduled.discard(name)
+            at, name = heapq.heappop(self._times)
+            if self._scheduled.get(name) == at:
+                del self._scheduled[name]
                 if self._move(self._entrance.scheduled, name, self._entrance.waiting):
                     self._see_one(self._entrance.waiting, name)
 
