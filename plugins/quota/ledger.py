@@ -109,7 +109,7 @@ class Ledger:
         """What is not spent, which it has no more."""
         found = self._opened()
         cells, rests = found.cells, []
-        with contextlib.suppress(ValueError, TypeError):  # as of one who was killed while writing
+        with contextlib.suppress(ValueError, TypeError, RecursionError):  # half written, or not by us
             for place, (name, counted, until) in enumerate(json.loads(found.memory[KEYS : KEYS + cells[1]] or b"[]")):
                 rest = cells[2 + 2 * place] - cells[3 + 2 * place]
                 if rest > 0:

@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import sqlite3
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -329,3 +330,11 @@ def test_a_ledger_that_cannot_be_opened_or_read(counters: Counters, path: Path) 
     ledger.write_bytes(bytes(8) + b"\xff\0\0\0\0\0\0\0" + b"\x01" * 20000)
     take(counters, 100)
     assert rest(counters) == {MUCH - 200}
+
+
+def test_a_ledger_that_somebody_else_wrote(counters: Counters, path: Path) -> None:
+    written = b"[" * 4000  # which json does not follow
+    numbers = struct.pack("<64q", 0, len(written), *[0] * 62)
+    path.with_name("store.sqlite3-ahead").write_bytes(numbers + written + bytes(16384 - len(numbers + written)))
+    take(counters, 100)
+    assert rest(counters) == {MUCH - 100}
