@@ -19,6 +19,7 @@ from smsgw.plugins import ask, implementations
 from smsgw.resources import status
 from smsgw.spool.file import REFERENCE
 from smsgw.spool.folders import Folders
+from smsgw.spool.index import is_message
 from smsgw.spool.reports import parts_of
 
 SEARCHED = 1000  # messages that are looked at for one page
@@ -77,7 +78,8 @@ class Memory:
         return found
 
     def message(self, id: str, *statuses: str) -> StoredMessage | None:
-        return next((each.message for each in self.find(Query(statuses, ids=(id,))) or ()), None)
+        found = self.find(Query(statuses, ids=(id,))) if is_message(id) else None
+        return next((each.message for each in found or ()), None)
 
     def forget(self, message: StoredMessage) -> None:
         """:raises Unavailable: a plugin cannot do so now."""

@@ -800,6 +800,19 @@ class TestSearch:
         reply = gateway.get(f"{MESSAGES}?cursor={cursor}", status="*")
         assert reply.status_int in (200, 400)
 
+    @pytest.mark.parametrize(
+        "content",
+        [
+            *([{}, began, "m1", 1] for began in (2**62, -(2**62), 2**70)),
+            *([{}, 1, name, 1] for name in ("\ud800", "\0", "", "a/b", "m1.LOCK")),
+            *([{name: "\ud800"}, 1, "m1", 1] for name in ("from", "reference")),
+        ],
+    )
+    def test_cursors_that_no_database_takes(self, gateway: Gateway, content: Any) -> None:
+        written = json.dumps(content).encode()
+        cursor = urlsafe_b64encode(blake2b(written, digest_size=9).digest() + written).decode().rstrip("=")
+        check_problem(gateway.get(f"{MESSAGES}?cursor={cursor}", user="root", status=400))
+
 
 class TestInbox:
     def test_administrators_read(self, gateway: Gateway) -> None:

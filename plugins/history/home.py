@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from smsgw.model import Unavailable
 from smsgw.store import Store, is_broken
 
 MARK = "broken"
+SOON = 10.0  # seconds in which others may still be at the one that was put aside, and take it for the new one
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +38,8 @@ def watched(store: Store) -> Iterator[None]:
     """
     try:
         yield
+    except UnicodeEncodeError:  # of what is asked, not of what is there
+        raise
     except ValueError as error:
         _mark(store)
         raise Unavailable("The index of messages is broken") from error
@@ -51,7 +55,11 @@ def heal(store: Store) -> None:
     if folder is None or not (folder / MARK).exists():
         return
     aside = folder.with_name(f"{folder.name}.{MARK}")
+    if aside.exists() and abs(time.time() - aside.stat().st_mtime) < SOON:
+        (folder / MARK).unlink()
+        return
     shutil.rmtree(aside, ignore_errors=True)
+    os.utime(folder)
     os.rename(folder, aside)
     log.error("the index of messages was broken; it lies in %s now, and a new one is made from the spool", aside)
 

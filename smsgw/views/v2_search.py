@@ -19,12 +19,15 @@ from pyramid.request import Request
 
 from smsgw.model import Place, Query
 from smsgw.refusals import Invalid
+from smsgw.spool.index import is_message
+from smsgw.views.body import flaw
 from smsgw.views.problem import Malformed
 from smsgw.views.v2_body import moment
 from smsgw.views.v2_query import read_query
 
 LIMIT, MOST = 50, 100  # messages of a page, where the client does not say, and at most
 DIGEST = 9  # bytes
+LATEST = 2**62  # milliseconds since 1970: what a database takes for a time
 
 Filters = dict[str, str]
 Read = Callable[[str], str]
@@ -84,6 +87,8 @@ def time_filter(value: str) -> str:
 
 def word_filter(value: str) -> str:
     """Any word that a header may hold."""
+    if reason := flaw(value):
+        raise ValueError(reason)
     if len(value) > 99:
         raise ValueError("should have at most 99 characters")
     return value
@@ -133,7 +138,9 @@ def _is_cursor(filters: Any, began: Any, name: Any, limit: Any) -> bool:
         isinstance(filters, dict)
         and all(isinstance(value, str) for value in filters.values())
         and type(began) is int
+        and abs(began) < LATEST
         and isinstance(name, str)
+        and is_message(name)
         and type(limit) is int
         and 1 <= limit <= MOST
     )

@@ -24,6 +24,7 @@ from tests.plugins.test_history import (
     MESSAGES,
     PLUGINS,
     REPORT,
+    SENT,
     SMSGW,
     at_work,
     command,
@@ -94,6 +95,29 @@ def test_a_broken_file(lite: Gateway, harm: Callable[[Path], None], caplog: pyte
     assert found(lite, "status=sent") == before
     (line,) = (text for text in caplog.messages if "lies in" in text)
     assert line == f"the index of messages was broken; it lies in {aside} now, and a new one is made from the spool"
+
+
+def test_what_was_put_aside_stays_there(lite: Gateway) -> None:
+    """Also where another process, which read the old one still, finds it broken when the new one is there."""
+    filled(lite)
+    harmed(lite, garbage)
+    aside = lite.state / "history.broken"
+    broken = file_of(lite).read_bytes()
+    found(lite)
+    eventually(lambda: aside.is_dir() and is_at_work(lite), 20)
+    mark = lite.state / "history" / "broken"
+    mark.touch()
+    eventually(lambda: not mark.exists())
+    assert (aside / "store.sqlite3").read_bytes() == broken
+
+
+@pytest.mark.parametrize(
+    "query", [Query(SENT, reference="\ud800"), Query(SENT, ids=("\ud800",)), Query(SENT, before=(1, "\ud800"))]
+)
+def test_no_question_makes_it_broken(lite: Gateway, query: Query) -> None:
+    with pytest.raises(UnicodeEncodeError):
+        index_of(lite).find(query)
+    assert not (lite.state / "history" / "broken").exists()
 
 
 def test_a_file_that_is_taken_away(lite: Gateway) -> None:
