@@ -85,6 +85,7 @@ class Store:
         """A transaction: committed at the end of the block, rolled back where that raises.
 
         Unless it only reads, it keeps other writers out of SQLite from its beginning, so that it cannot fail for them.
+        One that only reads sees nothing of what others commit meanwhile.
 
         :raises Unavailable: the database is out of service.
         """
@@ -92,7 +93,8 @@ class Store:
             with self._session.gate:
                 engine = self._current().engine
                 if is_reading:
-                    engine = engine.execution_options(**{BEGIN: "BEGIN"})
+                    alike = {BEGIN: "BEGIN"} if self._is_sqlite else {"isolation_level": "REPEATABLE READ"}
+                    engine = engine.execution_options(**alike)
                 with engine.begin() as connection:
                     yield connection
         except IntegrityError:

@@ -75,6 +75,15 @@ def numbers(store: Store) -> list[int]:
     return found
 
 
+def test_one_that_reads_sees_one_state(store: Store) -> None:
+    put(store, 1)
+    with store.begin(is_reading=True) as connection:
+        assert connection.execute(SELECT).scalars().all() == [1]
+        put(store, 2)
+        assert connection.execute(SELECT).scalars().all() == [1]
+    assert numbers(store) == [1, 2]
+
+
 def test_what_is_committed_stays(store_url: str, make: Callable[..., Store]) -> None:
     store = make(store_url)
     with store.begin() as connection:

@@ -42,4 +42,5 @@ def page(query: Query) -> Select[Any]:
         wanted.append(some.owner == key(query.owner))
     if number is not None:
         wanted.append(some.number == key(number))
-    return select(some.id).where(*wanted).order_by(some.began.desc(), some.id.desc()).limit(query.limit)
+    # In the order of the inner one; said again, it would let SQLite read and sort all of that number or reference.
+    return select(some.id).where(*wanted).limit(query.limit)
