@@ -15,7 +15,7 @@ from smsgw.store import Store
 
 from . import home
 from .pages import page
-from .table import DELETED, MESSAGES, RECEIVED, SPOOLS, remembered, tombstone
+from .table import DELETED, MESSAGES, RANKS, RECEIVED, SPOOLS, remembered, tombstone
 
 FRESH = 30_000  # milliseconds for which an index that nobody could write to is taken for complete
 STEP = 1000  # rows that are deleted at once
@@ -27,7 +27,7 @@ PUT = text(
     "ON CONFLICT (id, is_received) DO UPDATE SET "
     "began = excluded.began, status = excluded.status, rank = excluded.rank, owner = excluded.owner, "
     "number = excluded.number, reference = excluded.reference, content = excluded.content, report = excluded.report "
-    "WHERE excluded.rank > history_messages.rank"
+    "WHERE excluded.rank > history_messages.rank OR excluded.began > history_messages.began"
 )
 SPOOL = text(
     "INSERT INTO history_spools (spool, rebuild, is_complete, beat) VALUES (:spool, :rebuild, :is_complete, 0) "
@@ -58,6 +58,8 @@ class Index:
 
     def put(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Take these in, as far as they say more than what is there: as often as one likes, in any order.
+
+        What began later under the same name, as other programs' messages may, is another message, and takes its place.
 
         :raises Unavailable: nothing was taken.
         """
@@ -131,7 +133,7 @@ class Index:
 
         def work(connection: Connection) -> int:
             gone = 0
-            for name in connection.execute(select(MESSAGES.c.status).distinct()).scalars().all():
+            for name in RANKS:
                 old = select(MESSAGES.c.id, MESSAGES.c.is_received)
                 old = old.where(MESSAGES.c.status == name, MESSAGES.c.began < before).limit(STEP)
                 keys = connection.execute(old).all()

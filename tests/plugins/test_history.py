@@ -34,6 +34,7 @@ from smsgw.store import Store
 from smsgw.testing import Gateway, MakeGateway
 from smsgw_plugins.history import History
 from smsgw_plugins.history.index import Index
+from smsgw_plugins.history.pages import page
 from smsgw_plugins.history.table import MESSAGES as TABLE
 from smsgw_plugins.history.table import RANKS, SCRIPTS, TABLES, row
 from tests.conftest import eventually
@@ -157,11 +158,35 @@ def test_a_spool_that_was_there_before(make_gateway: MakeGateway, store_url: str
 def test_users_delete_received_messages_for_ever(gateway: Gateway) -> None:
     gateway.put("incoming", "GSM1.a", received())
     eventually(lambda: known(gateway) == {"GSM1.a": "received"})
+    came = datetime.now(UTC)
     gateway.delete(f"{INBOX}/GSM1.a", user="root")
     message = StoredMessage("incoming", "GSM1.a", {"From": "79161234567"}, "Hello", None)
-    gateway.plugin("history").notify([Received(message, datetime.now(UTC))])  # read before, and told after
+    gateway.plugin("history").notify([Received(message, came)])  # read before, and told after
     assert gateway.get(INBOX, user="root").json["messages"] == []
     gateway.get(f"{INBOX}/GSM1.a", user="root", status=404)
+
+
+def test_a_name_that_is_used_again(gateway: Gateway) -> None:
+    """Other programs may do so: it is another message, of which nothing is known from the one before."""
+    gateway.put("sent", "alarm", sent(number=7))
+    gateway.put("report", "GSM1.r", REPORT.format(7, 0))
+    eventually(lambda: known(gateway) == {"alarm": "delivered"})
+    path = gateway.put("sent", "alarm", sent("79680000000", number=8, text="Fire!"))
+    eventually(lambda: known(gateway) == {"alarm": "sent"})
+    assert found(gateway) == found(gateway, "to=79680000000") == {"alarm": "sent"}
+    path.unlink()
+    assert gateway.get(f"{MESSAGES}/alarm").json["text"] == "Fire!"
+    assert found(gateway, "to=79160000000") == {}
+
+
+def test_a_received_message_of_the_name_of_one_that_was_deleted(gateway: Gateway) -> None:
+    gateway.put("incoming", "GSM1.a", received())
+    eventually(lambda: known(gateway) == {"GSM1.a": "received"})
+    gateway.delete(f"{INBOX}/GSM1.a", user="root")
+    gateway.put("incoming", "GSM1.a", received("79162222222"))
+    eventually(lambda: known(gateway) == {"GSM1.a": "received"})
+    (message,) = gateway.get(INBOX, user="root").json["messages"]
+    assert message["from"] == "+79162222222"
 
 
 # What is told
@@ -310,6 +335,16 @@ def test_a_page_goes_on_without_it_and_with_it(twins: tuple[Gateway, Gateway]) -
             url = page["next"]
     assert url is None
     assert len(ids) == len(set(ids)) == 48
+
+
+@pytest.mark.parametrize("query", [Query(SENT, "lvv", to="79160000000"), Query(SENT, reference="a")])
+def test_sqlite_sorts_nothing(lite: Gateway, query: Query) -> None:
+    """So that it reads no more of a number, or a reference, that many messages have than is shown."""
+    with lite.plugin("history").store.begin(is_reading=True) as connection:
+        asked = page(query).compile(connection, compile_kwargs={"literal_binds": True})
+        plan = [each[3] for each in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {asked}")]
+    assert any("USING INDEX history_by" in each for each in plan)
+    assert not any("TEMP B-TREE" in each for each in plan)
 
 
 # Made again
