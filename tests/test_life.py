@@ -194,6 +194,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("smsgw.spool.tracker.PERIOD", 0.02)
     monkeypatch.setattr("smsgw.spool.tracker.RETRY", 0.02)
     monkeypatch.setattr("smsgw.spool.tracker.SLACK", 50_000_000)
+    monkeypatch.setattr("smsgw.spool.tracker.MOST", 3)
     monkeypatch.setattr("smsgw.spool.watch.TOGETHER", 0.001)
 
 

@@ -380,5 +380,5 @@ def settle(look: Callable[[], Any], help: Callable[[], object]) -> None:
     until = time.monotonic() + PATIENCE
     while (amiss := look()) and time.monotonic() < until:
         help()
-        threading.Event().wait(0.5)
+        threading.Event().wait(1)
     assert not amiss

@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from smsgw.spool import file, reports
 from tests.conftest import Gateway
 
 NOW = time.time() - 1000  # when the first of a test's messages was sent
@@ -216,6 +219,41 @@ def test_what_is_no_report(network: Network, text: str) -> None:
     assert network.delivered("m1") is None
     network.report(1, 21)
     assert network.delivered("m1")
+
+
+PIECES = st.sampled_from(
+    [
+        *(
+            "From: 79680000007",
+            "Modem: GSM1",
+            "Subject: GSM1",
+            "UDH: no",
+            "Alphabet: UCS2",
+            "Alphabet: binary",
+            ":",
+            " ",
+        ),
+        *("SMS STATUS REPORT", "Message_id: 21", "Message_id: -1", "Message_id: \u0661", "Message_id:", "Message_id"),
+        *("Status: 0,Ok", "Status: 70,", "Status: 999,Ok", "Status: 0", "Status: 0," + "\x1b" * 300, "Status: ,,"),
+        *("Discharge_timestamp: 26-11-23 10:10:52", "\0", "\r", "\ud800", "\n", "\n\n", "x" * 5000),
+    ]
+)
+
+
+@given(
+    content=st.one_of(st.binary(), st.lists(PIECES, max_size=12).map("\n".join)),
+    kind=st.sampled_from(["incoming", "report"]),
+    written=st.floats(allow_nan=False, allow_infinity=False),
+)
+def test_whatever_lies_there_is_a_report_or_none(content: bytes | str, kind: str, written: float) -> None:
+    if isinstance(content, str):
+        content = content.encode("utf-8", "surrogatepass")
+    if report := reports.parse(f"{kind}/x", file.parse(content), written):
+        assert 0 <= report.reference[2] <= 999
+        assert 0 <= report.status.code <= 255
+        for shown in (report.status.detail, report.status.discharged):
+            assert len(shown) <= 200
+            assert shown.isprintable()
 
 
 def test_what_a_report_says_is_one_line(network: Network) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,29 @@ def test_every_message_learns_what_became_of_it(
             found = gateway.get(f"/api/v1.0/sms/sent/{id}").json
             assert ("Delivered" in found) == (expected(id)[-1] == "Delivered")
             assert len(found.get("Delivered", found["Sent"])) == len("26-11-22 09:16:35")
+
+
+@pytest.mark.parametrize("elsewhere", [["checked"], ["sent", "report"], ["outgoing", "sent"]])
+def test_folders_on_another_file_system(
+    tmp_path: Path, listening: Callable[[Smsd], Gateway], elsewhere: list[str]
+) -> None:
+    """Where smsd copies in place of renaming, and times are of another clock."""
+    memory = Path("/dev/shm")
+    if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("two file systems: /dev/shm and pytest's")
+    with tempfile.TemporaryDirectory(dir=memory) as folder:
+        for name in elsewhere:
+            (Path(folder) / name).mkdir()
+            (tmp_path / "spool" / name).rmdir()
+            (tmp_path / "spool" / name).symlink_to(Path(folder) / name)
+        with Smsd(tmp_path) as smsd:
+            smsd.modem.reports = delivered
+            gateway = listening(smsd)
+            heard = gateway.plugin("ear").heard
+            numbers = [f"7916{number:07}" for number in range(30)]
+            ids = gateway.send(mobiles=numbers, report=True).json["message_id"].values()
+            eventually(lambda: all(life(heard, id) == ["Accepted", "Sent", "Delivered"] for id in ids), 20)
+            gateway.registry.owner.stop()
 
 
 def test_a_text_that_looks_like_a_report(tmp_path: Path, listening: Callable[[Smsd], Gateway]) -> None:

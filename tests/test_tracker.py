@@ -313,6 +313,36 @@ def test_a_name_that_comes_again(ear: Ear) -> None:
         ear.hear("Accepted alarm", "Sent alarm")
 
 
+def test_a_message_that_an_operator_sends_again(ear: Ear) -> None:
+    """Copied from where it ended: the same name is in two folders."""
+    with ear.listening():
+        for before, kind in enumerate(("failed", "sent", "sent")):
+            if before:
+                ended = next(path for path in ear.spool.glob("*/alarm"))
+                (ear.spool / "outgoing" / "alarm").write_bytes(ended.read_bytes())
+            else:
+                ear.put("outgoing", "alarm")
+            ear.hear("Accepted alarm")
+            (ear.spool / "outgoing" / "alarm").rename(ear.spool / kind / "alarm")
+            ear.hear(f"{kind.title()} alarm")
+        ear.listen()
+
+
+def test_names_that_nobody_can_ask_for(ear: Ear) -> None:
+    names = [b"\xff\xfe", b"x" * 255, b".hidden", b"m1.LOCK", b"GSM1-concatenated", b"a\nb", "Ж😀".encode()]
+    with ear.listening():
+        for kind in ("outgoing", "sent", "incoming", "report"):
+            for name in names:
+                with open(os.fsencode(ear.spool / kind) + b"/" + name, "wb") as stream:
+                    stream.write(b"To: 911\nFrom: lvv\n\nHi")
+        heard = {ear.heard.get(timeout=10) for _ in range(6)}
+        assert heard == {f"{event} {name}" for event in ("Accepted", "Sent", "Received") for name in ("a\nb", "Ж😀")}
+        ear.listen()
+    with ear.listening():
+        ear.sent("m1", "21")
+        ear.hear_at_last("Accepted m1", "Sent m1")
+
+
 def test_one_message_that_is_refused_holds_up_no_other(ear: Ear, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("smsgw.spool.tracker.MOST", 4)
     with ear.listening():
@@ -340,6 +370,33 @@ def test_a_message_that_is_refused_keeps_its_order(ear: Ear) -> None:
         ear.listen()
         ear.refuses = lambda event: False
         ear.hear("Accepted m1", "Sent m1")
+        ear.listen()
+
+
+def test_what_was_told_is_noted_before_all_is(ear: Ear, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is killed over a great many files is not to begin with the first of them again and again."""
+    monkeypatch.setattr("smsgw.spool.tracker.MOST", 1)
+    with ear.listening():
+        pass
+    last = [ear.put("incoming", f"in{number}") for number in range(10)][-1]
+    eventually(lambda: time.time_ns() - last.stat().st_ctime_ns > 100_000_000)
+    hold = threading.Event()
+
+    def is_slow(event: str) -> bool:
+        hold.wait(10 if ear.heard.qsize() == 5 else 0.03)
+        return False
+
+    ear.refuses = is_slow
+    with ear.listening():
+        eventually(lambda: len(ear.noted("incoming")[1]) == 5)
+        notes = ear.notes.read_bytes()
+        told = [ear.heard.get(timeout=10) for _ in range(5)]
+        hold.set()
+    ear.notes.write_bytes(notes)
+    ear.refuses, ear.heard = lambda event: False, queue.Queue()
+    with ear.listening():
+        rest = {ear.heard.get(timeout=10) for _ in range(5)}
+        assert rest | set(told) == {f"Received in{number}" for number in range(10)}
         ear.listen()
 
 

@@ -88,9 +88,9 @@ class Tracker:
             self._load()
             while not stop.is_set():
                 begun = time.thread_time()
-                is_taken = all(stop.is_set() or self._tell_of(batch) for batch in self._batches(self._look()))
-                if self._is_news and time.monotonic() > self._saved + PERIOD:
-                    self._save()
+                waiting = self._look()
+                is_taken = all(stop.is_set() or self._tell_and_note(batch) for batch in self._batches(waiting))
+                self._note()
                 pause = 10 * (time.thread_time() - begun)
                 if is_taken:
                     stop.wait(min(pause, REST))
@@ -143,6 +143,12 @@ class Tracker:
         for times, group in itertools.groupby(waiting, lambda change: refusals[change.name]):
             while batch := list(itertools.islice(group, max(MOST >> times, 1))):
                 yield batch
+
+    def _tell_and_note(self, batch: Sequence[Change]) -> bool:
+        """Tell of those, and note it: a process that is killed over many of them is to get on all the same."""
+        is_taken = self._tell_of(batch)
+        self._note()
+        return is_taken
 
     def _tell_of(self, batch: Sequence[Change]) -> bool:
         """Tell of those that can be told of now; false where the plugin did not take it."""
@@ -243,6 +249,11 @@ class Tracker:
         self._under_way, self._refused, self._later = set(), {}, {}
         self._places = {kind: Place(kind, paths, *known.get(kind, (now, set()))) for kind, paths in self._paths.items()}
         self._save()
+
+    def _note(self) -> None:
+        """Save the notes now and then."""
+        if self._is_news and time.monotonic() > self._saved + PERIOD:
+            self._save()
 
     def _save(self) -> None:
         """For the next start alone: what is newer than the notes is told again then."""
