@@ -36,7 +36,7 @@ from tests.smsd.pdu import Submitted
 from tests.smsd.server import Smsd
 from tests.test_faults import owner_among
 
-SECONDS = 20.0  # of faults
+SECONDS = 15.0  # of faults
 PATIENCE = 120.0  # seconds until what goes on without faults has come to its end
 CLIENTS = 6
 LONG = "0123456789" * 40  # three parts
