@@ -17,6 +17,8 @@ from pathlib import Path
 from smsgw.model import Unavailable
 from smsgw.store import Store, is_broken
 
+from .table import Broken
+
 MARK = "broken"
 SOON = 10.0  # seconds in which others may still be at the one that was put aside, and take it for the new one
 
@@ -38,9 +40,7 @@ def watched(store: Store) -> Iterator[None]:
     """
     try:
         yield
-    except UnicodeEncodeError:  # of what is asked, not of what is there
-        raise
-    except ValueError as error:
+    except Broken as error:
         _mark(store)
         raise Unavailable("The index of messages is broken") from error
     except Unavailable as error:

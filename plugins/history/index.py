@@ -15,7 +15,7 @@ from smsgw.store import Store
 
 from . import home
 from .pages import page
-from .table import DELETED, MESSAGES, RANKS, RECEIVED, SPOOLS, remembered, tombstone
+from .table import DELETED, MESSAGES, RANKS, RECEIVED, SPOOLS, Broken, remembered, tombstone
 
 FRESH = 30_000  # milliseconds for which an index that nobody could write to is taken for complete
 STEP = 1000  # rows that are deleted at once
@@ -155,7 +155,7 @@ class Index:
                 with self._store.begin() as connection:
                     return work(connection)
             except IntegrityError as error:  # which nothing that is written here can be
-                raise ValueError("a constraint") from error
+                raise Broken("a constraint does not hold") from error
 
 
 def _now() -> int:

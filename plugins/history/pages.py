@@ -21,7 +21,8 @@ def page(query: Query) -> Select[Any]:
     table = MESSAGES.c
     times: list[ColumnElement[bool]] = [table.began >= query.since]
     if query.before is not None:
-        times.append(tuple_(table.began, table.id) < tuple_(literal(query.before[0]), literal(query.before[1])))
+        began, id = query.before  # out of a cursor, which anybody can write
+        times.append(tuple_(table.began, table.id) < tuple_(literal(max(min(began, ALL), -ALL)), literal(key(id))))
     newest = (table.began.desc(), table.id.desc())
     number = query.to if query.to is not None else query.sender
     owner = [] if query.owner is None else [table.owner == key(query.owner)]

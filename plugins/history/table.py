@@ -52,7 +52,11 @@ RANKS = {"scheduled": 0, "queued": 1, "sending": 2, RECEIVED: 3, "sent": 3}
 RANKS |= {"failed": 4, "cancelled": 4, "delivered": 4, "undelivered": 4, DELETED: 5}
 KINDS = {"scheduled": "outgoing", "queued": "outgoing", "sending": "checked", "sent": "sent", "delivered": "sent"}
 KINDS |= {"undelivered": "sent", "failed": "failed", "cancelled": "cancelled", RECEIVED: "incoming"}
-LONGEST = 200  # characters of what is looked for: a database has no longer keys, and what is read is compared again
+LONGEST = 255  # characters of what is looked for: a database has no longer keys, and what is read is compared again
+
+
+class Broken(Exception):
+    """The index holds what was never put there."""
 
 
 def row(event: Event, began: int) -> dict[str, Any]:
@@ -85,20 +89,20 @@ def tombstone(message: StoredMessage) -> dict[str, Any]:
 def remembered(found: Mapping[str, Any]) -> Remembered:
     """A row as what it was made of.
 
-    :raises ValueError: it is none that was written here: the file is broken.
+    :raises Broken: it is none that was written here.
     """
     try:
         headers, text = json.loads(found["content"])
         kind, report = KINDS[found["status"]], found["report"] and _read(found["report"])
         owner = None if kind == "incoming" else headers.get("From")
         return Remembered(StoredMessage(kind, found["id"], headers, text, owner), report, found["began"])
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{type(error).__name__} in a row") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Broken(f"a row is none: {type(error).__name__}") from error
 
 
 def key(value: str | None) -> str | None:
-    """What a message is looked for by, as any database takes it."""
-    return None if value is None else value[:LONGEST].replace("\0", "\ufffd")
+    """What a message is looked for by, as any database takes it: no NUL, nothing that is no Unicode."""
+    return None if value is None else value[:LONGEST].replace("\0", "\ufffd").encode(errors="replace").decode()
 
 
 def _written(report: StatusReport) -> str:

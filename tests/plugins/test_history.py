@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
+from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -265,6 +268,25 @@ def test_whatever_a_file_holds(index: Index, owner: str, to: str, reference: str
         assert [each.message for each in rows] == [message]
 
 
+HOSTILE_KEYS = st.one_of(st.none(), st.text(max_size=300), st.sampled_from(["\0", "\ud800", "%", "' OR 1=1 --"]))
+TIMES = st.one_of(st.integers(-(10**30), 10**30), st.integers(0, 2000))
+
+
+@settings(max_examples=100)
+@given(
+    query=st.builds(
+        Query,
+        st.lists(st.sampled_from(SENT), min_size=1, unique=True).map(tuple),
+        *[HOSTILE_KEYS] * 4,
+        before=st.one_of(st.none(), st.tuples(TIMES, st.text(max_size=300))),
+        limit=st.integers(1, 100),
+    )
+)
+def test_whatever_is_asked(index: Index, query: Query) -> None:
+    """Who asks for nonsense finds nothing, and breaks nothing."""
+    assert index.find(query) == []
+
+
 # What is asked
 
 
@@ -323,6 +345,18 @@ def test_searches_find_the_same_as_without_it(twins: tuple[Gateway, Gateway]) ->
     inbox = [gateway.get(f"{INBOX}?limit=4&from=112", user="root").json for gateway in twins]
     assert inbox[0] == inbox[1]
     assert len(inbox[0]["messages"]) == 3
+
+
+@pytest.mark.parametrize("content", [[{}, 10**30, "m", 5], [{}, 5, "\ud800\0", 5], [{"from": "\ud800\0"}, 5, "m", 5]])
+def test_cursors_with_the_right_digest(gateway: Gateway, caplog: pytest.LogCaptureFixture, content: Any) -> None:
+    gateway.put("sent", "m1", sent())
+    eventually(lambda: known(gateway))
+    written = json.dumps(content).encode()
+    cursor = urlsafe_b64encode(blake2b(written, digest_size=9).digest() + written).decode().rstrip("=")
+    gateway.get(f"{MESSAGES}?cursor={cursor}", user="root")
+    gateway.get(f"{MESSAGES}/m%00", status=404)
+    assert caplog.messages == []
+    assert is_at_work(gateway)
 
 
 def test_a_page_goes_on_without_it_and_with_it(twins: tuple[Gateway, Gateway]) -> None:
