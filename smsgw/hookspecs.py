@@ -100,9 +100,9 @@ def limits(identity: Identity) -> Sequence[Allowance]:
 def find_messages(query: Query) -> Sequence[Remembered] | None:
     """All messages that the query asks for, newest first, as far as ``query.limit``; ``None``: ask the next, or nobody.
 
-    The first answer counts, and is believed to have every message in it that was in the spool a moment ago; those on
-    their way out are looked for in their folders as well, and each message is shown as its file says, while there is
-    one. Without an answer, or where the plugin raises ``smsgw.model.Unavailable``, all is looked for in the folders.
+    The first answer counts, and is believed to have every message in it that came to its end some seconds ago; the
+    others are looked for in their folders as well, and each message is shown as its file says, while there is one.
+    Without an answer, or where the plugin raises ``smsgw.model.Unavailable``, all is looked for in the folders.
     """
 
 

@@ -24,6 +24,7 @@ from smsgw.spool.reports import parts_of
 
 SEARCHED = 1000  # messages that are looked at for one page
 SELDOM = 60.0  # seconds between two complaints of the same
+FOREVER = 2**63
 
 # Where messages of a status are, in the order in which they move.
 FOLDERS: dict[str, tuple[str, ...]] = {
@@ -65,6 +66,11 @@ class Memory:
         self._hook = hook
         self._keepers = implementations(hook.forget_message)
         self._complained = -SELDOM
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no plugin remembers any."""
+        return not self._hook.find_messages.get_hookimpls()
 
     def find(self, query: Query) -> Sequence[Remembered] | None:
         """What is remembered; ``None``: nobody does, or not now."""
@@ -108,20 +114,40 @@ class Search:
 
         :raises SpoolUnavailable: nobody can know.
         """
+        if self._memory.is_empty:
+            return self._in_folders(query)
+        # What is under way, or was a moment ago, may not be remembered yet, or as it was; for it alone the folders are
+        # asked, and first, so that none is missed that moves on meanwhile.
+        under_way, untold = self._places(query, UNDER_WAY), self._untold(query)
         remembered = self._memory.find(query)
         if remembered is None:
-            places = self._places(query)
-            return Candidates([place for _, place in places], self._read(places, max(query.limit, 50)), _rest(places))
-        # What is under way may not be remembered yet, or as it was; for it alone the folders are asked.
-        places = self._places(query, UNDER_WAY)
+            return self._in_folders(query)
         known = {each.message.id: each for each in remembered}
         last = remembered[-1].place if len(remembered) >= query.limit else None
-        rest = max(filter(None, (_rest(places), last)), default=None)
-        under_way = {place[1] for _, place in places}
-        kinds = {each.place: each.message.kind for each in remembered if each.message.id not in under_way}
-        kinds |= {place: kind for kind, place in places}
+        rest = max(filter(None, (_rest(under_way), last)), default=None)
+        elsewhere = {place[1] for _, place in (*under_way, *untold)}
+        kinds = {each.place: each.message.kind for each in remembered if each.message.id not in elsewhere}
+        kinds |= {place: kind for kind, place in (*under_way, *untold)}
         wanted = [place for place in sorted(kinds, reverse=True) if rest is None or place >= rest]
         return Candidates(wanted, (self._recall(kinds[place], place, known.get(place[1])) for place in wanted), rest)
+
+    def _in_folders(self, query: Query) -> Candidates:
+        places = self._places(query)
+        return Candidates([place for _, place in places], self._read(places, max(query.limit, 50)), _rest(places))
+
+    def _untold(self, query: Query) -> Sequence[tuple[str, Place]]:
+        """Where messages are that came to their end a moment ago, and that no plugin has heard of yet."""
+        kinds = {kind for name in query.statuses for kind in FOLDERS[name]}
+        came = {name: kind for name, kind in self._folders.arrivals.names().items() if kind in kinds}
+        if not came:
+            return []
+        statuses = (RECEIVED,) if "incoming" in kinds else tuple(SENT)
+        told = self._memory.find(Query(statuses, ids=tuple(came), limit=len(came))) or ()
+        told_of = {each.message.id for each in told if each.message.kind == came[each.message.id]}
+        self._folders.arrivals.forget(told_of)
+        found = [(kind, self._folders.place(kind, name)) for name, kind in came.items() if name not in told_of]
+        until = query.before or (FOREVER, "")
+        return [(kind, place) for kind, place in found if place and (query.since, "") <= place < until]
 
     def _places(self, query: Query, among: Sequence[str] | None = None) -> Sequence[tuple[str, Place]]:
         """Where messages of those statuses were found, newest first."""

@@ -122,6 +122,24 @@ def test_what_is_under_way_need_not_be_remembered(gateway: Gateway) -> None:
     assert found(gateway, "reference=a") == {"m1": "sending"}
 
 
+def test_what_came_to_its_end_a_moment_ago_need_not_be_remembered(gateway: Gateway, notebook: Notebook) -> None:
+    """Between the folders and what a plugin has heard of there is no gap that a message disappears in."""
+    assert found(gateway) == {}
+    gateway.put("checked", "m1", SENT.format("lvv", "a"))
+    assert found(gateway) == {"m1": "sending"}
+    (gateway.spool / "checked" / "m1").rename(gateway.spool / "sent" / "m1")
+    gateway.put("failed", "m2", SENT.format("ops", "b"))
+    gateway.put("incoming", "GSM1.a", RECEIVED)
+    assert found(gateway) == found(gateway, "status=sent") == {"m1": "sent"}
+    assert found(gateway, user="root") == {"m1": "sent", "m2": "failed"}
+    assert [each["id"] for each in gateway.get(INBOX, user="root").json["messages"]] == ["GSM1.a"]
+    since = "since=2100-01-01T00:00:00Z"
+    assert found(gateway, since) == found(gateway, "until=2000-01-01T00:00:00Z") == found(gateway, "reference=b") == {}
+    notebook.note("delivered", gateway.registry.folders.find("sent", "m1"), 1000, REPORT)
+    assert found(gateway) == {"m1": "delivered"}
+    assert found(gateway, "status=sent") == {}
+
+
 def test_a_final_report_is_remembered_when_its_file_is_gone(gateway: Gateway, notebook: Notebook) -> None:
     path = gateway.put("sent", "m1", SENT.format("lvv", "a"))
     message = gateway.registry.folders.find("sent", "m1")

@@ -15,7 +15,19 @@ import colander
 from pyramid.config import Configurator
 
 from smsgw.hookspecs import hookimpl
-from smsgw.model import Event, Query, Remembered, StoredMessage, Unavailable
+from smsgw.model import (
+    Cancelled,
+    Delivered,
+    Event,
+    Failed,
+    Query,
+    Received,
+    Remembered,
+    Sent,
+    StoredMessage,
+    Unavailable,
+    Undelivered,
+)
 from smsgw.store import open_own_store
 
 from . import home
@@ -54,6 +66,7 @@ class History:
         )
 
     commands = commands
+    hears = (Cancelled, Delivered, Failed, Received, Sent, Undelivered)
 
     def __init__(self, keep_days: int, keep_files_days: int | None) -> None:
         self._keep_days = keep_days

@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 
-from smsgw.model import Event
+from smsgw.model import Accepted, Event
 from smsgw.spool.census import Census
 
 from .began import Beginnings
@@ -40,7 +40,8 @@ def rebuild(
     index.begin(name, anew=anew)
     for batch in _batches(census.events()):
         begun = time.monotonic()
-        index.put([row(event, beginnings.of(event)) for event in batch])
+        # What is on its way out is found in its folders, and nobody tells of it.
+        index.put([row(event, beginnings.of(event)) for event in batch if not isinstance(event, Accepted)])
         count += len(batch)
         tell(count)
         if stop.wait(rest * (time.monotonic() - begun)) or stop.is_set():

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from smsgw.model import Place, StatusReport, StoredMessage
 from smsgw.spool import file, reports
+from smsgw.spool.arrivals import Arrivals
 from smsgw.spool.entrance import ready_lock, sync_folder
 from smsgw.spool.forks import begin_anew_in_children
-from smsgw.spool.index import SETTLED, Index, Judge, is_message
+from smsgw.spool.index import SETTLED, Index, Judge, began, is_message
 from smsgw.spool.layout import KINDS, OWNED, Layout
 from smsgw.spool.locks import Locks
 from smsgw.spool.reports import Joined, Report, Reports
@@ -24,6 +25,7 @@ from smsgw.spool.writer import SpoolUnavailable, unavailable
 GRACE = 1.0  # seconds in which smsd shows whether it had a file that was taken from it
 WAITING = ("scheduled", "waiting")  # folders of smsgw's own before outgoing
 TAKEN_BACK = ("cancelling", "cancelled")  # folders of smsgw's own
+ENDED = ("sent", "failed", "cancelled", "incoming")  # where messages stay
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +54,7 @@ class Folders:
         begin_anew_in_children(self, Folders._begin)
 
     def _begin(self) -> None:
+        self.arrivals = Arrivals(ENDED, self.places)
         self._reports = Reports()
         self._indexes = {kind: self._index(kind) for kind in (*KINDS, "scheduled", *TAKEN_BACK)}
 
@@ -68,6 +71,7 @@ class Folders:
         """Give back what watches the folders; they can still be asked."""
         for index in self._indexes.values():
             index.close()
+        self.arrivals.close()
 
     def places(self, kind: str) -> tuple[Path, ...]:
         """Where messages of that kind are, in the order in which they move."""
@@ -184,6 +188,15 @@ class Folders:
             raise unavailable(error) from error
         last = {name: (kind, (began, name)) for kind, places in found.items() for began, name in places}
         return sorted(last.values(), key=lambda each: each[1], reverse=True)[:count]
+
+    def place(self, kind: str, id: str) -> Place | None:
+        """Where a message of that kind stands in lists; ``None``: it is not there."""
+        for folder in self.places(kind):
+            with contextlib.suppress(OSError):
+                written = os.stat(folder / id, follow_symlinks=False).st_mtime
+                milliseconds = began(id, self._prefix)
+                return int(written * 1000) if milliseconds is None else milliseconds, id
+        return None
 
     def joined(self, report: Report, counts: Callable[[str], bool]) -> Joined | None:
         """The message that a report is about, with what is reported of it; ``None``: it is nobody's.
