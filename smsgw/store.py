@@ -16,6 +16,7 @@ import os
 import sqlite3
 import threading
 import time
+import traceback
 import weakref
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -101,8 +102,10 @@ class Store:
             raise
         except self._errors as error:
             self._session.tables = 0
-            self._session.engine.dispose()  # one that SQLite opened of a read-only file stays so
-            raise _unavailable() from _cause(error)
+            cause = _cause(error)
+            self._session.failed = time.monotonic()
+            self._session.engine.dispose()
+            raise _unavailable() from cause
 
     def prepare(self, statement: ClauseElement, *, wait: float = HASTE) -> Statement:
         """That statement, to be executed often.
@@ -303,6 +306,14 @@ class Store:
                         tables.create_all(connection)  # also where somebody dropped one
         session.tables, session.file, session.looked = len(kept), self._file(), time.monotonic()
 
+    def _close_old(self, _: Any, record: Any) -> None:
+        """Let no connection stay open that was in use at the last failure; those that were not are closed already.
+
+        One that SQLite opened of a read-only file stays so, and with it what all connections to the file share.
+        """
+        if record.info[SINCE] <= self._session.failed:
+            record.invalidate()
+
     def _create(self) -> Engine:
         options: dict[str, Any] = {"hide_parameters": True, "pool_timeout": WAIT}
         if self._is_sqlite:
@@ -310,6 +321,7 @@ class Store:
                 self._url, connect_args={"timeout": WAIT, "check_same_thread": False}, **options
             )
             _prepare_sqlite(engine, Path(self._url.database or ""), "FULL" if self._is_durable else "NORMAL")
+            event.listen(engine, "checkin", self._close_old)
             return engine
         milliseconds = int(WAIT * 1000)
         arguments = {
@@ -402,6 +414,7 @@ class _Session:
 
     engine: Engine
     gate: _Gate = field(default_factory=lambda: _Gate())
+    failed: float = 0.0  # when SQLAlchemy was last used in vain
     opening: threading.Lock = field(default_factory=threading.Lock)
     connections: dict[int, _Kept] = field(default_factory=dict)
     tables: int = 0
@@ -486,10 +499,18 @@ def _unavailable() -> Unavailable:
 
 
 def _cause(error: Exception) -> BaseException:
-    """The driver's own error, without the statement."""
-    return getattr(error, "orig", None) or error
+    """The driver's own error, without the statement, and without what the frames of both hold.
+
+    These hold each other, too, and SQLite closes no connection that has a cursor left: it would stay as it is, and so
+    would what all connections to the file share, until somebody collects the garbage.
+    """
+    cause = getattr(error, "orig", None) or error
+    for each in (error, cause):
+        traceback.clear_frames(each.__traceback__)
+    return cause
 
 
+SINCE = "smsgw_since"  # of a connection: when it was made
 BEGIN = "smsgw_begin"  # an execution option: how a transaction on SQLite begins
 
 
@@ -519,7 +540,8 @@ def _check_postgresql(engine: Engine, url: URL) -> None:
 
 
 def _prepare_sqlite(engine: Engine, path: Path, synchronous: str) -> None:
-    def set_up(connection: Any, _: Any) -> None:
+    def set_up(connection: Any, record: Any) -> None:
+        record.info[SINCE] = time.monotonic()
         connection.isolation_level = None  # the driver's own idea of when a transaction begins
         deadline = time.monotonic() + WAIT
         while True:
