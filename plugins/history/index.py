@@ -15,7 +15,7 @@ from smsgw.store import Store
 
 from . import home
 from .pages import page
-from .table import DELETED, MESSAGES, RANKS, RECEIVED, SPOOLS, Broken, remembered, tombstone
+from .table import DELETED, MESSAGES, RANKS, RECEIVED, SPOOLS, Broken, key, remembered, tombstone
 
 FRESH = 30_000  # milliseconds for which an index that nobody could write to is taken for complete
 STEP = 1000  # rows that are deleted at once
@@ -78,11 +78,9 @@ class Index:
         with home.watched(self._store), self._store.begin(is_reading=True) as connection:
             if not self._is_fresh(connection):
                 return None
-            ids = query.ids
-            if ids is None:
-                ids = tuple(connection.execute(page(query)).scalars())
+            ids = connection.execute(page(query)).scalars() if query.ids is None else map(key, query.ids)
             is_received = query.statuses == (RECEIVED,)
-            wanted = [MESSAGES.c.id.in_(ids), MESSAGES.c.is_received == is_received]
+            wanted = [MESSAGES.c.id.in_(list(ids)), MESSAGES.c.is_received == is_received]
             found = connection.execute(select(MESSAGES).where(*wanted)).mappings()
             # A condition on the status might make the database look through all of that status.
             rows = [remembered(dict(row)) for row in found if row["status"] in query.statuses]
