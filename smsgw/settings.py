@@ -12,6 +12,7 @@ import re
 import zoneinfo
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import colander
@@ -24,6 +25,7 @@ from smsgw.text import MAX_PARTS
 PREFIX = "smsgw."
 
 UNIX = "unix"  # stands for a unix socket among addresses
+_MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})")
 Address = ipaddress.IPv4Network | ipaddress.IPv6Network | str
 
 
@@ -140,6 +142,19 @@ def _region(node: colander.SchemaNode, value: str) -> None:
 def _header_value(node: colander.SchemaNode, value: str) -> None:
     if not is_header_value(value):
         raise colander.Invalid(node, "should be at most 99 characters, none of them a control character")
+
+
+def moment(written: str) -> datetime:
+    """A time with its offset from UTC.
+
+    :raises ValueError: it is no time of RFC 3339; the message says so.
+    """
+    try:
+        if _MOMENT.fullmatch(written):
+            return datetime.fromisoformat(written)
+    except ValueError:
+        pass
+    raise ValueError("should be a time such as 2026-12-01T08:00:00Z")
 
 
 def is_header_value(value: str) -> bool:

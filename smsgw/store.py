@@ -72,6 +72,12 @@ class Store:
         self._tables.append((tables, scripts))
 
     @property
+    def name(self) -> str:
+        """SQLite's file, or PostgreSQL's ``host/database``: for people, and without a password."""
+        host = self._url.host or self._url.query.get("host") or ""
+        return str(self.path or f"{host}/{self._url.database or ''}")
+
+    @property
     def path(self) -> Path | None:
         """SQLite's file, by the one name that SQLite calls it; ``None`` with PostgreSQL."""
         return Path(self._url.database or "").resolve() if self._is_sqlite else None

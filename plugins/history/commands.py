@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from smsgw.cli import Failed, Installation, Wrong, as_owner, installation, make_state, table
-from smsgw.model import Unavailable
+from smsgw.cli import Failed, Installation, Wrong, installation, make_state, table, using
 
 from . import home
 from .rebuild import rebuild
@@ -76,14 +75,10 @@ def _history(installation: Installation) -> Iterator[History]:
     if folder is not None and folder.parent == installation.layout.state:
         make_state(installation.layout)
     try:
-        with as_owner(folder.parent if folder else installation.layout.state):
+        with using(plugin.store, folder.parent if folder else installation.layout.state):
             yield plugin
-    except Unavailable as error:
-        raise Failed(f"{error.detail}: {' '.join(str(error.__cause__).split())}") from error
     except OSError as error:
         raise Failed(f"the spool cannot be read: {error}") from error
-    finally:
-        plugin.store.close()
 
 
 def _moment(milliseconds: int) -> str:

@@ -10,9 +10,8 @@ from datetime import UTC, datetime
 
 import click
 
-from smsgw.cli import Failed, Installation, as_owner, installation, make_state, told, visible
+from smsgw.cli import Installation, installation, make_state, told, using, visible
 from smsgw.cli import table as print_table
-from smsgw.model import Unavailable
 from smsgw.settings import is_header_value, is_userid
 from smsgw.store import Store, open_store
 
@@ -121,13 +120,8 @@ def _store(installation: Installation) -> Iterator[Store]:
         if installation.smsgw.store is None:
             make_state(installation.layout)
         store = open_store(installation, TABLES, SCRIPTS, is_durable=True)
-    try:
-        with as_owner(store.folder or folder):
-            yield store
-    except Unavailable as error:
-        raise Failed(f"{error.detail}: {' '.join(str(error.__cause__).split())}") from error
-    finally:
-        store.close()
+    with using(store, store.folder or folder):
+        yield store
 
 
 def _moment(seconds: int | None, otherwise: str = "") -> str:

@@ -22,7 +22,7 @@ from .commands import commands
 from .dispatcher import Dispatcher
 from .events import TYPES, entries
 from .failures import Failures
-from .outbox import Outbox
+from .outbox import MARGIN, Outbox
 from .post import Post
 from .table import SCRIPTS, TABLES
 from .table import Webhooks as Table
@@ -78,7 +78,7 @@ class Webhooks:
         except OSError as error:
             raise ConfigurationError(f"smsgw.webhooks.ca_file: {ca_file} has no certificates: {error}") from error
         self._post = Post(allow_private, tls, timeout, resolve)
-        self._timeout = timeout
+        self._lease = int((timeout + MARGIN) * 1000)
         self._per_user = per_user
         self._clock = clock
         self._webhooks: Table
@@ -89,9 +89,9 @@ class Webhooks:
         registry = config.registry
         store = open_store(registry, TABLES, SCRIPTS)
         self._webhooks, self._outbox = Table(store), Outbox(store)
-        self._dispatcher = Dispatcher(self._outbox, self._post, self._timeout, self._clock)
+        self._dispatcher = Dispatcher(self._outbox, self._post, self._lease, self._clock)
         self._permits, self._resources = registry.permits, registry.resources
-        registry.webhooks = views.Endpoints(self._webhooks, Failures(store), self._post, self._per_user)
+        registry.webhooks = views.Endpoints(self._webhooks, Failures(store, self._lease), self._post, self._per_user)
         views.includeme(config)
 
     @hookimpl

@@ -11,8 +11,7 @@ from typing import Any
 
 import click
 
-from smsgw.cli import Failed, Installation, as_owner, installation, table, told, visible
-from smsgw.model import Unavailable
+from smsgw.cli import Failed, Installation, installation, table, told, using, visible
 from smsgw.store import open_store
 
 from .failures import Failures
@@ -111,10 +110,5 @@ def _tables(installation: Installation) -> Iterator[tuple[Webhooks, Failures]]:
     """The gateway's tables of webhooks, open."""
     with told():
         store = open_store(installation, TABLES, SCRIPTS)
-    try:
-        with as_owner(store.folder or installation.layout.state):
-            yield Webhooks(store), Failures(store)
-    except Unavailable as error:
-        raise Failed(f"{error.detail}: {' '.join(str(error.__cause__).split())}") from error
-    finally:
-        store.close()
+    with using(store, store.folder or installation.layout.state):
+        yield Webhooks(store), Failures(store, 0)

@@ -1,6 +1,6 @@
 """Takes what is due out of the outbox, tries it, and notes how that went; in the process that owns the spool.
 
-One thread waits for all receivers (asyncio); another talks to the database.
+One thread talks to the database; another waits for all receivers (asyncio).
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 
 from smsgw.model import Unavailable
 
@@ -29,7 +28,6 @@ JITTER = 0.1  # of that, at most
 LOOK = 1.0  # seconds between two looks for what others noted, or what is due again
 STOP = 0.25  # seconds between two looks whether to stop
 GRACE = 2.0  # seconds in which attempts may end by themselves then
-MARGIN = 15.0  # seconds by which a lease is longer than an attempt
 
 Post = Callable[[str, Mapping[str, str], bytes], Awaitable[None]]
 
@@ -39,55 +37,44 @@ log = logging.getLogger(__name__)
 class Dispatcher:
     """Works while ``run`` does.
 
-    :param timeout: seconds for one attempt.
+    :param lease: milliseconds; more than an attempt takes.
     :param clock: seconds since 1970 (UTC).
     """
 
-    def __init__(self, outbox: Outbox, post: Post, timeout: float, clock: Callable[[], float]) -> None:
+    def __init__(self, outbox: Outbox, post: Post, lease: int, clock: Callable[[], float]) -> None:
         self._outbox = outbox
         self._post = post
-        self._lease = int((timeout + MARGIN) * 1000)
+        self._lease = lease
         self._clock = clock
         self._receivers = Receivers()
-        self._lock = threading.Lock()
-        self._wake: Callable[[], object] | None = None
+        self._woken = threading.Event()
         self._ended: list[Ended] = []
         self._tasks: dict[asyncio.Task[None], Delivery] = {}
         self._is_down = False
 
     def wake(self) -> None:
         """There is something new in the outbox. Called by any thread, also while nothing runs."""
-        with self._lock:
-            if self._wake is not None:
-                self._wake()
+        self._woken.set()
 
     def run(self, stop: threading.Event) -> None:
         """Work until ``stop`` is set."""
         self._ended, self._tasks = [], {}
-        asyncio.run(self._run(stop))
+        with _looping() as loop:
+            while not stop.is_set():
+                self._woken.clear()
+                self._turn(loop)
+                self._wait(stop)
+            self._finish(asyncio.run_coroutine_threadsafe(self._end(), loop).result())
 
-    async def _run(self, stop: threading.Event) -> None:
-        loop, woken = asyncio.get_running_loop(), asyncio.Event()
-        with self._lock:
-            self._wake = lambda: loop.call_soon_threadsafe(woken.set)
-        try:
-            with ThreadPoolExecutor(1, "smsgw-webhooks-database") as database:
-                while not stop.is_set():
-                    woken.clear()
-                    await loop.run_in_executor(database, self._turn, loop, woken)
-                    await _wait(woken, stop)
-                if self._tasks:
-                    await asyncio.wait(self._tasks, timeout=GRACE)
-                cancelled = list(self._tasks.items())
-                for task, _ in cancelled:
-                    task.cancel()
-                await loop.run_in_executor(database, self._finish, [delivery for _, delivery in cancelled])
-        finally:
-            with self._lock:
-                self._wake = None
+    def _wait(self, stop: threading.Event) -> None:
+        """Until there is something to do, and at the most until the next look."""
+        until = time.monotonic() + LOOK
+        while not stop.is_set() and (left := until - time.monotonic()) > 0:
+            if self._woken.wait(min(STOP, left)):
+                return
 
-    def _turn(self, loop: asyncio.AbstractEventLoop, woken: asyncio.Event) -> None:
-        """One look at the outbox, by the thread that talks to the database."""
+    def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
+        """One look at the outbox."""
         try:
             self._settle()
             hungry = self._outbox.hungry(self._now())
@@ -97,7 +84,7 @@ class Dispatcher:
                     now = self._now()
                     for delivery in self._outbox.take(webhook.id, count, now, now + self._lease):
                         lane = self._receivers.begin(webhook.id)
-                        loop.call_soon_threadsafe(self._start, webhook, delivery, lane, woken)
+                        loop.call_soon_threadsafe(self._start, webhook, delivery, lane)
             self._is_down = False
         except Unavailable as error:
             if not self._is_down:
@@ -109,15 +96,26 @@ class Dispatcher:
         self._outbox.settle(ended, self._now())
         del self._ended[: len(ended)]
 
-    def _start(self, webhook: Webhook, delivery: Delivery, lane: bool, woken: asyncio.Event) -> None:
+    def _start(self, webhook: Webhook, delivery: Delivery, lane: bool) -> None:
         task = asyncio.ensure_future(self._attempt(webhook, delivery, lane))
         self._tasks[task] = delivery
 
         def end(task: asyncio.Task[None]) -> None:
             del self._tasks[task]
-            woken.set()
+            self.wake()
 
         task.add_done_callback(end)
+
+    async def _end(self) -> list[Delivery]:
+        """Let attempts end by themselves for a moment; those that did not, and were cancelled."""
+        under_way = dict(self._tasks)
+        if not under_way:
+            return []
+        _, late = await asyncio.wait(under_way, timeout=GRACE)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+        return [under_way[task] for task in late]
 
     async def _attempt(self, webhook: Webhook, delivery: Delivery, lane: bool) -> None:
         body, begun, error = delivery.body.encode(), time.monotonic(), None
@@ -152,10 +150,18 @@ class Dispatcher:
         return int(self._clock() * 1000)
 
 
-async def _wait(woken: asyncio.Event, stop: threading.Event) -> None:
-    """Until there is something to do, and at the most until the next look."""
-    until = time.monotonic() + LOOK
-    while not stop.is_set() and (left := until - time.monotonic()) > 0:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(woken.wait(), min(STOP, left))
-            return
+@contextlib.contextmanager
+def _looping() -> Iterator[asyncio.AbstractEventLoop]:
+    """An event loop in a thread of its own.
+
+    It has no executor: these are out of service before the process is told to stop.
+    """
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="smsgw-webhooks-attempts", daemon=True)
+    thread.start()
+    try:
+        yield loop
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()

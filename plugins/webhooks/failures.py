@@ -1,4 +1,4 @@
-"""What was given up, kept for who asks, and tried again for who says so."""
+"""What was given up, kept for who asks; it, and what waits after a failed attempt, is tried again for who says so."""
 
 from __future__ import annotations
 
@@ -15,10 +15,14 @@ _column = DELIVERIES.c
 
 
 class Failures:
-    """The deliveries that were given up. Each method raises ``Unavailable`` where the database is out of service."""
+    """The deliveries that failed. Each method raises ``Unavailable`` where the database is out of service.
 
-    def __init__(self, store: Store) -> None:
+    :param lease: milliseconds; what is due later than that is not being tried now.
+    """
+
+    def __init__(self, store: Store, lease: int) -> None:
         self._store = store
+        self._lease = lease
 
     def counts(self, webhook: str) -> tuple[int, int]:
         """How many deliveries wait, and how many were given up."""
@@ -48,10 +52,14 @@ class Failures:
             return connection.execute(asked.order_by(_column.number.desc()).limit(limit)).all()
 
     def replay(self, webhook: str, delivery: str | None, now: int) -> int:
-        """Try again, from the beginning, what was given up: one, or all. How many these are."""
-        given_up = and_(_column.webhook == webhook, _column.failed.is_not(None))
+        """Try again at once, from the beginning, what failed: one, or all. How many these are.
+
+        That is what was given up, and what waits for another attempt for longer than a lease.
+        """
+        is_waiting = and_(_column.error.is_not(None), _column.due > now + self._lease)
+        has_failed = and_(_column.webhook == webhook, or_(_column.failed.is_not(None), is_waiting))
         if delivery is not None:
-            given_up = and_(given_up, _column.id == delivery)
+            has_failed = and_(has_failed, _column.id == delivery)
         values = {"attempts": 0, "due": now, "error": None, "failed": None}
         with self._store.begin() as connection:
-            return connection.execute(update(DELIVERIES).where(given_up).values(values)).rowcount
+            return connection.execute(update(DELIVERIES).where(has_failed).values(values)).rowcount

@@ -15,8 +15,9 @@ from smsgw.store import Store
 
 from .table import DELIVERIES, WEBHOOKS, Webhook, webhook_of
 
-DELIVERED_KEPT = 3 * 24 * 3600  # seconds in which an event that is told again is known to have been delivered
-FAILED_KEPT = 30 * 24 * 3600
+MARGIN = 15.0  # seconds by which a lease is longer than an attempt
+# Seconds for which failures are kept, and for which an event that is told again is known to have been delivered.
+KEPT = 30 * 24 * 3600
 LONGEST = 27 * 3600  # seconds: no attempt waits longer for its time
 
 _ADD = text(
@@ -138,11 +139,10 @@ class Outbox:
 
     def forget(self, now: int) -> None:
         """Remove what is old."""
-        delivered, failed = now - DELIVERED_KEPT * 1000, now - FAILED_KEPT * 1000
+        until = now - KEPT * 1000
+        is_old = or_(DELIVERIES.c.delivered < until, DELIVERIES.c.failed < until)
         with self._store.begin() as connection:
-            connection.execute(
-                delete(DELIVERIES).where(or_(DELIVERIES.c.delivered < delivered, DELIVERIES.c.failed < failed))
-            )
+            connection.execute(delete(DELIVERIES).where(is_old))
 
 
 def _is_still(delivery: Delivery) -> Any:

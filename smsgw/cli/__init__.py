@@ -13,7 +13,7 @@ import click
 
 from smsgw.cli import check, login, output, plugins, preview, send
 from smsgw.cli.arguments import installation
-from smsgw.cli.installation import Installation, Wrong, as_owner, make_state, told
+from smsgw.cli.installation import Installation, Wrong, as_owner, make_state, told, using
 from smsgw.cli.output import Failed, table, visible
 from smsgw.model import ConfigurationError, Unavailable
 from smsgw.plugins import GROUP, find
@@ -28,6 +28,7 @@ __all__ = [
     "make_state",
     "table",
     "told",
+    "using",
     "visible",
 ]
 

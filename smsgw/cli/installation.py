@@ -15,8 +15,8 @@ from typing import IO, Any
 import click
 
 from smsgw import assemble
-from smsgw.cli.output import visible
-from smsgw.model import ConfigurationError
+from smsgw.cli.output import Failed, visible
+from smsgw.model import ConfigurationError, Unavailable
 from smsgw.settings import Settings, plugin_settings, read, read_core, refuse_defaults
 from smsgw.spool import find_layout
 from smsgw.spool.layout import Layout
@@ -186,6 +186,23 @@ def as_owner(folder: Path) -> Iterator[None]:
         os.seteuid(0)
         os.setegid(before[0])
         os.setgroups(before[1])
+
+
+@contextlib.contextmanager
+def using(database: Any, folder: Path) -> Iterator[None]:
+    """Work in the block with a database, as the owner of that folder, and let go of it at the end.
+
+    :param database: a ``smsgw.store.Store``.
+    :raises Failed: it is out of service; it is named then, and no password.
+    """
+    try:
+        with as_owner(folder):
+            yield
+    except Unavailable as error:
+        cause = " ".join(str(error.__cause__).split())
+        raise Failed(f"{error.detail} ({database.name}): {cause}") from error
+    finally:
+        database.close()
 
 
 def make_state(layout: Layout) -> None:

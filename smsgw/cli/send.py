@@ -16,6 +16,7 @@ from smsgw.cli.output import Failed, say, table
 from smsgw.gateway import Order, Outcome, Reply
 from smsgw.model import Identity, Options, TooMany, Unavailable
 from smsgw.refusals import Refused
+from smsgw.settings import moment
 
 
 class _Kept:
@@ -29,6 +30,13 @@ class _Kept:
 
     def refused(self, refusal: Refused) -> Reply:
         raise refusal
+
+
+def _moment(context: click.Context, parameter: click.Parameter, value: str | None) -> datetime | None:
+    try:
+        return None if value is None else moment(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 @click.command()
@@ -47,9 +55,9 @@ class _Kept:
 @click.option(
     "--at",
     "send_at",
-    type=click.DateTime(["%Y-%m-%dT%H:%M:%S%z"]),
+    callback=_moment,
     metavar="TIME",
-    help="Send it then, such as 2026-12-01T08:00:00+01:00, and not at once.",
+    help="Send it then, such as 2026-12-01T08:00:00Z or 2026-12-01T08:00:00+01:00, and not at once.",
 )
 @click.option("--dry-run", is_flag=True, help="Do all but send.")
 def send(

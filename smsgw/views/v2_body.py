@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
-from datetime import datetime
 from typing import Any
 
 import colander
 from pyramid.request import Request
 
 from smsgw.gateway import Draft
-from smsgw.settings import is_header_value
+from smsgw.settings import is_header_value, moment
 from smsgw.views.body import Flag, Text, Validator, WholeNumber, Word, flaw, read_object
 from smsgw.views.problem import Malformed
 
 TOLD = 20  # faults of one body that are named
 LONGEST = 64  # characters of an unknown name that is repeated
 
-_MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})")
 _DRAFT = {"to", "text", "reference"}
 
 
@@ -76,16 +73,6 @@ class Reference(Text):
         if cstruct is not colander.null and (reason := reference_flaw(cstruct)):
             raise colander.Invalid(node, reason)
         return cstruct
-
-
-def moment(written: str) -> datetime:
-    """:raises ValueError: it is no time of RFC 3339; the message says so."""
-    try:
-        if _MOMENT.fullmatch(written):
-            return datetime.fromisoformat(written)
-    except ValueError:
-        pass
-    raise ValueError("should be a time such as 2026-12-01T08:00:00Z")
 
 
 def reference_flaw(value: object) -> str | None:

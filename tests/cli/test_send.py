@@ -54,6 +54,13 @@ def test_for_later(ini: Ini, gateway: Gateway, sent: Callable[[], dict[str, str]
     assert f"0 messages wait in {gateway.state / 'waiting'} until smsd has room" in told.out
 
 
+def test_a_time_that_is_none(ini: Ini, sent: Callable[[], dict[str, str]]) -> None:
+    for written in ("tomorrow", "", "2026-12-01", "2026-12-01T08:00:00", "2026-13-01T08:00:00Z"):
+        told = smsgw("send", ini(), "--user", "lvv", "--to", "112", "--at", written, "Hi")
+        assert (told.status, sent()) == (2, {})
+        assert "'--at': should be a time such as 2026-12-01T08:00:00Z" in told.err
+
+
 def test_a_rehearsal(ini: Ini, sent: Callable[[], dict[str, str]]) -> None:
     told = smsgw("send", ini(), "--user", "lvv", "--to", "112", "--dry-run", "Hi")
     assert told.status == 0

@@ -28,7 +28,7 @@ from smsgw_plugins.token import text
 from smsgw_plugins.token.table import TABLES
 from tests.conftest import OUTGOING, Gateway, basic, sha
 from tests.postgresql import Postgresql
-from tests.server import Server
+from tests.server import Server, free_port
 
 LIST = "/api/v1.0/sms/sent/"
 SMSGW = Path(sys.executable).with_name("smsgw")
@@ -410,7 +410,13 @@ class TestCommands:
         ini = write_ini(tmp_path, gateway.settings | {"smsgw.store": f"sqlite:///{tmp_path}/no/db"})
         stdout, stderr = Tokens(ini).run("create", "--user", "ops", status=1)
         assert stdout == ""
-        assert stderr == "Error: The gateway's database is out of service: unable to open database file\n"
+        said = "The gateway's database is out of service"
+        assert stderr == f"Error: {said} ({tmp_path}/no/db): unable to open database file\n"
+        store = f"postgresql://smsgw:Gehe!m@127.0.0.1:{free_port()}/sms"
+        ini = write_ini(tmp_path, gateway.settings | {"smsgw.store": store})
+        stderr = Tokens(ini).run("list", status=1)[1]
+        assert f"{said} (127.0.0.1/sms): " in stderr
+        assert "Gehe!m" not in stderr
         ini = write_ini(tmp_path, gateway.settings | {"smsgw.store": "mysql://db"})
         assert "smsgw.store should begin with" in Tokens(ini).run("list", status=3)[1]
 

@@ -133,6 +133,50 @@ def let_it_look(gateway: Gateway) -> None:
         gateway.delete(f"{WEBHOOKS}/{made['id']}", user="ops")
 
 
+def test_what_waits_for_another_attempt_is_hastened(make_clocked: Callable[..., Gateway], clock: Clock) -> None:
+    """As for who had given the receiver a wrong secret; what is given up is tried again with it."""
+    gateway = make_clocked()
+    with Receiver() as receiver:
+        receiver.answer = lambda delivery: 401
+        path = f"{WEBHOOKS}/{register(gateway, receiver.url, 'message.sent')['id']}"
+        (given_up,) = tell(gateway)
+        while not (failed := gateway.get(f"{path}/failures").json["failures"]):
+            clock.now += 25 * 3600
+            let_it_look(gateway)
+        heard = len(receiver.deliveries)
+        (waiting,) = tell(gateway)
+        heard = len(receiver.wait(heard + 1))
+        eventually(lambda: gateway.get(path).json["last_error"])
+        assert gateway.call("POST", f"{path}/failures/{receiver.deliveries[-1].id}/replay", status=404)
+        clock.now += SCHEDULE[0] * (1 + JITTER)
+        heard = len(receiver.wait(heard + 1))
+        eventually(lambda: gateway.get(path).json["last_error"])
+        receiver.answer = lambda delivery: 204
+        let_it_look(gateway)
+        assert len(receiver.deliveries) == heard
+        eventually(lambda: gateway.call("POST", f"{path}/failures/replay", status=202).json["replayed"] == 2)
+        told = receiver.wait(heard + 2)[heard:]
+        assert {each.message for each in told} == {given_up, waiting}
+        assert failed[0]["id"] in {each.id for each in told}
+        eventually(lambda: gateway.get(path).json["waiting"] == 0)
+
+
+def test_what_is_being_tried_is_not_tried_twice(make_clocked: Callable[..., Gateway], clock: Clock) -> None:
+    gateway, held = make_clocked(), threading.Event()
+    with Receiver() as receiver:
+        receiver.answer = lambda delivery: 500 if len(receiver.deliveries) == 1 or not held.wait(20) else 204
+        path = f"{WEBHOOKS}/{register(gateway, receiver.url, 'message.sent')['id']}"
+        tell(gateway)
+        eventually(lambda: gateway.get(path).json["last_error"])
+        clock.now += SCHEDULE[0] * (1 + JITTER)
+        receiver.wait(2)
+        assert gateway.call("POST", f"{path}/failures/replay", status=202).json == {"replayed": 0}
+        held.set()
+        eventually(lambda: gateway.get(path).json["waiting"] == 0)
+        let_it_look(gateway)
+        assert len(receiver.deliveries) == 2
+
+
 def test_failures_page_by_page(make_clocked: Callable[..., Gateway], clock: Clock) -> None:
     gateway = make_clocked()
     port = free_port()
@@ -158,7 +202,7 @@ def test_failures_page_by_page(make_clocked: Callable[..., Gateway], clock: Cloc
 
 
 def test_what_is_old_is_forgotten(make_clocked: Callable[..., Gateway], clock: Clock) -> None:
-    """Failures after 30 days; that an event was delivered, after three: told again then, it is delivered again."""
+    """After 30 days; an event that is told again then is delivered again."""
     gateway = make_clocked()
     event = Sent(stored("sent"), datetime.now(UTC))
     with Receiver() as receiver:
@@ -169,13 +213,14 @@ def test_what_is_old_is_forgotten(make_clocked: Callable[..., Gateway], clock: C
             clock.now += 25 * 3600
             let_it_look(gateway)
         eventually(lambda: counts(gateway, good) == (0, 0))
-        for days, left, heard in ((4, 1, 2), (31, 0, 3)):
+        for days, left, heard in ((29, 1, 1), (2, 0, 2)):
             gateway.registry.owner.stop()
-            clock.now += days * 24 * 3600
+            clock.now += days * 24 * 3600 - (13 * 24 * 3600 if left else 0)
             gateway = make_clocked()
             eventually(lambda gateway=gateway, left=left: len(failures(gateway, bad)) == left)
             gateway.plugin("clocked").notify([event])
-            receiver.wait(heard)
+            let_it_look(gateway)
+            assert len(receiver.wait(heard)) == heard
             eventually(lambda gateway=gateway: counts(gateway, good) == (0, 0))
 
 
@@ -558,6 +603,29 @@ def test_what_a_dead_machine_had_begun_is_tried_by_another(
         listening(make_gateway(settings | {"smsgw.spool": str(make_spool(tmp_path / "three"))}))
         again = receiver.wait(2, seconds=40)[1]
         assert (again.id, again.body) == (first.id, first.body)
+
+
+def test_gunicorn_stops_without_a_word(base_settings: dict[str, str], tmp_path: Path) -> None:
+    """What it is at is given back, and tried at the next start, not when its lease has run out."""
+    spool = Path(base_settings["smsgw.spool"])
+    told = spool / "outgoing" / ".smsgw" / "told.webhooks"
+    held = threading.Event()
+    settings = base_settings | {name: value for name, value in SETTINGS.items() if value}
+    with Receiver() as receiver, Server(tmp_path, settings, workers=2) as server:
+        receiver.answer = lambda delivery: 204 if held.wait(20) else 500
+        wait_until(told.exists, told.parent)
+        body = {"url": receiver.url, "events": ["message.sent"]}
+        path = f"{WEBHOOKS}/{server.request('POST', WEBHOOKS, body).json['id']}"
+        (spool / "m1").write_text("To: 79680000000\nFrom: lvv\n\nHi")
+        (spool / "m1").rename(spool / "sent" / "m1")
+        (first,) = receiver.wait(1)
+        assert server.stop() == 0
+        assert "ERROR" not in server.stderr
+        assert "Traceback" not in server.stderr
+        held.set()
+        server.start()
+        assert [each.id for each in receiver.wait(2)] == [first.id, first.id]
+        eventually(lambda: server.request("GET", path).json["waiting"] == 0)
 
 
 def test_everybody_hears_of_everything_in_spite_of_kills(base_settings: dict[str, str], tmp_path: Path) -> None:
