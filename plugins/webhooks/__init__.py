@@ -91,7 +91,9 @@ class Webhooks:
         self._webhooks, self._outbox = Table(store), Outbox(store)
         self._dispatcher = Dispatcher(self._outbox, self._post, self._lease, self._clock)
         self._permits, self._resources = registry.permits, registry.resources
-        registry.webhooks = views.Endpoints(self._webhooks, Failures(store, self._lease), self._post, self._per_user)
+        registry.webhooks = views.Endpoints(
+            self._webhooks, Failures(store, self._lease), self._post, self._per_user, self._clock
+        )
         views.includeme(config)
 
     @hookimpl

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -38,6 +38,7 @@ class Endpoints:
     failures: Failures
     post: Post
     most: int
+    clock: Callable[[], float]  # seconds since 1970 (UTC)
 
 
 @webhooks.post(validators=(strict_body(Schema()),))
@@ -51,7 +52,7 @@ def register(request: Request) -> Response:
     except ValueError as error:
         raise malformed({"#/url": str(error)}) from None
     found = Webhook(
-        make_id(), request.identity, fields["url"], events, fields["description"], make_secret(), int(time.time())
+        make_id(), request.identity, fields["url"], events, fields["description"], make_secret(), int(endpoints.clock())
     )
     if not endpoints.webhooks.add(found, endpoints.most):
         raise Forbidden(f"You have {endpoints.most} webhooks, and can have no more; delete one")
@@ -94,14 +95,14 @@ def list_failures(request: Request) -> Response:
 
 @replay.post()
 def replay_failures(request: Request) -> Response:
-    return reply({"replayed": _endpoints(request).failures.replay(_own(request).id, None, _now())}, 202)
+    return reply({"replayed": _endpoints(request).failures.replay(_own(request).id, None, _now(request))}, 202)
 
 
 @replay_one.post()
 def replay_failure(request: Request) -> Response:
     delivery = request.matchdict["delivery"]
     is_id = re.fullmatch("msg_[0-9a-f]{32}", delivery)
-    if not is_id or not (replayed := _endpoints(request).failures.replay(_own(request).id, delivery, _now())):
+    if not is_id or not (replayed := _endpoints(request).failures.replay(_own(request).id, delivery, _now(request))):
         raise NotFound
     return reply({"replayed": replayed}, 202)
 
@@ -129,8 +130,8 @@ def _number(query: dict[str, str], name: str, most: int) -> int | None:
     return int(query[name])
 
 
-def _now() -> int:
-    return int(time.time() * 1000)
+def _now(request: Request) -> int:
+    return int(_endpoints(request).clock() * 1000)
 
 
 def _resource(found: Webhook) -> dict[str, Any]:
