@@ -125,11 +125,12 @@ def test_the_first_message() -> None:
 @pytest.mark.usefixtures("development")
 def test_from_post_to_delivered() -> None:
     """Word for word, but for the port of the receiver."""
-    register, send = [block for block in blocks(README, "sh") if block.startswith("curl")][2:]
+    register, send, hasten = [block for block in blocks(README, "sh") if block.startswith("curl")][2:]
     program, *words = shlex.split(block(README, "sh", "smsgw webhooks listen"))
     port = str(free_port())
     status, made = run(register.replace("5080", port))
     assert status == 201
+    assert run(hasten.replace("wh_0d1c", str(made["id"]))) == (202, {"replayed": 0})
     assert list(made) == list(json.loads(blocks(README, "json")[2]))
     listen = [Path(sys.executable).with_name(Path(program).name), *words[:-1], str(made["secret"]), "--port", port]
     with subprocess.Popen(listen, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as receiver:
@@ -150,6 +151,29 @@ def test_from_post_to_delivered() -> None:
         told = json.loads(event)
         assert (told["type"], told["data"]["status"]) == (f"message.{word}", word)
         assert (told["data"]["id"], told["data"]["text"]) == (message["id"], "Hi, Jack!")
+
+
+@pytest.mark.usefixtures("development")
+def test_from_page_to_page(tmp_path: Path) -> None:
+    """The loop of api-v2.md, and its message for the inbox, with the development gateway."""
+    found: dict[str, Any] = {}
+    exec(block(V2, "python", "def messages"), found)
+    send = next(block for block in blocks(README, "sh") if block.startswith("curl"))
+    ids = {id for _ in range(3) for id in dict(run(send)[1]["message_id"]).values()}  # type: ignore[call-overload]
+    assert run(send.replace("Jack", "Jill"))[0] == 201
+    pages = found["messages"]("http://127.0.0.1:5000", "lvv", "SecretPAss", "limit=2")
+    assert ids < {message["id"] for message in pages}
+    subprocess.run(["sh", "-c", block(V2, "sh", "printf")], check=True, cwd=tmp_path)
+    assert (tmp_path / "spool" / "incoming" / "GSM1.ZTmYXZ").read_text().endswith("\n\nHello")
+
+
+def test_a_message_for_the_inbox(gateway: Gateway, tmp_path: Path) -> None:
+    """As api-v2.md says, for an administrator."""
+    (tmp_path / "try").mkdir()
+    (tmp_path / "try" / "spool").symlink_to(gateway.spool)
+    subprocess.run(["sh", "-c", block(V2, "sh", "printf")], check=True, cwd=tmp_path / "try")
+    (message,) = gateway.get("/api/v2/inbox", user="root").json["messages"]
+    assert (message["id"], message["text"], message["from"]) == ("GSM1.ZTmYXZ", "Hello", "+79161234567")
 
 
 def test_cancelling_is_tried_with_the_development_gateway(tmp_path: Path) -> None:

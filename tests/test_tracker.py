@@ -129,6 +129,19 @@ def test_what_was_not_seen_on_its_way(listening: Callable[[], tuple[Gateway, Any
     assert received.message.owner is None
 
 
+def test_what_was_put_back_is_of_the_time_when_it_was_written(
+    listening: Callable[[], tuple[Gateway, Any, Any]], tmp_path: Path
+) -> None:
+    """As by tar: a new file with an old time. What nobody else may read stays so."""
+    gateway, ear, _ = listening()
+    path = gateway.put(".", "m1", "To: 911\nFrom: lvv\n\nHi")
+    os.utime(path, (1_700_000_000, 1_700_000_000))
+    path.rename(gateway.spool / "sent" / "m1")
+    assert [event.at.timestamp() for event in hear(ear, Accepted, Sent)] == [1_700_000_000] * 2
+    modes = {path.name: path.stat().st_mode & 0o777 for path in gateway.state.glob("told.*[!w]")}
+    assert modes == {"told.ear": 0o600, "told.deaf": 0o600}
+
+
 def test_cancelled(listening: Callable[[], tuple[Gateway, Any, Any]]) -> None:
     gateway, ear, _ = listening()
     (id,) = gateway.send().json["message_id"].values()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -52,7 +53,7 @@ def register(request: Request) -> Response:
     except ValueError as error:
         raise malformed({"#/url": str(error)}) from None
     found = Webhook(
-        make_id(), request.identity, fields["url"], events, fields["description"], make_secret(), int(endpoints.clock())
+        make_id(), request.identity, fields["url"], events, fields["description"], make_secret(), int(time.time())
     )
     if not endpoints.webhooks.add(found, endpoints.most):
         raise Forbidden(f"You have {endpoints.most} webhooks, and can have no more; delete one")

@@ -12,6 +12,7 @@ import contextlib
 import itertools
 import json
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -186,7 +187,8 @@ class Tracker:
         message = self._read(kind, name)
         if message is None:
             return None
-        at = datetime.fromtimestamp(change.moved / 1e9, UTC)
+        # A spool that was put back from a backup, or a new mode of a file, makes no news of what is old.
+        at = datetime.fromtimestamp(min(change.written, change.moved) / 1e9, UTC)
         if report := reports.parse(f"{kind}/{name}", message, change.written / 1e9):
             with self._trying(f"{kind}/{name}"):
                 return self._fate(report, telling)
@@ -261,7 +263,8 @@ class Tracker:
         with self._trying("notes"):
             fresh = Path(f"{self._notes}.new")
             notes = {place.kind: (place.until, list(place.untold)) for place in self._places.values()}
-            fresh.write_text(json.dumps(notes))
+            with open(fresh, "w", opener=_private) as notes_file:
+                notes_file.write(json.dumps(notes))
             fresh.rename(self._notes)
 
     @contextlib.contextmanager
@@ -274,3 +277,8 @@ class Tracker:
             if what not in self._broken:
                 log.error("telling the plugin %r: %s: %s; it is tried again", self._name, what, error)
             self._broken.add(what)
+
+
+def _private(path: str, flags: int) -> int:
+    """Opens a file that nobody else can read, where it is made."""
+    return os.open(path, flags, 0o600)
