@@ -639,7 +639,8 @@ def shape(found: Any) -> Any:
 def test_the_examples_of_the_v2_api(make_gateway: Callable[..., Gateway]) -> None:
     plugins = {"smsgw.plugins": "htpasswd allow transliterate quota webhooks", "smsgw.quota.limits": "lvv: 1000/day"}
     gateway = make_gateway(plugins | {"smsgw.webhooks.allow_private": "true"})
-    commands, replies = blocks(V2, "sh"), [json.loads(block) for block in blocks(V2, "json")]
+    commands = [block for block in blocks(V2, "sh") if block.startswith("curl")]
+    replies = [json.loads(block) for block in blocks(V2, "json")]
     many, each, once, read, cancel, search, inbox, preview, me, register = commands
     sent, message, received, previewed, identity, webhook, refused = replies
 
