@@ -317,7 +317,7 @@ class Store:
 
         One that SQLite opened of a read-only file stays so, and with it what all connections to the file share.
         """
-        if record.info[SINCE] <= self._session.failed:
+        if record.info.get(SINCE, 0.0) <= self._session.failed:  # it has none where the file could not be opened
             record.invalidate()
 
     def _create(self) -> Engine:
