@@ -107,10 +107,8 @@ class Store:
         except IntegrityError:
             raise
         except self._errors as error:
-            self._session.tables = 0
             cause = _cause(error)
-            self._session.failed = time.monotonic()
-            self._session.engine.dispose()
+            self._renew(cause)
             raise _unavailable() from cause
 
     def prepare(self, statement: ClauseElement, *, wait: float = HASTE) -> Statement:
@@ -148,37 +146,47 @@ class Store:
 
         :raises Unavailable: the database is out of service.
         """
-        with self._session.gate:
-            try:
+        try:
+            with self._session.gate:
                 kept = self._persistently(self._begin, WAIT)
                 kept.is_in_transaction = True
                 try:
                     yield
                     kept.connection.commit()
                 except BaseException:
-                    kept.connection.rollback()
+                    with contextlib.suppress(*self._errors):  # where it is closed, or broken
+                        kept.connection.rollback()
                     raise
                 finally:
                     kept.is_in_transaction = False
-            except IntegrityError:
-                raise
-            except self._errors as error:
-                self._drop()
-                raise _unavailable() from _cause(error)
+        except IntegrityError:
+            raise
+        except Unavailable as error:
+            self._renew(error.__cause__)
+            raise
+        except self._errors as error:
+            cause = _cause(error)
+            self._renew(cause)
+            raise _unavailable() from cause
 
     def execute(self, text: str, values: Any, wait: float) -> list[tuple[Any, ...]]:
         """The rows of one statement in the driver's own spelling, on this thread's own connection."""
         kept = self._session.connections.get(threading.get_ident())
+        begun = kept if kept is not None and kept.is_in_transaction else None
         try:
-            if kept is not None and kept.is_in_transaction:
-                return _rows(kept.connection, text, values)
+            if begun is not None:
+                return _rows(begun.connection, text, values)
             with self._session.gate:
                 return self._persistently(lambda kept: _rows(kept.connection, text, values), wait)
         except self._violations as error:
             raise IntegrityError(text, None, error) from error
         except self._errors as error:
-            self._drop()
-            raise _unavailable() from _cause(error)
+            cause = _cause(error)
+            if begun is not None:
+                self._drop()
+            else:
+                self._renew(cause)
+            raise _unavailable() from cause
 
     def close(self) -> None:
         """Let go of all connections; no thread may be using one."""
@@ -249,6 +257,22 @@ class Store:
             if not kept.is_in_transaction:  # of which nothing more shall be executed
                 del self._session.connections[threading.get_ident()]
 
+    def _renew(self, cause: BaseException | None) -> None:
+        """Use nothing on, after a failure, that was open before; no lock of another process is such a failure.
+
+        A file that SQLite could only read when it opened it stays like that in this process as long as one of its
+        connections is open. So all are closed before the next is opened.
+        """
+        session = self._session
+        self._drop()
+        if not self._is_sqlite:
+            session.engine.dispose()
+        elif getattr(cause, "sqlite_errorcode", 0) & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            with session.closing:
+                if session.gate.shut():
+                    session.close()
+                session.gate.open()
+
     def _current(self) -> _Session:
         """What is open of the database, and has all tables."""
         session, now = self._session, time.monotonic()
@@ -312,14 +336,6 @@ class Store:
                         tables.create_all(connection)  # also where somebody dropped one
         session.tables, session.file, session.looked = len(kept), self._file(), time.monotonic()
 
-    def _close_old(self, _: Any, record: Any) -> None:
-        """Let no connection stay open that was in use at the last failure; those that were not are closed already.
-
-        One that SQLite opened of a read-only file stays so, and with it what all connections to the file share.
-        """
-        if record.info.get(SINCE, 0.0) <= self._session.failed:  # it has none where the file could not be opened
-            record.invalidate()
-
     def _create(self) -> Engine:
         options: dict[str, Any] = {"hide_parameters": True, "pool_timeout": WAIT}
         if self._is_sqlite:
@@ -327,7 +343,6 @@ class Store:
                 self._url, connect_args={"timeout": WAIT, "check_same_thread": False}, **options
             )
             _prepare_sqlite(engine, Path(self._url.database or ""), "FULL" if self._is_durable else "NORMAL")
-            event.listen(engine, "checkin", self._close_old)
             return engine
         milliseconds = int(WAIT * 1000)
         arguments = {
@@ -420,7 +435,7 @@ class _Session:
 
     engine: Engine
     gate: _Gate = field(default_factory=lambda: _Gate())
-    failed: float = 0.0  # when SQLAlchemy was last used in vain
+    closing: threading.Lock = field(default_factory=threading.Lock)
     opening: threading.Lock = field(default_factory=threading.Lock)
     connections: dict[int, _Kept] = field(default_factory=dict)
     tables: int = 0
@@ -438,34 +453,34 @@ class _Session:
 
 
 class _Gate:
-    """A context that threads enter to use the database, and that is shut while the process forks."""
+    """A context that threads enter to use the database; shut while all connections are closed, or the process forks."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._inside = 0
-        self._is_shut = False
+        self._shut = 0  # by how many
 
     def __enter__(self) -> None:
         with self._changed:
-            while self._is_shut:
+            while self._shut:
                 self._changed.wait()
             self._inside += 1
 
     def __exit__(self, *_: object) -> None:
         with self._changed:
             self._inside -= 1
-            if self._is_shut:
+            if self._shut:
                 self._changed.notify_all()
 
-    def shut(self) -> None:
-        """Let nobody in, and wait until nobody is inside, though not for ever."""
+    def shut(self) -> bool:
+        """Let nobody in until as many have called ``open``; whether nobody is inside, after waiting not for ever."""
         with self._changed:
-            self._is_shut = True
-            self._changed.wait_for(lambda: not self._inside, WAIT)
+            self._shut += 1
+            return self._changed.wait_for(lambda: not self._inside, WAIT)
 
     def open(self) -> None:
         with self._changed:
-            self._is_shut = False
+            self._shut -= 1
             self._changed.notify_all()
 
 
@@ -516,7 +531,6 @@ def _cause(error: Exception) -> BaseException:
     return cause
 
 
-SINCE = "smsgw_since"  # of a connection: when it was made
 BEGIN = "smsgw_begin"  # an execution option: how a transaction on SQLite begins
 
 
@@ -546,8 +560,7 @@ def _check_postgresql(engine: Engine, url: URL) -> None:
 
 
 def _prepare_sqlite(engine: Engine, path: Path, synchronous: str) -> None:
-    def set_up(connection: Any, record: Any) -> None:
-        record.info[SINCE] = time.monotonic()
+    def set_up(connection: Any, _: Any) -> None:
         connection.isolation_level = None  # the driver's own idea of when a transaction begins
         deadline = time.monotonic() + WAIT
         while True:

@@ -27,6 +27,7 @@ from smsgw.settings import read_core
 from smsgw.store import Statement, Store, open_store
 from smsgw.testing import Gateway, MakeGateway, eventually
 from tests.postgresql import Postgresql
+from tests.tmpfs import Tmpfs
 
 METADATA = MetaData()
 NUMBERS = Table("numbers", METADATA, Column("number", Integer, primary_key=True))
@@ -320,6 +321,70 @@ def test_a_file_in_another_one_s_place(lite: Store, tmp_path: Path) -> None:
     eventually(is_found)
     put(lite, 2)
     assert numbers(lite) == [2]
+
+
+BEGUN = """
+import gc, os, subprocess, sys, threading, time
+from smsgw.model import Unavailable
+from smsgw.store import Store
+from tests.test_store import INSERT, METADATA, SELECT, numbers, put
+
+folder = sys.argv[1]
+store = Store(f"sqlite:///{folder}/store.sqlite3")
+store.keep(METADATA)
+"""
+WRITTEN = f"""{BEGUN}
+put(store, 1)
+os._exit(0)  # as one that is killed, which leaves what can be read of a file that nobody can write to
+"""
+READ_ONLY = (
+    BEGUN
+    + """
+gc.disable()  # which would close after a while what was forgotten
+select, insert = store.prepare(SELECT), store.prepare(INSERT)
+
+def read(pause, look):
+    while True:
+        try:
+            look()
+        except Unavailable:
+            pass
+        time.sleep(pause)
+
+def look():
+    with store.begin(is_reading=True) as connection:
+        connection.execute(SELECT).all()
+
+def tried(write, number):
+    try:
+        write(number)
+        return True
+    except Unavailable:
+        time.sleep(0.005)
+
+for arguments in ((0.001, look), (0.003, look), (0.003, select), (0.01, select)):
+    threading.Thread(target=read, args=arguments, daemon=True).start()
+writes = [lambda number: put(store, number), lambda number: insert(number=number)]
+assert not any(tried(write, number) for number in range(2, 40) for write in writes)
+subprocess.run(["mount", "-o", "remount,rw", folder], check=True)
+until = time.monotonic() + 10
+for number, write in enumerate(writes, 2):
+    while not tried(write, number):
+        assert time.monotonic() < until, "it stays as it was"
+assert numbers(store) == [1, 2, 3]
+os._exit(0)  # the threads are at it
+"""
+)
+
+
+def test_a_disk_that_was_read_only_while_many_read(tmp_path: Path) -> None:
+    """What can be read of such a file is no reason to keep it open, which would keep it as it is for writers."""
+    path = str(Path(__file__).parent.parent)  # `nsenter` leaves the folder that it was started in
+    with Tmpfs(tmp_path / "disk", "2m") as disk:
+        for script in (WRITTEN, READ_ONLY):
+            command = [*disk.enter, sys.executable, "-c", script, disk.path]
+            subprocess.run(command, check=True, timeout=60, env=os.environ | {"PYTHONPATH": path})
+            disk.run("mount", "-o", "remount,ro", disk.path)
 
 
 def test_a_file_that_somebody_locks(lite: Store, tmp_path: Path) -> None:
