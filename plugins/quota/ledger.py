@@ -1,7 +1,8 @@
 """What one process has taken of counters before anybody needed it, and how much of that is spent: a file in memory.
 
 One process at a time holds its lock, which dies with it. What the file has does not: who gets the lock next finds in it
-what the one before has not spent, to the last unit.
+what the one before has not spent, to the last unit. Only a machine that goes down with its power may leave a file that
+is older than the counters, or newer; so nothing is found in one of before the machine's start.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ MOST = 24  # counters in it
 KEYS = 512  # where their keys begin, behind numbers of 8 bytes: asked back, bytes of keys, and two of each counter
 SIZE = 16384
 LOOK = 0.002  # seconds between two tries to get the lock
+
+BOOT = Path("/proc/sys/kernel/random/boot_id")  # another one after each start of the machine; random(4)
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +83,7 @@ class Ledger:
 
     def begin(self, keys: Sequence[Key]) -> bool:
         """Name the counters, of which nothing is taken yet; whether there is room for them."""
-        written = json.dumps(keys).encode()
+        written = json.dumps([_boot(), *keys]).encode()
         if len(keys) > MOST or len(written) > SIZE - KEYS:
             return False
         found = self._opened()
@@ -110,7 +113,8 @@ class Ledger:
         found = self._opened()
         cells, rests = found.cells, []
         with contextlib.suppress(ValueError, TypeError, RecursionError):  # half written, or not by us
-            for place, (name, counted, until) in enumerate(json.loads(found.memory[KEYS : KEYS + cells[1]] or b"[]")):
+            boot, *keys = json.loads(found.memory[KEYS : KEYS + cells[1]])
+            for place, (name, counted, until) in enumerate(keys if boot == _boot() else ()):
                 rest = cells[2 + 2 * place] - cells[3 + 2 * place]
                 if rest > 0:
                     rests.append(((name, counted, until), rest))
@@ -140,6 +144,14 @@ class Ledger:
                 raise
             self._found = _Open(fd, memory, memoryview(memory).cast("q"), weakref.finalize(self, os.close, fd))
         return self._found
+
+
+def _boot() -> str:
+    """Which start of the machine this is; where nobody can know, they all are the same."""
+    try:
+        return BOOT.read_text()
+    except OSError:
+        return ""
 
 
 def _abandon(ledger: Ledger | None) -> None:

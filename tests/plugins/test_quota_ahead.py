@@ -10,6 +10,7 @@ import sqlite3
 import struct
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,6 +25,7 @@ from smsgw_plugins.quota.counters import Counters, Exhausted
 from smsgw_plugins.quota.limits import Claim, Limit
 from smsgw_plugins.quota.rows import TABLES
 from tests.test_store import forked
+from tests.tmpfs import need
 
 MUCH = 10**6
 
@@ -80,9 +82,9 @@ def counters(path: Path) -> Iterator[Counters]:
 class Other:
     """A process that takes from the same counters."""
 
-    def __init__(self, path: Path, most: int) -> None:
+    def __init__(self, path: Path, most: int, before: Sequence[str | Path] = ()) -> None:
         self.tally = path.with_name("tally")
-        command = [sys.executable, "-W", "ignore", "-c", OTHER, f"sqlite:///{path}", str(most), str(self.tally)]
+        command = [*before, sys.executable, "-W", "ignore", "-c", OTHER, f"sqlite:///{path}", str(most), self.tally]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def take(self, count: int) -> int:
@@ -107,8 +109,8 @@ class Other:
 def other(path: Path) -> Iterator[Callable[[int], Other]]:
     made: list[Other] = []
 
-    def make(most: int = MUCH) -> Other:
-        made.append(Other(path, most))
+    def make(most: int = MUCH, before: Sequence[str | Path] = ()) -> Other:
+        made.append(Other(path, most, before))
         return made[-1]
 
     yield make
@@ -276,6 +278,27 @@ def test_a_process_that_is_killed(counters: Counters, path: Path, other: Callabl
         assert used(path) >= count
         assert rest(counters) == {MUCH - count}
         assert used(path) == count
+
+
+def test_a_machine_that_was_started_anew(
+    counters: Counters, path: Path, other: Callable[..., Other], tmp_path: Path
+) -> None:
+    """Who knows whether what it wrote last of the ledger is there, and of the counters: all that was taken counts."""
+    need("unshare", "mount")
+    boot = tmp_path / "boot_id"
+    boot.write_text(str(uuid.uuid4()))
+    command = 'mount --bind "$0" /proc/sys/kernel/random/boot_id && exec "$@"'
+    before = ["unshare", "--mount", "--propagation", "private", "sh", "-c", command, boot]
+    take(counters, 1)
+    for kills in range(1, 4):
+        found = other(MUCH, before)
+        found.ask(MUCH)
+        eventually(lambda kills=kills: used(path) > 1000 * kills)
+        found.kill()
+        counted = used(path)
+        assert rest(counters) == {MUCH - counted}
+        assert used(path) == counted
+    assert counted > 1 + found.tally.stat().st_size
 
 
 def test_kill_9_at_any_time(counters: Counters, path: Path, other: Callable[[], Other]) -> None:
