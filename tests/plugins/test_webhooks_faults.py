@@ -9,12 +9,15 @@ import socket
 import ssl
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import trustme
 
@@ -547,6 +550,46 @@ def test_no_secret_and_no_url_is_logged_or_in_a_repr(
 
 
 # Processes and databases
+
+
+def register_at_once(pool: ThreadPoolExecutor, gateway: Gateway, count: int) -> Iterator[int]:
+    """The status of each registration by one user."""
+    body = {"url": "http://127.0.0.1:1/", "events": ["message.sent"]}
+
+    def register_one(_: int) -> int:
+        return int(gateway.call("POST_JSON", WEBHOOKS, body, status="*").status_int)
+
+    return pool.map(register_one, range(count))
+
+
+def test_who_registers_much_at_once_has_no_more(make_clocked: Callable[..., Gateway]) -> None:
+    """All names are resolved before one webhook is added."""
+    together = threading.Barrier(8)
+
+    def resolve(host: str, port: int) -> list[str]:
+        together.wait(20)
+        return ["127.0.0.1"]
+
+    gateway = make_clocked(resolve, per_user="3")
+    with ThreadPoolExecutor(8) as pool:
+        assert Counter(register_at_once(pool, gateway, 8)) == {201: 3, 403: 5}
+    assert len(gateway.get(WEBHOOKS).json["webhooks"]) == 3
+
+
+def test_registrations_that_postgresql_lets_count_at_once(make_gateway: MakeGateway, postgresql: Postgresql) -> None:
+    """A lock on the table lets all of them count, and none be added, until all wait."""
+    url = postgresql.create()
+    settings = SETTINGS | {"smsgw.store": url, "smsgw.webhooks.per_user": "1"}
+    gateway = listening(make_gateway(settings))
+    assert gateway.get(WEBHOOKS).json["webhooks"] == []
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+    with ThreadPoolExecutor(8) as pool, psycopg.connect(url) as connection:
+        connection.execute("LOCK TABLE webhooks IN SHARE MODE")
+        statuses = register_at_once(pool, gateway, 8)
+        eventually(lambda: postgresql.sql(url, waiting) == "8")
+        connection.commit()
+        assert Counter(statuses) == {201: 1, 403: 7}
+    assert len(gateway.get(WEBHOOKS).json["webhooks"]) == 1
 
 
 def test_an_event_that_is_told_again_is_delivered_once(make_gateway: MakeGateway, store_url: str) -> None:
