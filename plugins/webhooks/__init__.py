@@ -22,6 +22,7 @@ from .commands import commands
 from .dispatcher import Dispatcher
 from .events import TYPES, entries
 from .failures import Failures
+from .lookups import SPARE, LookUps
 from .outbox import MARGIN, Outbox
 from .post import Post
 from .table import SCRIPTS, TABLES
@@ -91,8 +92,9 @@ class Webhooks:
         self._webhooks, self._outbox = Table(store), Outbox(store)
         self._dispatcher = Dispatcher(self._outbox, self._post, self._lease, self._clock)
         self._permits, self._resources = registry.permits, registry.resources
+        look_ups = LookUps(self._per_user + SPARE, self._clock)
         registry.webhooks = views.Endpoints(
-            self._webhooks, Failures(store, self._lease), self._post, self._per_user, self._clock
+            self._webhooks, Failures(store, self._lease), self._post, look_ups, self._per_user, self._clock
         )
         views.includeme(config)
 

@@ -40,10 +40,20 @@ class Post:
         self._timeout = timeout
         self._resolve = resolve
 
-    def check(self, url: str) -> None:
-        """:raises ValueError: no receiver can have that URL; the message goes on after the field's name."""
+    def target(self, url: str) -> Target:
+        """Where that URL leads, as far as it says so itself.
+
+        :raises ValueError: no receiver can have that URL; the message goes on after the field's name.
+        """
+        return read_url(url, is_http_allowed=self._allow_private)
+
+    def check(self, target: Target) -> None:
+        """Look up whether it may lead there.
+
+        :raises ValueError: no receiver can be there; the message goes on after the field's name.
+        """
         try:
-            addresses = look_up(self._resolve, self._target(url)).result(CONNECT)
+            addresses = look_up(self._resolve, target).result(CONNECT)
         except (OSError, TimeoutError):
             raise ValueError("names a host that cannot be found now") from None
         if not self._are_allowed(addresses):
@@ -53,7 +63,7 @@ class Post:
         """:raises Undelivered: anything else than a status of 200 to 299 came, or nothing in time."""
         try:
             async with asyncio.timeout(self._timeout):
-                status = await self._ask(self._target(url), headers, body)
+                status = await self._ask(self.target(url), headers, body)
         except TimeoutError:
             raise Undelivered(f"no answer within {self._timeout:g} seconds") from None
         except ssl.SSLCertVerificationError as error:
@@ -69,9 +79,6 @@ class Post:
             raise Undelivered(f"it cannot be reached: {reason or 'the connection ended'}") from None
         if not 200 <= status <= 299:
             raise Undelivered(f"it answered {status}")
-
-    def _target(self, url: str) -> Target:
-        return read_url(url, is_http_allowed=self._allow_private)
 
     def _are_allowed(self, addresses: list[str]) -> bool:
         return self._allow_private or all(map(is_public, addresses))

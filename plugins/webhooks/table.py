@@ -129,6 +129,11 @@ class Webhooks:
             connection.execute(insert(WEBHOOKS).values(**webhook.columns))
             return True
 
+    def count(self, owner: str) -> int:
+        """How many a user has."""
+        with self._store.begin(is_reading=True) as connection:
+            return _count(connection, owner)
+
     def all(self, owner: str | None = None) -> Sequence[Webhook]:
         """A user's, or everybody's, the eldest first."""
         found = select(WEBHOOKS).order_by(WEBHOOKS.c.created, WEBHOOKS.c.id)

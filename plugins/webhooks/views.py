@@ -17,6 +17,7 @@ from smsgw.api import ROOT, Forbidden, Malformed, NotFound, malformed, read_quer
 from smsgw.resources import moment
 
 from .failures import Failures
+from .lookups import LookUps
 from .post import Post
 from .registration import Schema
 from .signature import make_secret
@@ -38,25 +39,31 @@ class Endpoints:
     webhooks: Webhooks
     failures: Failures
     post: Post
+    look_ups: LookUps
     most: int
     clock: Callable[[], float]  # seconds since 1970 (UTC)
 
 
 @webhooks.post(validators=(strict_body(Schema()),))
 def register(request: Request) -> Response:
-    fields, endpoints = request.validated, _endpoints(request)
+    fields, endpoints, userid = request.validated, _endpoints(request), request.identity.userid
     events = tuple(dict.fromkeys(fields["events"]))
     if len(events) < len(fields["events"]):
         raise malformed({"#/events": "should have each event once"})
+    full = Forbidden(f"You have {endpoints.most} webhooks, and can have no more; delete one")
     try:
-        endpoints.post.check(fields["url"])
+        target = endpoints.post.target(fields["url"])
+        if endpoints.webhooks.count(userid) >= endpoints.most:
+            raise full
+        endpoints.look_ups.count(userid)
+        endpoints.post.check(target)
     except ValueError as error:
         raise malformed({"#/url": str(error)}) from None
     found = Webhook(
         make_id(), request.identity, fields["url"], events, fields["description"], make_secret(), int(time.time())
     )
     if not endpoints.webhooks.add(found, endpoints.most):
-        raise Forbidden(f"You have {endpoints.most} webhooks, and can have no more; delete one")
+        raise full
     shown = _resource(found) | {"secret": found.secret}
     return reply(shown, 201, Location=f"{ROOT}/webhooks/{found.id}")
 

@@ -489,6 +489,42 @@ def test_a_name_server_that_is_silent_holds_up_nobody_else(make_clocked: Callabl
         released.set()
 
 
+def test_who_has_all_webhooks_has_no_name_looked_up(make_clocked: Callable[..., Gateway]) -> None:
+    asked = []
+
+    def resolve(host: str, port: int) -> list[str]:
+        asked.append(host)
+        return ["127.0.0.1"]
+
+    gateway = make_clocked(resolve, per_user="2")
+    for host in ("one", "two"):
+        register(gateway, f"http://{host}.example/")
+    assert "2 webhooks" in register(gateway, "http://three.example/", status=403)["detail"]
+    register(gateway, "three.example", status=400)
+    assert asked == ["one.example", "two.example"]
+
+
+def test_names_are_looked_up_so_often_and_no_more(make_clocked: Callable[..., Gateway], clock: Clock) -> None:
+    """A user that tries without end is let try again in a minute; the others, at once."""
+    asked = Counter[str]()
+
+    def resolve(host: str, port: int) -> list[str]:
+        asked[host] += 1
+        raise OSError
+
+    gateway = make_clocked(resolve, per_user="1")
+    body = {"url": "http://mine.example/", "events": ["message.sent"]}
+    for minute in (1, 2):
+        for _ in range(11):
+            gateway.call("POST_JSON", WEBHOOKS, body, status=400)
+        reply = gateway.call("POST_JSON", WEBHOOKS, body, status=429)
+        assert reply.headers["Retry-After"] == "60"
+        assert asked["mine.example"] == minute * 11
+        register(gateway, "http://others.example/", user="ops", status=400)
+        clock.now += 60
+    assert asked["others.example"] == 2
+
+
 def test_proxies_of_the_environment_count_for_nothing(
     make_gateway: MakeGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
