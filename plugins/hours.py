@@ -1,4 +1,4 @@
-"""``hours``: when users may send. It only restricts: another policy must allow sending at all."""
+"""``hours``: when users' messages may go out. It only restricts: another policy must allow sending at all."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ class Hours:
     """A policy. The nearest lines count: a user's own, else those of their groups together, else ``*``.
 
     It is the clock on the wall that is read: an hour that comes twice, when summer time ends, is the same hour both
-    times. All recipients of a request are judged at one moment.
+    times. What is sent at once is judged by now, all recipients of a request at one moment; what is sent later, by when
+    it is to go out.
 
     :param clock: what time it is, with its zone.
     """
@@ -89,11 +90,11 @@ class Hours:
         if self._urgent_always and content.options.high_priority:
             return None
         lines = identity.nearest(self._lines)
-        now = self._clock().astimezone(self._zone)
-        minute = now.weekday() * DAY + now.hour * 60 + now.minute
+        at = (content.options.send_at or self._clock()).astimezone(self._zone)
+        minute = at.weekday() * DAY + at.hour * 60 + at.minute
         if not lines or any(minute in span for spans in lines for span in spans):
             return None
-        return Denied("outside of the hours")
+        return Denied(f"{DAYS[at.weekday()]} {at:%Y-%m-%d %H:%M %Z} is outside of the hours")
 
 
 def _spans(words: list[str]) -> list[_Span]:

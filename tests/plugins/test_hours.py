@@ -14,7 +14,10 @@ from hypothesis import strategies as st
 from pyramid.security import Denied
 
 from smsgw.model import ConfigurationError, Content, Identity, Message, Options
+from smsgw.testing import MakeGateway
 from smsgw_plugins.hours import DAYS, Hours
+
+MESSAGES = "/api/v2/messages"
 
 Make = Callable[..., Callable[..., Any]]
 
@@ -182,6 +185,53 @@ def test_urgent_messages(make_office: Make) -> None:
     send = make_office("Mon 12:30", line, urgent_always="true")
     send(priority="high")
     send(status=403)
+
+
+@pytest.mark.parametrize("is_bulk", [False, True])
+def test_what_is_sent_later_is_judged_by_when_it_is_to_go_out(make_gateway: MakeGateway, is_bulk: bool) -> None:
+    """On a Monday, ``lvv`` may send on Mondays, and ``ops`` on Saturdays."""
+
+    class Monday(Hours):
+        def __init__(self, **settings: Any) -> None:
+            super().__init__(**settings, clock=lambda: datetime.fromisoformat(AT["Mon 12:30"]))
+
+    lines = "\n  lvv: Mon 08:00-18:00\n  ops: Sat 10:00-12:00"
+    settings = {"smsgw.monday.times": lines, "smsgw.monday.timezone": "Europe/Berlin"}
+    gateway = make_gateway({"smsgw.plugins": "htpasswd allow monday"} | settings, monday=Monday)
+    now = datetime.now(ZoneInfo("Europe/Berlin"))
+    saturday = (now + timedelta(days=(5 - now.weekday()) % 7 + 7)).replace(hour=11, minute=59)
+    body = {"messages": [{"to": "112", "text": "Hi"}]} if is_bulk else {"to": ["112"], "text": "Hi"}
+    for at, by_lvv, by_ops in (
+        (None, "queued", None),
+        (saturday, None, "scheduled"),
+        (saturday + timedelta(minutes=1), None, None),
+        (saturday - timedelta(days=5), "scheduled", None),
+        (saturday - timedelta(days=14), "queued", None),  # which is past: it goes out at once
+    ):
+        fields = body | ({"send_at": at.isoformat()} if at else {})
+        for user, status in (("lvv", by_lvv), ("ops", by_ops)):
+            reply = gateway.call("POST_JSON", MESSAGES, fields, user=user, status=202 if status else 403).json
+            assert [message["status"] for message in reply.get("messages", [])] == ([status] if status else [])
+
+
+def test_a_refusal_names_the_time_that_is_outside() -> None:
+    plugin = Hours(
+        {"lvv": "Mon 08:00-18:00"},
+        ZoneInfo("Europe/Berlin"),
+        urgent_always=True,
+        clock=lambda: datetime.fromisoformat(AT["Mon 18:00"]),
+    )
+    saturday = datetime.fromisoformat(AT["Sat 06:00"])
+
+    def answer(**options: Any) -> Denied | None:
+        content = Content("lvv", "Hi", "GSM", 1, Options(**options))
+        found: Denied | None = plugin.permits(LVV, "send", Message("m1", "112", content))
+        return found
+
+    assert str(answer()) == "Mon 2026-11-23 18:00 CET is outside of the hours"
+    assert str(answer(send_at=saturday)) == "Sat 2026-11-28 06:00 CET is outside of the hours"
+    assert answer(send_at=saturday, high_priority=True) is None
+    assert answer(send_at=datetime.fromisoformat(AT["Mon 12:30"]) + timedelta(days=7)) is None
 
 
 def test_the_time_that_it_is_now(make_trusting: Make) -> None:
