@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 LONGEST = 2000  # characters of a URL
 
-Resolve = Callable[[str, int], list[str]]  # the addresses of a host
+Resolve = Callable[[str, int], list[str]]  # the addresses of a host; raises OSError where there are none
 
 _PORTS = {"http": 80, "https": 443}
 _URL = re.compile(
@@ -94,12 +94,12 @@ def resolve(host: str, port: int) -> list[str]:
 def look_up(resolve: Resolve, target: Target) -> Future[list[str]]:
     """The addresses of a target, found in a thread of its own: a name server that is silent holds up nobody else."""
     future: Future[list[str]] = Future()
+    future.set_running_or_notify_cancel()  # who gives it up must not cancel it: the thread goes on
 
     def work() -> None:
-        future.set_running_or_notify_cancel()
         try:
             future.set_result(resolve(target.host, target.port))
-        except Exception as error:
+        except OSError as error:
             future.set_exception(error)
 
     threading.Thread(target=work, name="smsgw-webhooks-resolve", daemon=True).start()

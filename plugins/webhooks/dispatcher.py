@@ -124,6 +124,8 @@ class Dispatcher:
         except Undelivered as failure:
             error = str(failure)
         except Exception as failure:
+            # An attempt of which nobody notes that it failed is made again for ever. The log has no words of the
+            # failure: they could have the URL or the secret in them.
             log.error("the attempt to deliver %s failed (%s)", delivery.id, type(failure).__name__)
             error = "the gateway failed; its log says why"
         finally:

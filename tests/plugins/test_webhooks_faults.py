@@ -21,11 +21,13 @@ from typing import Any
 import psycopg
 import pytest
 import trustme
+from sqlalchemy import update
 
 from smsgw.model import Sent
 from smsgw.testing import MakeGateway, stored
 from smsgw_plugins.webhooks import Webhooks
 from smsgw_plugins.webhooks.dispatcher import JITTER, SCHEDULE
+from smsgw_plugins.webhooks.table import WEBHOOKS as REGISTERED
 from tests.conftest import Gateway, eventually, make_spool
 from tests.plugins.test_webhooks import SETTINGS, WEBHOOKS, happen, listening, register
 from tests.postgresql import Postgresql
@@ -658,6 +660,24 @@ def test_several_processes_share_the_work(make_gateway: MakeGateway, postgresql:
         webhook = first.get(WEBHOOKS).json["webhooks"][0]["id"]
         eventually(lambda: counts(second, webhook) == (0, 0))
         assert sorted(each.message for each in receiver.deliveries) == sorted(ids)
+
+
+def test_what_the_gateway_cannot_try_has_failed_too(
+    make_clocked: Callable[..., Gateway], caplog: pytest.LogCaptureFixture
+) -> None:
+    """As with a secret that somebody has spoilt in the database; the log has nothing of it."""
+    gateway = make_clocked()
+    with Receiver() as receiver:
+        spoilt = register(gateway, receiver.url, "message.sent")["id"]
+        with gateway.registry.store.begin() as connection:
+            connection.execute(update(REGISTERED).values(secret="whsec_geheim"))
+        register(gateway, receiver.url, "message.sent")
+        tell(gateway)
+        receiver.wait(1)
+        error = eventually(lambda: gateway.get(f"{WEBHOOKS}/{spoilt}").json["last_error"])
+    assert error == "the gateway failed; its log says why"
+    assert "(ValueError)" in caplog.text
+    assert "geheim" not in caplog.text
 
 
 def test_what_a_dead_machine_had_begun_is_tried_by_another(
