@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import and_, bindparam, delete, exists, or_, select, text, update
+from sqlalchemy import and_, bindparam, delete, exists, func, or_, select, text, update
 
 from smsgw.store import Store
 
@@ -25,23 +25,29 @@ _ADD = text(
     " VALUES (:id, :webhook, :type, :message, :body, 0, :due) ON CONFLICT (id) DO NOTHING"
 )
 
-_one, _other = DELIVERIES.alias("one"), DELIVERIES.alias("other")
-# Of one message, what comes later waits until the first attempt of what came before has ended.
-_is_first = ~exists().where(
-    _other.c.webhook == _one.c.webhook,
-    _other.c.message == _one.c.message,
-    _other.c.number < _one.c.number,
-    _other.c.due.is_not(None),
-    _other.c.error.is_(None),
+_due = (
+    select(DELIVERIES.c.number, DELIVERIES.c.webhook, DELIVERIES.c.message)
+    .where(DELIVERIES.c.webhook == bindparam("of"), DELIVERIES.c.due <= bindparam("now"))
+    .order_by(DELIVERIES.c.due)
+    .with_for_update(skip_locked=True)  # which SQLite, with one writer at a time, does without
+    .cte("due")
 )
-_taken = (
-    select(_one.c.number)
-    .where(_one.c.webhook == bindparam("of"), _one.c.due <= bindparam("now"), _is_first)
-    .order_by(_one.c.due, _one.c.number)
-    .limit(bindparam("count"))
-    .with_for_update(skip_locked=True, of=_one)  # which SQLite, with one writer at a time, does without
-    .cte("taken")
+# Of one message, what comes later waits until the first attempt of what came before has ended, which until then has a
+# body and no error. It is counted for one after the other, by the index of messages alone: whatever PostgreSQL expects
+# to find, it must not join all that is due with all that waits.
+_before = (
+    select(func.count())
+    .where(
+        DELIVERIES.c.webhook == _due.c.webhook,
+        DELIVERIES.c.message == _due.c.message,
+        DELIVERIES.c.number < _due.c.number,
+        DELIVERIES.c.body != "",
+        DELIVERIES.c.error.is_(None),
+    )
+    .correlate(_due)
+    .scalar_subquery()
 )
+_taken = select(_due.c.number).where(_before == 0).limit(bindparam("count")).cte("taken")
 _TAKE = (
     update(DELIVERIES)
     .where(DELIVERIES.c.number.in_(select(_taken.c.number)))

@@ -23,11 +23,15 @@ import pytest
 import trustme
 from sqlalchemy import update
 
-from smsgw.model import Sent
+from smsgw.model import Identity, Sent
+from smsgw.store import Store
 from smsgw.testing import MakeGateway, stored
 from smsgw_plugins.webhooks import Webhooks
 from smsgw_plugins.webhooks.dispatcher import JITTER, SCHEDULE
+from smsgw_plugins.webhooks.outbox import Outbox
+from smsgw_plugins.webhooks.table import SCRIPTS, TABLES, Webhook
 from smsgw_plugins.webhooks.table import WEBHOOKS as REGISTERED
+from smsgw_plugins.webhooks.table import Webhooks as Table
 from tests.conftest import Gateway, eventually, make_spool
 from tests.plugins.test_webhooks import SETTINGS, WEBHOOKS, happen, listening, register
 from tests.postgresql import Postgresql
@@ -376,6 +380,29 @@ def test_dead_receivers_hold_up_nobody_else(make_gateway: MakeGateway, store_url
         assert len(waiting) == 20
         found = gateway.get(f"{WEBHOOKS}/{waiting[0]}", user="root").json
         assert found["waiting"] >= 100
+
+
+def test_much_that_waits_can_be_taken_whatever_postgresql_expects(postgresql: Postgresql) -> None:
+    """Its statistics are of a time at which all was delivered, as they are when a receiver has just died."""
+    url = postgresql.create()
+
+    def note(numbers: str, due: str, delivered: str) -> None:
+        row = f"'msg_' || n, 'wh_1', 'message.sent', 'm' || n, '{{}}', 0, {due}, {delivered}"
+        columns = "id, webhook, type, message, body, attempts, due, delivered"
+        postgresql.sql(
+            url, f"INSERT INTO webhooks_deliveries ({columns}) SELECT {row} FROM generate_series({numbers}) n"
+        )
+
+    with contextlib.closing(Store(url)) as store:
+        store.keep(TABLES, SCRIPTS)
+        Table(store).add(Webhook("wh_1", Identity("lvv"), "http://127.0.0.1:1/", ("message.sent",), "", "whsec_", 1), 1)
+        postgresql.sql(url, "ALTER TABLE webhooks_deliveries SET (autovacuum_enabled = false)")
+        note("1, 10000", "NULL", "1")
+        postgresql.sql(url, "ANALYZE webhooks_deliveries")
+        note("10001, 60000", "1", "NULL")
+        outbox = Outbox(store)
+        taken = [outbox.take("wh_1", 8, 2, 1000) for _ in range(10)]
+    assert len({delivery.id for deliveries in taken for delivery in deliveries}) == 80
 
 
 def test_who_has_much_to_hear_leaves_room_for_others(
