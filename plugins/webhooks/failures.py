@@ -11,6 +11,8 @@ from smsgw.store import Store
 
 from .table import DELIVERIES
 
+SOME = 10000  # deliveries that are replayed in one transaction: others write to the database, too
+
 _column = DELIVERIES.c
 
 
@@ -54,12 +56,18 @@ class Failures:
     def replay(self, webhook: str, delivery: str | None, now: int) -> int:
         """Try again at once, from the beginning, what failed: one, or all. How many these are.
 
-        That is what was given up, and what waits for another attempt for longer than a lease.
+        That is what was given up, and what waits for another attempt for longer than a lease. Where the database fails
+        meanwhile, some may have been replayed; the others still can be.
         """
         is_waiting = and_(_column.error.is_not(None), _column.due > now + self._lease)
         has_failed = and_(_column.webhook == webhook, or_(_column.failed.is_not(None), is_waiting))
         if delivery is not None:
             has_failed = and_(has_failed, _column.id == delivery)
         values = {"attempts": 0, "due": now, "error": None, "failed": None}
-        with self._store.begin() as connection:
-            return connection.execute(update(DELIVERIES).where(has_failed).values(values)).rowcount
+        some = select(_column.number).where(has_failed).limit(SOME)
+        replayed, more = 0, SOME
+        while more == SOME:
+            with self._store.begin() as connection:
+                more = connection.execute(update(DELIVERIES).where(_column.number.in_(some)).values(values)).rowcount
+            replayed += more
+        return replayed

@@ -28,6 +28,7 @@ from smsgw.store import Store
 from smsgw.testing import MakeGateway, stored
 from smsgw_plugins.webhooks import Webhooks
 from smsgw_plugins.webhooks.dispatcher import JITTER, SCHEDULE
+from smsgw_plugins.webhooks.failures import Failures
 from smsgw_plugins.webhooks.outbox import Outbox
 from smsgw_plugins.webhooks.table import SCRIPTS, TABLES, Webhook
 from smsgw_plugins.webhooks.table import WEBHOOKS as REGISTERED
@@ -382,27 +383,45 @@ def test_dead_receivers_hold_up_nobody_else(make_gateway: MakeGateway, store_url
         assert found["waiting"] >= 100
 
 
-def test_much_that_waits_can_be_taken_whatever_postgresql_expects(postgresql: Postgresql) -> None:
-    """Its statistics are of a time at which all was delivered, as they are when a receiver has just died."""
+@pytest.fixture
+def large(postgresql: Postgresql) -> Iterator[tuple[Store, Callable[[str], str]]]:
+    """A store on PostgreSQL with a webhook ``wh_1``, for which nobody works, and what psql says of a statement."""
     url = postgresql.create()
-
-    def note(numbers: str, due: str, delivered: str) -> None:
-        row = f"'msg_' || n, 'wh_1', 'message.sent', 'm' || n, '{{}}', 0, {due}, {delivered}"
-        columns = "id, webhook, type, message, body, attempts, due, delivered"
-        postgresql.sql(
-            url, f"INSERT INTO webhooks_deliveries ({columns}) SELECT {row} FROM generate_series({numbers}) n"
-        )
-
     with contextlib.closing(Store(url)) as store:
         store.keep(TABLES, SCRIPTS)
         Table(store).add(Webhook("wh_1", Identity("lvv"), "http://127.0.0.1:1/", ("message.sent",), "", "whsec_", 1), 1)
-        postgresql.sql(url, "ALTER TABLE webhooks_deliveries SET (autovacuum_enabled = false)")
-        note("1, 10000", "NULL", "1")
-        postgresql.sql(url, "ANALYZE webhooks_deliveries")
-        note("10001, 60000", "1", "NULL")
-        outbox = Outbox(store)
-        taken = [outbox.take("wh_1", 8, 2, 1000) for _ in range(10)]
+        yield store, lambda statement: postgresql.sql(url, statement)
+
+
+def rows(numbers: str, **columns: str) -> str:
+    """The statement that notes deliveries of these numbers for ``wh_1``, as SQL has them."""
+    known = {"id": "'msg_' || n", "webhook": "'wh_1'", "type": "'message.sent'", "message": "'m' || n", "body": "'{}'"}
+    known |= {"attempts": "0"} | columns
+    series = f"SELECT {', '.join(known.values())} FROM generate_series({numbers}) n"
+    return f"INSERT INTO webhooks_deliveries ({', '.join(known)}) {series}"
+
+
+def test_much_that_waits_can_be_taken_whatever_postgresql_expects(large: tuple[Store, Callable[[str], str]]) -> None:
+    """Its statistics are of a time at which all was delivered, as they are when a receiver has just died."""
+    store, sql = large
+    sql("ALTER TABLE webhooks_deliveries SET (autovacuum_enabled = false)")
+    sql(rows("1, 10000", delivered="1"))
+    sql("ANALYZE webhooks_deliveries")
+    sql(rows("10001, 60000", due="1"))
+    outbox = Outbox(store)
+    taken = [outbox.take("wh_1", 8, 2, 1000) for _ in range(10)]
     assert len({delivery.id for deliveries in taken for delivery in deliveries}) == 80
+
+
+def test_much_that_was_given_up_is_replayed_in_transactions_that_end(large: tuple[Store, Callable[[str], str]]) -> None:
+    """PostgreSQL ends a statement after five seconds, and others write to SQLite meanwhile."""
+    store, sql = large
+    sql(rows("1, 25000", error="'it answered 500'", failed="1"))
+    failures = Failures(store, 1000)
+    assert failures.replay("wh_1", None, 2) == 25000
+    assert failures.counts("wh_1") == (25000, 0)
+    assert sql("SELECT count(DISTINCT xmin::text) FROM webhooks_deliveries") == "3"
+    assert failures.replay("wh_1", None, 2) == 0
 
 
 def test_who_has_much_to_hear_leaves_room_for_others(
