@@ -8,6 +8,7 @@ import re
 import subprocess
 from pathlib import Path
 
+import click
 import pytest
 from pyramid.paster import get_app
 
@@ -15,6 +16,7 @@ from smsgw.cli import main
 from smsgw.cli.check.finding import Level
 from tests.cli.conftest import SMSGW
 from tests.server import free_port
+from tests.test_documentation import SHIPPED
 
 ROOT = Path(__file__).parent.parent.parent
 DOCUMENT = (ROOT / "docs" / "command-line.md").read_text()
@@ -106,3 +108,33 @@ def test_every_option_is_named() -> None:
             for option in parameter.opts:
                 if option.startswith("--"):
                     assert f"{option}" in DOCUMENT, (name, option)
+
+
+def written(name: str) -> dict[str, tuple[list[str], set[str]]]:
+    """The arguments and options of each command of a plugin, as its table has them."""
+    rows = re.findall(rf"^\| `smsgw {name} (\w+)(.*?)` \|(.*)$", DOCUMENT, re.M)
+    assert len(rows) == DOCUMENT.count(f"| `smsgw {name} ")
+    options = r"--\w+"
+    return {
+        command: (re.sub(rf"{options} \S+", "", usage).split(), set(re.findall(options, usage + meaning)))
+        for command, usage, meaning in rows
+    }
+
+
+def test_the_tables_have_all_commands_of_plugins() -> None:
+    context = click.Context(main)
+    groups = {name: main.get_command(context, name) for name in SHIPPED}
+    named = set(re.findall(r"^## `smsgw (\w+) …`$", DOCUMENT, re.M))
+    assert named == {name for name, group in groups.items() if group}
+    assert set(re.findall(r"^\| `smsgw (\w+) ", DOCUMENT, re.M)) == named
+    for name in named:
+        group = groups[name]
+        assert isinstance(group, click.Group)
+        found = {
+            command.name: (
+                command.collect_usage_pieces(context)[1:],  # but for "[OPTIONS]"
+                {option for each in command.params if isinstance(each, click.Option) for option in each.opts},
+            )
+            for command in group.commands.values()
+        }
+        assert found == written(name)
