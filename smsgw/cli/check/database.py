@@ -1,59 +1,82 @@
-"""The store: whether its database can be opened and written to, and whose its file is."""
+"""The store, and plugins' own databases: whether they can be opened and written to, and whose their files are."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from smsgw.cli.check.finding import Findings, Topic
 from smsgw.cli.installation import Installation, Wrong, one_line, owner_of, user_name
 from smsgw.model import Unavailable
 
-if TYPE_CHECKING:
-    from smsgw.store import Store
-
 STORE = Topic("store")
 
 
 def check_store(installation: Installation) -> Findings:
-    """Opens a transaction that changes nothing, as the gateway would."""
+    """Opens a transaction that changes nothing, as the gateway would, on the shared database and on plugins' own."""
     try:
-        used = getattr(installation.registry, "store", None)
+        registry = installation.registry
     except Wrong:
         return  # which check_start tells
-    if used is None:
+    shared, own = getattr(registry, "store", None), getattr(registry, "own_stores", ())
+    if shared is None and not own:
         if installation.smsgw.store:
             yield STORE.ok("smsgw.store is set, and no plugin uses it")
         return
-    from smsgw.store import FILE, Store  # SQLAlchemy takes a quarter of a second
+    from smsgw.store import FILE  # SQLAlchemy takes a quarter of a second
 
-    url = installation.smsgw.store or f"sqlite:///{installation.layout.state / FILE}"
-    if url.startswith("sqlite:"):
-        path = Path(url.partition("://")[2][1:].partition("?")[0])
-        if not path.exists():
-            yield STORE.ok(f"{path} is not there yet; the gateway makes it when it is first needed")
-            if path.parent != installation.layout.state and not os.access(path.parent, os.W_OK, effective_ids=True):
-                yield STORE.error(
-                    f"{path.parent} is not there, or cannot be written to", "Make it, for the gateway's user."
-                )
-            return
-        owner = path.lstat().st_uid  # of what stands there, which may be a link to what is root's alone
-        gateway = owner_of(installation.layout)
+    if shared is not None:
+        url = installation.smsgw.store or f"sqlite:///{installation.layout.state / FILE}"
+        what = "the database of smsgw.store"
+        if url.startswith("sqlite:"):
+            yield from _check_file(installation, Path(url.partition("://")[2][1:].partition("?")[0]), what)
+        else:
+            yield from _check_database(url, what)
+    for store in own:
+        path = store.folder / FILE
+        yield from _check_file(installation, path, f"the database {path}", is_own=True)
+
+
+def folders(installation: Installation) -> list[Path]:
+    """Those that SQLite's files are in."""
+    try:
+        registry = installation.registry
+    except Wrong:
+        return []
+    stores = [getattr(registry, "store", None), *getattr(registry, "own_stores", ())]
+    return [store.folder for store in stores if store is not None and store.folder is not None]
+
+
+def _check_file(installation: Installation, path: Path, what: str, *, is_own: bool = False) -> Findings:
+    """
+    :param is_own: whether the gateway makes the folder that it is in, too.
+    """
+    if not path.exists():
+        yield STORE.ok(f"{path} is not there yet; the gateway makes it when it is first needed")
+        folder = path.parent.parent if is_own and not path.parent.exists() else path.parent
+        is_usable = folder.is_dir() and os.access(folder, os.W_OK, effective_ids=True)
+        if folder != installation.layout.state and not is_usable:
+            yield STORE.error(f"{folder} is not there, or cannot be written to", "Make it, for the gateway's user.")
+        return
+    gateway, user = owner_of(installation.layout), os.geteuid()
+    # Of what stands there, which may be a link to what is root's alone.
+    owners = {found: found.lstat().st_uid for found in ([path.parent, path] if is_own else [path])}
+    for found, owner in owners.items():
         if gateway is not None and owner != gateway and gateway != 0:
             yield STORE.error(
-                f"{path} belongs to {user_name(owner)}, and the gateway runs as {user_name(gateway)}",
-                f"chown {user_name(gateway)} {path}",
+                f"{found} belongs to {user_name(owner)}, and the gateway runs as {user_name(gateway)}",
+                f"chown {user_name(gateway)} {found}",
             )
-        if owner != os.geteuid():
-            yield STORE.ok(
-                f"{path} was not opened, since that would leave files of {user_name(os.geteuid())} beside it"
-            )
-            return
-    yield from _check_database(Store(url))
+    if set(owners.values()) == {user}:
+        yield from _check_database(f"sqlite:///{path}", what)
+    else:
+        yield STORE.ok(f"{path} was not opened, since that would leave files of {user_name(user)} beside it")
 
 
-def _check_database(store: Store) -> Findings:
+def _check_database(url: str, what: str) -> Findings:
+    from smsgw.store import Store, is_broken
+
+    store = Store(url)
     try:
         with store.begin() as connection:  # which SQLite refuses for a file that cannot be written to
             connection.exec_driver_sql("SELECT 1")
@@ -62,14 +85,17 @@ def _check_database(store: Store) -> Findings:
             )
     except Unavailable as error:
         cause = getattr(error.__cause__, "orig", None) or error.__cause__ or error
-        yield STORE.error(
-            f"the database of smsgw.store is out of service: {one_line(cause)}",
-            "See whether it runs, and whether the gateway's user may use it.",
-        )
+        if is_broken(error):
+            remedy = "Stop the gateway, and put a backup in its place."
+        elif store.path:
+            remedy = "Let the gateway's user read and write it, and the folder that it is in."
+        else:
+            remedy = "See whether it runs, and whether the gateway's user may use it."
+        yield STORE.error(f"{what} is out of service: {one_line(cause)}", remedy)
     else:
         if is_open:
-            yield STORE.ok("the database of smsgw.store can be opened and written to")
+            yield STORE.ok(f"{what} can be opened and written to")
         else:
-            yield STORE.error("the database of smsgw.store can be read only", "Name the one that can be written to.")
+            yield STORE.error(f"{what} can be read only", "Name the one that can be written to.")
     finally:
         store.close()

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from smsgw.cli.check.database import folders
 from smsgw.cli.check.finding import Findings, Topic
 from smsgw.cli.check.smsd import Daemon, find_daemon
 from smsgw.cli.installation import Installation, owner_of, user_name
@@ -158,7 +159,11 @@ def _check_readable(installation: Installation, daemon: Daemon) -> Findings:
 
 def check_room(installation: Installation) -> Findings:
     layout, seen = installation.layout, set()
-    for folder in (layout.outgoing, layout.state, *(path for paths in layout.folders.values() for path in paths)):
+    old = "Make room: old messages in sent and failed are the gateway's to forget, and yours to delete."
+    of_smsd = (path for paths in layout.folders.values() for path in paths)
+    places = [(folder, old) for folder in (layout.outgoing, layout.state, *of_smsd)]
+    places += [(folder, "Make room there, or put smsgw.store elsewhere.") for folder in folders(installation)]
+    for folder, remedy in places:
         try:
             device = folder.stat().st_dev
             room = os.statvfs(folder)
@@ -174,10 +179,7 @@ def check_room(installation: Installation) -> Findings:
         ):
             if left < few:
                 found = SPOOL.error if left < none else SPOOL.warning
-                yield found(
-                    f"the file system of {folder} has {what} left",
-                    "Make room: old messages in sent and failed are the gateway's to forget, and yours to delete.",
-                )
+                yield found(f"the file system of {folder} has {what} left", remedy)
             else:
                 yield SPOOL.ok(f"the file system of {folder} has {what} left")
 
