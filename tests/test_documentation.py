@@ -508,6 +508,12 @@ def test_the_example_of_a_command(tmp_path: Path, base_settings: dict[str, str])
     assert ran.output == "Good morning, Jack\n"
 
 
+def test_plugins_md_has_every_name_of_the_command_line() -> None:
+    table = PLUGINS[PLUGINS.index("All that `smsgw.cli` has:") : PLUGINS.index("## Testing")]
+    cells = re.findall(r"^\| (`.*?`) \|", table, re.M)
+    assert sorted(name for cell in cells for name in re.findall(r"`(\w+)", cell)) == sorted(cli.__all__)
+
+
 def test_the_examples_of_tests(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         acme_sms="\n\n".join(map(example, EXAMPLES)),
