@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
 import re
 import resource
 import shutil
 import signal
+import struct
 import subprocess
+import termios
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -149,12 +153,22 @@ def test_control_c(ini: Ini) -> None:
     process = subprocess.Popen(
         [SMSGW, "login", str(ini()), "lvv"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
+    assert process.stdin is not None
+    process.stdin.write(b"Secr")
+    process.stdin.flush()
     wchan = Path(f"/proc/{process.pid}/wchan")
-    eventually(lambda: "pipe" in wchan.read_text())  # it reads the password
+    # It has begun to read the password, and waits for the rest: before, it may wait for other pipes.
+    eventually(lambda: _unread(process.stdin) == 0 and "pipe" in wchan.read_text())
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=20)
     assert (process.returncode, out) == (1, b"")
     assert err.strip() == b"Aborted!"
+
+
+def _unread(pipe: IO[bytes] | None) -> int:
+    """How many bytes in a pipe nobody has taken yet."""
+    assert pipe is not None
+    return int(struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)))[0])
 
 
 def test_a_terminal_of_another_alphabet() -> None:
