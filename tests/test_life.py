@@ -8,7 +8,6 @@ import os
 import queue
 import shutil
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,8 +21,8 @@ from smsgw.model import Event
 from smsgw.spool.folders import Folders
 from smsgw.spool.layout import from_folder
 from smsgw.spool.locks import Locks
-from smsgw.spool.tracker import Tracker
 from tests.conftest import eventually, make_spool
+from tests.test_tracker import tracked
 
 MODEMS, NUMBERS, BYTES = 2, 2, 2
 STEP = 4  # seconds from one thing to the next
@@ -96,17 +95,8 @@ class World:
     def tracked(self) -> Iterator[None]:
         """A gateway runs, whose memory of the folders is new."""
         self.folders = Folders(self.layout, self.locks, "smsgw.")
-        tracker = Tracker(self.layout, self.folders, "ear", self.notify)
-        stop = threading.Event()
-        thread = threading.Thread(target=tracker.run, args=(stop,))
-        thread.start()
-        try:
-            eventually(self.notes.exists)
+        with contextlib.closing(self.folders), tracked(self.layout, self.folders, self.notify):
             yield
-        finally:
-            stop.set()
-            thread.join()
-            self.folders.close()
 
     def listen(self) -> None:
         """All folders were looked into."""

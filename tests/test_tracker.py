@@ -21,7 +21,7 @@ from inotify_simple import INotify, flags
 from smsgw.hookspecs import hookimpl
 from smsgw.model import Accepted, Cancelled, Delivered, Event, Failed, Received, Sent, Unavailable
 from smsgw.spool.folders import Folders
-from smsgw.spool.layout import from_folder
+from smsgw.spool.layout import Layout, from_folder
 from smsgw.spool.locks import Locks
 from smsgw.spool.tracker import Tracker
 from tests.conftest import Gateway, eventually, make_spool
@@ -165,6 +165,21 @@ def test_what_happened_while_nobody_ran(listening: Callable[[], tuple[Gateway, A
     assert Received in {type(event) for event in events}
 
 
+@contextlib.contextmanager
+def tracked(layout: Layout, folders: Folders, notify: Callable[[Sequence[Event]], None]) -> Iterator[None]:
+    """The plugin ``ear`` is told what becomes of messages."""
+    tracker = Tracker(layout, folders, "ear", notify)
+    stop = threading.Event()
+    thread = threading.Thread(target=tracker.run, args=(stop,))
+    thread.start()
+    try:
+        eventually((layout.state / "told.ear").exists)
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
 class Ear:
     """A plugin that hears what becomes of messages in a spool of its own, but what ``refuses`` is true of."""
 
@@ -188,16 +203,8 @@ class Ear:
     def listening(self) -> Iterator[None]:
         locks = Locks(self.layout.state)
         locks.make()
-        tracker = Tracker(self.layout, Folders(self.layout, locks, "smsgw."), "ear", self.notify)
-        stop = threading.Event()
-        thread = threading.Thread(target=tracker.run, args=(stop,))
-        thread.start()
-        try:
-            eventually(self.notes.exists)
+        with tracked(self.layout, Folders(self.layout, locks, "smsgw."), self.notify):
             yield
-        finally:
-            stop.set()
-            thread.join()
 
     def put(self, kind: str, name: str) -> Path:
         path = self.spool / kind / name
