@@ -8,6 +8,7 @@ import re
 import signal
 import sqlite3
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -166,6 +167,17 @@ def server_settings(tmp_path: Path) -> dict[str, str]:
     return PLUGINS | fixed
 
 
+# A process that is killed: SQLite puts nothing in order.
+CHANGE = "import os, sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute(sys.argv[2]); c.commit(); os._exit(0)"
+
+
+def grow_old(disk: Tmpfs) -> None:
+    """As if nobody had written to the index for long."""
+    beat = "UPDATE history_spools SET beat = beat - 60000"
+    disk.run(sys.executable, "-c", CHANGE, disk.path / "history" / "store.sqlite3", beat)
+    assert (disk.outside / "history" / "store.sqlite3-wal").stat().st_size
+
+
 @pytest.mark.parametrize("is_full", [True, False])
 def test_no_room_and_no_right_to_write(tmp_path: Path, server_settings: dict[str, str], is_full: bool) -> None:
     """The database on a disk of its own, which is full, or read-only, and is well again."""
@@ -187,6 +199,7 @@ def test_no_room_and_no_right_to_write(tmp_path: Path, server_settings: dict[str
             (folder / "m1").write_text(sent())
             eventually(lambda: are_known(1), 30)
             server.kill()
+            grow_old(disk)
             if is_full:
                 filler = disk.fill()
             else:
