@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from datetime import datetime
 
 import pluggy
 from pyramid.request import Request
@@ -80,6 +81,15 @@ def notify(events: Sequence[Event]) -> None:
 
 
 @hookspec
+def told_until(moment: datetime | None) -> None:
+    """All that happened before that moment (UTC) was told to ``notify``; ``None``: nobody knows.
+
+    Called in the thread of ``notify``: with ``None`` before all else, since what happened while no process ran is still
+    to be told; then every few seconds, unless something is left to tell of. One that raises is called again later.
+    """
+
+
+@hookspec
 def background(stop: threading.Event) -> None:
     """Work beside the requests, in a thread of its own, in the one process that owns the spool.
 
@@ -100,7 +110,7 @@ def limits(identity: Identity) -> Sequence[Allowance]:
 def find_messages(query: Query) -> Sequence[Remembered] | None:
     """All messages that the query asks for, newest first, as far as ``query.limit``; ``None``: ask the next, or nobody.
 
-    The first answer counts, and is believed to have every message in it that came to its end some seconds ago; the
+    The first answer counts, and is believed to have every message in it that came to its end half a minute ago; the
     others are looked for in their folders as well, and each message is shown as its file says, while there is one.
     Without an answer, or where the plugin raises ``smsgw.model.Unavailable``, all is looked for in the folders.
     """

@@ -12,6 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -94,11 +95,16 @@ class Choosy:
 
     def __init__(self) -> None:
         self.heard: queue.Queue[Event] = queue.Queue()
+        self.moments: queue.Queue[datetime | None] = queue.Queue()
 
     @hookimpl
     def notify(self, events: Sequence[Event]) -> None:
         for event in events:
             self.heard.put(event)
+
+    @hookimpl
+    def told_until(self, moment: datetime | None) -> None:
+        self.moments.put(moment)
 
 
 def test_a_plugin_hears_of_what_it_wants(make_gateway: Callable[..., Gateway]) -> None:
@@ -117,6 +123,9 @@ def test_a_plugin_hears_of_what_it_wants(make_gateway: Callable[..., Gateway]) -
     gateway.put("failed", "m2", "To: 911\nFrom: lvv\n\nHi")
     hear(heard, Failed)
     assert heard.empty()
+    moments = gateway.plugin("choosy").moments
+    assert moments.get(timeout=10) is None
+    assert moments.get(timeout=10).tzinfo is UTC
 
 
 def test_what_was_not_seen_on_its_way(listening: Callable[[], tuple[Gateway, Any, Any]]) -> None:
@@ -166,9 +175,14 @@ def test_what_happened_while_nobody_ran(listening: Callable[[], tuple[Gateway, A
 
 
 @contextlib.contextmanager
-def tracked(layout: Layout, folders: Folders, notify: Callable[[Sequence[Event]], None]) -> Iterator[None]:
+def tracked(
+    layout: Layout,
+    folders: Folders,
+    notify: Callable[[Sequence[Event]], None],
+    told_until: Callable[[datetime | None], None] = lambda moment: None,
+) -> Iterator[None]:
     """The plugin ``ear`` is told what becomes of messages."""
-    tracker = Tracker(layout, folders, "ear", notify)
+    tracker = Tracker(layout, folders, "ear", notify, assure=told_until)
     stop = threading.Event()
     thread = threading.Thread(target=tracker.run, args=(stop,))
     thread.start()
@@ -190,6 +204,8 @@ class Ear:
         self.heard: queue.Queue[str] = queue.Queue()
         self.refused: queue.Queue[int] = queue.Queue()
         self.refuses: Callable[[str], bool] = lambda event: False
+        self.moments: queue.Queue[datetime | None] = queue.Queue()
+        self.is_assured = True
 
     def notify(self, events: Sequence[Event]) -> None:
         names = [f"{type(event).__name__} {event.message.id}" for event in events]
@@ -199,11 +215,17 @@ class Ear:
         for name in names:
             self.heard.put(name)
 
+    def told_until(self, moment: datetime | None) -> None:
+        self.moments.put(moment)
+        if not self.is_assured:
+            raise Unavailable("The database is out of service")
+
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
         locks = Locks(self.layout.state)
         locks.make()
-        with tracked(self.layout, Folders(self.layout, locks, "smsgw."), self.notify):
+        folders = Folders(self.layout, locks, "smsgw.")
+        with tracked(self.layout, folders, self.notify, self.told_until):
             yield
 
     def put(self, kind: str, name: str) -> Path:
@@ -250,8 +272,51 @@ class Ear:
 def ear(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ear:
     monkeypatch.setattr("smsgw.spool.tracker.PERIOD", 0.02)
     monkeypatch.setattr("smsgw.spool.tracker.RETRY", 0.05)
+    monkeypatch.setattr("smsgw.spool.tracker.ASSURED", 0.0)
     monkeypatch.setattr("smsgw.spool.tracker.SLACK", 50_000_000)
     return Ear(tmp_path / "spool")
+
+
+def test_it_is_said_until_when_all_was_told(ear: Ear) -> None:
+    with ear.listening():
+        assert ear.moments.get(timeout=10) is None
+        assert ear.moments.get(timeout=10) is not None
+    ear.moments = queue.Queue()
+    written = datetime.fromtimestamp(ear.put("sent", "m1").stat().st_mtime, UTC)
+    ear.refuses = lambda event: event.endswith("m1")
+    with ear.listening():
+        for _ in range(3):
+            ear.refused.get(timeout=10)
+        assert ear.moments.get(timeout=10) is None
+        assert ear.moments.empty()
+        ear.refuses = lambda event: False
+        ear.hear_at_last("Sent m1")
+        moment = ear.moments.get(timeout=10)
+        assert moment is not None
+        assert moment > written
+
+
+def test_nothing_is_told_before_it_is_said_that_nobody_knows(ear: Ear, caplog: pytest.LogCaptureFixture) -> None:
+    ear.is_assured = False
+    with ear.listening():
+        ear.put("sent", "m1")
+        assert [ear.moments.get(timeout=10) for _ in range(3)] == [None] * 3
+        assert ear.heard.empty()
+        assert caplog.text.count("until when all was told") == 1
+        ear.is_assured = True
+        ear.hear("Accepted m1", "Sent m1")
+
+
+def test_nobody_knows_while_a_folder_cannot_be_read(ear: Ear) -> None:
+    (ear.spool / "sent").rmdir()
+    (ear.spool / "sent").symlink_to("sent")
+    with ear.listening():
+        ear.listen()
+        assert ear.moments.get(timeout=10) is None
+        assert ear.moments.empty()
+        (ear.spool / "sent").unlink()
+        (ear.spool / "sent").mkdir()
+        assert ear.moments.get(timeout=10) is not None
 
 
 @contextlib.contextmanager

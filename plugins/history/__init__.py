@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Sequence
+from datetime import datetime
 
 import colander
 from pyramid.config import Configurator
@@ -39,7 +40,6 @@ from .retention import expire_files, expire_rows
 from .table import SCRIPTS, TABLES, row
 
 PERIOD = 1.0  # seconds between two looks whether there is something to do
-BEAT = 5.0  # seconds between two notes that the index is up to date
 SELDOM = 3600.0  # seconds between two looks for what is old
 
 DAYS = colander.Range(1, 100_000)
@@ -71,7 +71,6 @@ class History:
     def __init__(self, keep_days: int, keep_files_days: int | None) -> None:
         self._keep_days = keep_days
         self._keep_files_days = keep_files_days
-        self._is_behind = False
 
     def includeme(self, config: Configurator) -> None:
         registry = config.registry
@@ -85,9 +84,14 @@ class History:
         """
         :raises Unavailable: the database is out of service; they are told again.
         """
-        self._is_behind = True
         self.index.put([row(event, self.beginnings.of(event)) for event in events])
-        self._is_behind = False
+
+    @hookimpl
+    def told_until(self, moment: datetime | None) -> None:
+        """
+        :raises Unavailable: the database is out of service.
+        """
+        self.index.beat(moment)
 
     @hookimpl
     def find_messages(self, query: Query) -> Sequence[Remembered] | None:
@@ -99,17 +103,13 @@ class History:
 
     @hookimpl
     def background(self, stop: threading.Event) -> None:
-        next_beat, next_expiry, is_broken = 0.0, 0.0, False
+        next_expiry, is_broken = 0.0, False
         while not stop.is_set():
             try:
                 home.heal(self.store)
                 home.make(self.store)
                 if not self.index.is_complete():
                     rebuild(self.index, self.census, self.beginnings, stop, rest=1.0)
-                    next_beat = 0.0
-                if time.monotonic() >= next_beat and not self._is_behind:
-                    self.index.beat()
-                    next_beat = time.monotonic() + BEAT
                 if time.monotonic() >= next_expiry:
                     self._expire(stop)
                     next_expiry = time.monotonic() + SELDOM

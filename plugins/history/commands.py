@@ -59,9 +59,9 @@ def status(installation: Installation) -> None:
     table(("status", "messages"), rows)
     if found.oldest is not None:
         click.echo(f"The oldest is of {_moment(found.oldest)} UTC.")
-    if not found.is_complete:
+    if not (found.is_complete and found.beat):
         click.echo("It is not complete: searches look into the folders until it is.")
-    elif found.beat:
+    else:
         click.echo(f"It was up to date at {_moment(found.beat)} UTC.")
 
 

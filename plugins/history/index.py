@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, delete, func, select, text, tuple_, update
@@ -17,7 +18,7 @@ from . import home
 from .pages import page
 from .table import DELETED, MESSAGES, RANKS, RECEIVED, SPOOLS, Broken, key, remembered, tombstone
 
-FRESH = 30_000  # milliseconds for which an index that nobody could write to is taken for complete
+FRESH = 30_000  # milliseconds for which an index that is told of nothing is taken for complete
 STEP = 1000  # rows that are deleted at once
 
 PUT = text(
@@ -32,6 +33,10 @@ PUT = text(
 SPOOL = text(
     "INSERT INTO history_spools (spool, rebuild, is_complete, beat) VALUES (:spool, :rebuild, :is_complete, 0) "
     "ON CONFLICT (spool) DO UPDATE SET rebuild = excluded.rebuild"
+)
+BEAT = text(
+    "INSERT INTO history_spools (spool, is_complete, beat) VALUES (:spool, FALSE, :beat) "
+    "ON CONFLICT (spool) DO UPDATE SET beat = excluded.beat"
 )
 T = TypeVar("T")
 
@@ -106,10 +111,10 @@ class Index:
         with home.watched(self._store), self._store.begin(is_reading=True) as connection:
             return bool(connection.scalar(select(SPOOLS.c.is_complete).where(SPOOLS.c.spool == self._spool)))
 
-    def beat(self) -> None:
-        """Note that all that was told until now is here."""
-        mine = SPOOLS.c.spool == self._spool
-        self._write(lambda connection: connection.execute(update(SPOOLS).where(mine).values(beat=_now())))
+    def beat(self, moment: datetime | None) -> None:
+        """Note that all that happened before then is here; ``None``: that nobody knows."""
+        at = int(moment.timestamp() * 1000) if moment else 0
+        self._write(lambda connection: connection.execute(BEAT, {"spool": self._spool, "beat": at}))
 
     def begin(self, name: str, *, anew: bool) -> None:
         """Note that a rebuild of that name begins; ``anew``: of an empty index, for all spools that share it."""
@@ -117,15 +122,15 @@ class Index:
         def work(connection: Connection) -> None:
             if anew:
                 connection.execute(delete(MESSAGES))
-                connection.execute(delete(SPOOLS))
+                connection.execute(update(SPOOLS).values(rebuild=None, is_complete=False))
             connection.execute(SPOOL, {"spool": self._spool, "rebuild": name, "is_complete": False})
 
         self._write(work)
 
     def end(self, name: str) -> bool:
-        """Note that it has ended, and all is here; false where another one began meanwhile."""
+        """Note that it has ended, and all that the files say is here; false where another one began meanwhile."""
         mine = [SPOOLS.c.spool == self._spool, SPOOLS.c.rebuild == name]
-        done = update(SPOOLS).where(*mine).values(rebuild=None, is_complete=True, beat=_now())
+        done = update(SPOOLS).where(*mine).values(rebuild=None, is_complete=True)
         return bool(self._write(lambda connection: connection.execute(done).rowcount))
 
     def expire(self, before: int) -> bool:

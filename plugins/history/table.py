@@ -44,7 +44,7 @@ SPOOLS = Table(
     Column("spool", Text, primary_key=True),
     Column("rebuild", Text),  # the one that began last, and has not ended
     Column("is_complete", Boolean, nullable=False),
-    Column("beat", BigInteger, nullable=False),  # when all that had been told was here
+    Column("beat", BigInteger, nullable=False),  # until when all that happened is here
 )
 
 RECEIVED, DELETED = "received", "deleted"

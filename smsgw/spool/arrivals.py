@@ -10,7 +10,7 @@ from pathlib import Path
 from smsgw.spool.index import is_message
 from smsgw.spool.watch import Watch
 
-LATELY = 10.0  # seconds: longer than a plugin is not told of what happens, unless it is out of service
+LATELY = 40.0  # seconds: longer than a plugin may answer searches that was not told of what happens
 
 
 class Arrivals:

@@ -199,10 +199,11 @@ def includeme(config: Configurator) -> None:
     feeder = Feeder(registry.layout, registry.entrance)
     works: list[tuple[str, Work]] = [("feeder", feeder.run)]
     works += [(plugin.plugin_name, _asking(plugin, "stop")) for plugin in implementations(hook.background)]
+    assured = {plugin.plugin_name: _asking(plugin, "moment") for plugin in implementations(hook.told_until)}
     for plugin in implementations(hook.notify):
-        hears = getattr(plugin.plugin, "hears", EVENTS)
-        tracker = Tracker(registry.layout, registry.folders, plugin.plugin_name, _asking(plugin, "events"), hears)
-        works.append((plugin.plugin_name, tracker.run))
+        name, hears = plugin.plugin_name, getattr(plugin.plugin, "hears", EVENTS)
+        tell, assure = _asking(plugin, "events"), assured.get(plugin.plugin_name, lambda moment: None)
+        works.append((name, Tracker(registry.layout, registry.folders, name, tell, hears, assure).run))
     registry.owner = Owner(
         registry.layout,
         registry.locks,

@@ -31,6 +31,7 @@ from smsgw.spool.watch import Watch
 PERIOD, LONGEST = 0.25, 10.0  # seconds between two looks where nothing happens: ten times what the last one took
 REST = 1.0  # seconds for which requests have the process to themselves, at the most: ten times, likewise
 RETRY = 5.0  # seconds until a plugin that failed is told again
+ASSURED = 5.0  # seconds between two words on how far it was told of everything
 SLACK = 2_000_000_000  # nanoseconds by which a file's time may lie before the moment that it can be seen
 MOST = 250  # files told of at once; each makes one event or two
 
@@ -50,6 +51,7 @@ class Tracker:
     :param tell: its ``notify``.
     :param hears: the events that it is told of. Where ``Accepted`` is none of them, nobody looks at what is on its way
         out, of which there is most.
+    :param assure: its ``told_until``.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Tracker:
         name: str,
         tell: Callable[[Sequence[Event]], None],
         hears: Collection[type[Event]] = EVENTS,
+        assure: Callable[[datetime | None], None] = lambda moment: None,
     ) -> None:
         self._folders = folders
         self._hears = frozenset(hears)
@@ -72,6 +75,7 @@ class Tracker:
         self._notes = layout.state / f"told.{name}"
         self._name = name
         self._tell = tell
+        self._assure = assure
         self._running = threading.Lock()  # a plugin can still be at it when the spool was lost and won again
         self._watch = Watch()
         self._places: dict[str, Place] = {}
@@ -81,17 +85,22 @@ class Tracker:
         self._later: dict[tuple[str, str], float] = {}  # what could not be told of yet, and when to try it again
         self._broken: set[str] = set()  # what fails, and was logged
         self._is_news = False  # whether there is more to note than the notes have
-        self._saved = 0.0
+        self._saved = self._assured = 0.0
 
     def run(self, stop: threading.Event) -> None:
         """Look and tell until ``stop`` is set."""
         with self._running, contextlib.closing(self._watch):
             self._load()
+            while not (self._tell_until(None) or stop.wait(RETRY)):
+                pass
             while not stop.is_set():
-                begun = time.thread_time()
+                begun, moment = time.thread_time(), datetime.now(UTC)
                 waiting = self._look()
                 is_taken = all(stop.is_set() or self._tell_and_note(batch) for batch in self._batches(waiting))
                 self._note()
+                is_whole = is_taken and not stop.is_set() and self._broken.isdisjoint(self._places)
+                if is_whole and time.monotonic() > self._assured + ASSURED:
+                    self._tell_until(moment)
                 pause = 10 * (time.thread_time() - begun)
                 if is_taken:
                     stop.wait(min(pause, REST))
@@ -150,6 +159,14 @@ class Tracker:
         is_taken = self._tell_of(batch)
         self._note()
         return is_taken
+
+    def _tell_until(self, moment: datetime | None) -> bool:
+        """Say that all of before then was told; false where the plugin did not take it."""
+        what = "until when all was told"
+        self._assured = 0.0 if moment is None else time.monotonic()
+        with self._trying(what):
+            self._assure(moment)
+        return what not in self._broken
 
     def _tell_of(self, batch: Sequence[Change]) -> bool:
         """Tell of those that can be told of now; false where the plugin did not take it."""

@@ -220,6 +220,7 @@ def index(store_url: str) -> Iterator[Index]:
     index = Index(store, "spool")
     index.begin("first", anew=True)
     assert index.end("first")
+    index.beat(datetime.now(UTC))
     yield index
     store.close()
 

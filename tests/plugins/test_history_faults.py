@@ -11,14 +11,17 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
-from smsgw.model import Query, Unavailable
+from smsgw.hookspecs import hookimpl
+from smsgw.model import Event, Query, Unavailable
+from smsgw.spool.arrivals import LATELY
 from smsgw.testing import Gateway, MakeGateway, make_spool
-from smsgw_plugins.history import retention
+from smsgw_plugins.history import History, retention
+from smsgw_plugins.history.index import FRESH
 from tests.conftest import USERS, eventually, sha
 from tests.plugins.test_history import (
     INBOX,
@@ -268,6 +271,44 @@ def test_an_index_that_nobody_wrote_to_for_long_is_not_believed(lite: Gateway) -
     assert index.find(Query(("sent",))) is None
     lite.put("sent", "m1", sent())
     assert found(lite) == {"m1": "sent"}
+
+
+class Late(History):
+    """The same, which can be told of nothing yet."""
+
+    is_open = False
+
+    @hookimpl
+    def notify(self, events: Sequence[Event]) -> None:
+        if not self.is_open:
+            raise Unavailable("The index is out of service")
+        super().notify(events)
+
+
+def test_what_happened_while_nobody_ran(
+    lite: Gateway, make_gateway: MakeGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is found before the index has heard of it, however short the time was."""
+    monkeypatch.setattr("smsgw.spool.tracker.RETRY", 0.1)
+    lite.put("sent", "m1", sent(number=7))
+    eventually(lambda: known(lite) == {"m1": "sent"})
+    lite.registry.owner.stop()
+    lite.put("sent", "m2", sent())
+    lite.put("report", "GSM1.r", REPORT.format(7, 0))
+    lite.put("incoming", "GSM1.a", received())
+    (lite.state / "told.history").rename(lite.state / "told.late")
+    gateway = make_gateway({"smsgw.plugins": "htpasswd allow late"}, late=Late)
+    late = gateway.plugin("late")
+    eventually(lambda: late.index.find(Query(SENT)) is None)
+    assert found(gateway) == {"m1": "delivered", "m2": "sent"}
+    assert [each["id"] for each in gateway.get(INBOX, user="root").json["messages"]] == ["GSM1.a"]
+    late.is_open = True
+    eventually(lambda: late.index.find(Query(SENT)) is not None)
+    assert found(gateway) == {"m1": "delivered", "m2": "sent"}
+
+
+def test_what_it_is_believed_without_is_looked_for_in_the_folders() -> None:
+    assert LATELY * 1000 > FRESH
 
 
 def test_an_index_of_a_newer_version(lite: Gateway, make_gateway: MakeGateway) -> None:
