@@ -6,7 +6,7 @@ Public. A plugin is a class whose methods are marked ``@hookimpl``; each takes a
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 import pluggy
@@ -117,8 +117,9 @@ def find_messages(query: Query) -> Sequence[Remembered] | None:
 
 
 @hookspec
-def forget_message(message: StoredMessage) -> None:
+def forget_message(message: StoredMessage) -> Callable[[], None] | None:
     """A user deletes that message: what a plugin remembers of it goes too, for ever. Its file goes when all are done.
 
-    A plugin that cannot do it now raises ``smsgw.model.Unavailable``: nothing is deleted then (503).
+    A plugin that cannot do it now raises ``smsgw.model.Unavailable``: nothing is deleted then (503). What it returns is
+    called where the file cannot be deleted: all is to be as it was.
     """

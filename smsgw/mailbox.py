@@ -152,9 +152,9 @@ class Mailbox:
 
         :raises Unavailable: a plugin cannot do so now, and nothing was deleted.
         """
-        self._memory.forget(message)
         try:
-            return self._folders.remove(message.kind, message.id)
+            with self._memory.forgetting(message):  # first, so that nothing of it comes back, whoever dies meanwhile
+                return self._folders.remove(message.kind, message.id)
         except PermissionError:
             raise Forbidden("The gateway's own user may not delete files there") from None
 

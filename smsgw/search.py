@@ -5,6 +5,7 @@ The spool stays the truth: a message is shown as its file says, while there is o
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import time
@@ -87,10 +88,18 @@ class Memory:
         found = self.find(Query(statuses, ids=(id,))) if is_message(id) else None
         return next((each.message for each in found or ()), None)
 
-    def forget(self, message: StoredMessage) -> None:
-        """:raises Unavailable: a plugin cannot do so now."""
-        for keeper in self._keepers:
-            ask(keeper, {"message": message})
+    @contextlib.contextmanager
+    def forgetting(self, message: StoredMessage) -> Iterator[None]:
+        """Within the block, and from then on, nobody remembers that message; all do again where the block raises.
+
+        :raises Unavailable: a plugin cannot do so now.
+        """
+        with contextlib.ExitStack() as undo:
+            for keeper in self._keepers:
+                if (restore := ask(keeper, {"message": message})) is not None:
+                    undo.callback(restore)
+            yield
+            undo.pop_all()
 
 
 class Search:

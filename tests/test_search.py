@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -43,10 +43,31 @@ class Notebook:
         return None if self.is_silent else sorted(found, key=lambda row: row.place, reverse=True)[: query.limit]
 
     @hookimpl
-    def forget_message(self, message: StoredMessage) -> None:
+    def forget_message(self, message: StoredMessage) -> Callable[[], None]:
         if not self.is_open:
             raise Unavailable("The notebook is shut")
+        before = dict(self.rows)
         self.rows.pop(message.id, None)
+        return lambda: self.rows.update(before)
+
+
+class Locked:
+    """Forgets nothing."""
+
+    @hookimpl
+    def forget_message(self, message: StoredMessage) -> None:
+        raise Unavailable("The safe is locked")
+
+
+def test_all_forget_or_nobody(make_gateway: MakeGateway) -> None:
+    plugins = {"smsgw.plugins": "htpasswd allow notebook locked"}
+    gateway = make_gateway(plugins, notebook=Notebook, locked=Locked)
+    notebook = gateway.plugin("notebook")
+    gateway.put("incoming", "GSM1.a", RECEIVED)
+    notebook.note("received", gateway.registry.folders.find("incoming", "GSM1.a"), 1000)
+    gateway.delete(f"{INBOX}/GSM1.a", user="root", status=503)
+    assert list(notebook.rows) == ["GSM1.a"]
+    assert gateway.files("incoming")
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 import colander
@@ -98,8 +98,8 @@ class History:
         return self.index.find(query)
 
     @hookimpl
-    def forget_message(self, message: StoredMessage) -> None:
-        self.index.forget(message)
+    def forget_message(self, message: StoredMessage) -> Callable[[], None]:
+        return self.index.forget(message)
 
     @hookimpl
     def background(self, stop: threading.Event) -> None:

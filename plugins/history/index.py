@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, delete, func, select, text, tuple_, update
+from sqlalchemy import Connection, delete, func, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
 from smsgw.model import Query, Remembered, StoredMessage
@@ -16,28 +16,11 @@ from smsgw.store import Store
 
 from . import home
 from .pages import page
-from .table import DELETED, MESSAGES, RANKS, RECEIVED, SPOOLS, Broken, key, remembered, tombstone
+from .table import BEAT, DELETED, MESSAGES, PUT, RANKS, RECEIVED, SPOOL, SPOOLS, Broken, key, remembered, tombstone
 
 FRESH = 30_000  # milliseconds for which an index that is told of nothing is taken for complete
 STEP = 1000  # rows that are deleted at once
 
-PUT = text(
-    "INSERT INTO history_messages "
-    "(id, is_received, began, status, rank, owner, number, reference, content, report) "
-    "VALUES (:id, :is_received, :began, :status, :rank, :owner, :number, :reference, :content, :report) "
-    "ON CONFLICT (id, is_received) DO UPDATE SET "
-    "began = excluded.began, status = excluded.status, rank = excluded.rank, owner = excluded.owner, "
-    "number = excluded.number, reference = excluded.reference, content = excluded.content, report = excluded.report "
-    "WHERE excluded.rank > history_messages.rank OR excluded.began > history_messages.began"
-)
-SPOOL = text(
-    "INSERT INTO history_spools (spool, rebuild, is_complete, beat) VALUES (:spool, :rebuild, :is_complete, 0) "
-    "ON CONFLICT (spool) DO UPDATE SET rebuild = excluded.rebuild"
-)
-BEAT = text(
-    "INSERT INTO history_spools (spool, is_complete, beat) VALUES (:spool, FALSE, :beat) "
-    "ON CONFLICT (spool) DO UPDATE SET beat = excluded.beat"
-)
 T = TypeVar("T")
 
 
@@ -72,8 +55,26 @@ class Index:
         if ordered:
             self._write(lambda connection: connection.execute(PUT, ordered))
 
-    def forget(self, message: StoredMessage) -> None:
-        self.put([tombstone(message) | {"began": _now()}])
+    def forget(self, message: StoredMessage) -> Callable[[], None]:
+        """Let a tombstone take its place; what is returned lets things be as they were.
+
+        :raises Unavailable: nothing was done.
+        """
+        stone = tombstone(message) | {"began": _now()}
+        same = [MESSAGES.c.id == stone["id"], MESSAGES.c.is_received == stone["is_received"]]
+
+        def bury(connection: Connection) -> list[dict[str, Any]]:
+            known = connection.execute(select(MESSAGES).where(*same).with_for_update()).mappings()
+            before = [dict(row) for row in known]
+            connection.execute(PUT, stone)
+            return before
+
+        def restore(connection: Connection) -> None:
+            if connection.execute(delete(MESSAGES).where(*same, MESSAGES.c.status == DELETED)).rowcount and before:
+                connection.execute(PUT, before)
+
+        before = self._write(bury)
+        return lambda: self._write(restore)
 
     def find(self, query: Query) -> Sequence[Remembered] | None:
         """What there is, newest first; ``None``: not all is here.

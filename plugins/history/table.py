@@ -1,4 +1,4 @@
-"""The tables of the index: one row a message. Times are in milliseconds since 1970, UTC."""
+"""The tables of the index, one row a message, and how rows come into them. Times are milliseconds since 1970, UTC."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, Column, Index, MetaData, SmallInteger, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Index, MetaData, SmallInteger, Table, Text, text
 from sqlalchemy.dialects.postgresql import TEXT
 
 from smsgw.model import Event, Remembered, StatusReport, StoredMessage
@@ -45,6 +45,24 @@ SPOOLS = Table(
     Column("rebuild", Text),  # the one that began last, and has not ended
     Column("is_complete", Boolean, nullable=False),
     Column("beat", BigInteger, nullable=False),  # until when all that happened is here
+)
+
+PUT = text(
+    "INSERT INTO history_messages "
+    "(id, is_received, began, status, rank, owner, number, reference, content, report) "
+    "VALUES (:id, :is_received, :began, :status, :rank, :owner, :number, :reference, :content, :report) "
+    "ON CONFLICT (id, is_received) DO UPDATE SET "
+    "began = excluded.began, status = excluded.status, rank = excluded.rank, owner = excluded.owner, "
+    "number = excluded.number, reference = excluded.reference, content = excluded.content, report = excluded.report "
+    "WHERE excluded.rank > history_messages.rank OR excluded.began > history_messages.began"
+)
+SPOOL = text(
+    "INSERT INTO history_spools (spool, rebuild, is_complete, beat) VALUES (:spool, :rebuild, :is_complete, 0) "
+    "ON CONFLICT (spool) DO UPDATE SET rebuild = excluded.rebuild"
+)
+BEAT = text(
+    "INSERT INTO history_spools (spool, is_complete, beat) VALUES (:spool, FALSE, :beat) "
+    "ON CONFLICT (spool) DO UPDATE SET beat = excluded.beat"
 )
 
 RECEIVED, DELETED = "received", "deleted"

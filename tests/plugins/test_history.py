@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import subprocess
 import sys
@@ -165,6 +166,49 @@ def test_users_delete_received_messages_for_ever(gateway: Gateway) -> None:
     gateway.plugin("history").notify([Received(message, came)])  # read before, and told after
     assert gateway.get(INBOX, user="root").json["messages"] == []
     gateway.get(f"{INBOX}/GSM1.a", user="root", status=404)
+
+
+@pytest.mark.parametrize(("code", "status"), [(errno.EPERM, 403), (errno.EIO, 503)])
+def test_what_cannot_be_deleted_is_still_found(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, code: int, status: int
+) -> None:
+    gateway.put("sent", "m1", sent(number=7, reference="a"))
+    gateway.put("report", "GSM1.r", REPORT.format(7, 0))
+    gateway.put("incoming", "GSM1.a", received())
+    eventually(lambda: known(gateway) == {"m1": "delivered", "GSM1.a": "received"})
+    before = dump(gateway)
+
+    def refuse(path: Path) -> None:
+        raise OSError(code, os.strerror(code), str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("smsgw.spool.folders.os.unlink", refuse)
+        for url in (f"{INBOX}/GSM1.a", "/api/v1.0/sms/incoming/GSM1.a", "/api/v1.0/sms/sent/m1"):
+            gateway.delete(url, user="root", status=status)
+    assert dump(gateway) == before
+    assert found(gateway, "reference=a", user="root") == {"m1": "delivered"}
+    assert [each["id"] for each in gateway.get(INBOX, user="root").json["messages"]] == ["GSM1.a"]
+    gateway.delete("/api/v1.0/sms/sent/m1", user="root")
+    gateway.delete(f"{INBOX}/GSM1.a", user="root")
+    assert set(known(gateway).values()) == {"deleted"}
+    assert found(gateway, "reference=a", user="root") == {}
+    assert gateway.get(INBOX, user="root").json["messages"] == []
+
+
+def test_what_is_deleted_is_forgotten_first(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that it does not come back where the process is killed in the middle."""
+    gateway.put("incoming", "GSM1.a", received())
+    eventually(lambda: known(gateway) == {"GSM1.a": "received"})
+    seen: list[dict[str, str]] = []
+    unlink = os.unlink
+
+    def look(path: Path) -> None:
+        seen.append(known(gateway))
+        unlink(path)
+
+    monkeypatch.setattr("smsgw.spool.folders.os.unlink", look)
+    gateway.delete(f"{INBOX}/GSM1.a", user="root")
+    assert seen == [{"GSM1.a": "deleted"}]
 
 
 def test_a_name_that_is_used_again(gateway: Gateway) -> None:
