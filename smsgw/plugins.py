@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -55,6 +55,11 @@ def implementations(hook: pluggy.HookCaller) -> list[pluggy.HookImpl]:
 def ask(implementation: pluggy.HookImpl, arguments: Mapping[str, Any]) -> Any:
     """What one plugin says, given those of the arguments that it takes."""
     return implementation.function(*[arguments[name] for name in implementation.argnames])
+
+
+def asking(implementation: pluggy.HookImpl, argument: str) -> Callable[[Any], Any]:
+    """The same as a function of that one argument."""
+    return lambda value: ask(implementation, {argument: value})
 
 
 def _create(name: str, plugin_class: type, raw: Mapping[str, Any]) -> Any:

@@ -71,6 +71,7 @@ class History:
     def __init__(self, keep_days: int, keep_files_days: int | None) -> None:
         self._keep_days = keep_days
         self._keep_files_days = keep_files_days
+        self._is_whole = False  # whether the index has heard of what happened while no process owned the spool
 
     def includeme(self, config: Configurator) -> None:
         registry = config.registry
@@ -92,6 +93,7 @@ class History:
         :raises Unavailable: the database is out of service.
         """
         self.index.beat(moment)
+        self._is_whole = moment is not None
 
     @hookimpl
     def find_messages(self, query: Query) -> Sequence[Remembered] | None:
@@ -103,24 +105,22 @@ class History:
 
     @hookimpl
     def background(self, stop: threading.Event) -> None:
-        next_expiry, is_broken = 0.0, False
+        next_rows, next_files, is_broken = 0.0, 0.0, False
         while not stop.is_set():
             try:
                 home.heal(self.store)
                 home.make(self.store)
                 if not self.index.is_complete():
                     rebuild(self.index, self.census, self.beginnings, stop, rest=1.0)
-                if time.monotonic() >= next_expiry:
-                    self._expire(stop)
-                    next_expiry = time.monotonic() + SELDOM
+                if time.monotonic() >= next_rows:
+                    expire_rows(self.index, self._keep_days, stop)
+                    next_rows = time.monotonic() + SELDOM
+                if self._keep_files_days is not None and self._is_whole and time.monotonic() >= next_files:
+                    expire_files(self.index, self.census, self._keep_files_days, stop)
+                    next_files = time.monotonic() + SELDOM
                 is_broken = False
             except (Unavailable, OSError) as error:
                 if not is_broken:
                     log.error("the index of messages: %s (%s); it is tried again", error, error.__cause__)
                 is_broken = True
             stop.wait(PERIOD)
-
-    def _expire(self, stop: threading.Event) -> None:
-        expire_rows(self.index, self._keep_days, stop)
-        if self._keep_files_days is not None:
-            expire_files(self.index, self.census, self._keep_files_days, stop)

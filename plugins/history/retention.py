@@ -35,13 +35,15 @@ def expire_rows(index: Index, days: int, stop: threading.Event) -> None:
 def expire_files(index: Index, census: Census, days: int, stop: threading.Event) -> None:
     """Delete files that were last written earlier: of messages that the index has with their end, and status reports.
 
+    None goes that a plugin is still to be told of, or that is needed to tell it.
+
     :raises Unavailable: the database is out of service.
     :raises OSError: a folder cannot be read.
     """
-    before, gone = time.time() - days * DAY, 0
+    before, is_told, gone = time.time() - days * DAY, census.told(), 0
     for kind in KINDS:
         for paths in _steps(census.files(kind)):
-            old = [path for path in paths if _written(path) < before]
+            old = [path for path in paths if _written(path) < before and is_told(basename(path))]
             gone += sum(map(_delete, _spare(index, census, kind, old)))
             if stop.wait(PAUSE):
                 return

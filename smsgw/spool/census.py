@@ -8,14 +8,15 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 
 from smsgw.model import Accepted, Cancelled, Delivered, Event, Failed, Received, Sent, StoredMessage, Undelivered
 from smsgw.spool import file, reports
 from smsgw.spool.folders import Folders
 from smsgw.spool.index import SETTLED, is_message
-from smsgw.spool.reports import Reports
+from smsgw.spool.reports import Report, Reports
+from smsgw.spool.tracker import Tracker
 
 # In the order in which a message passes them, so that none is missed that moves on meanwhile.
 EVENTS: dict[str, type[Event]] = {
@@ -33,8 +34,9 @@ COPIED = ("checked", "sent", "failed")  # where smsd copies files to, under lock
 class Census:
     """Reads a spool; each call begins anew."""
 
-    def __init__(self, folders: Folders) -> None:
+    def __init__(self, folders: Folders, trackers: Sequence[Tracker]) -> None:
         self._folders = folders
+        self._trackers = trackers
 
     def events(self) -> Iterator[Event]:
         """What became of each message, as far as its files say: how it stands, then what status reports say finally.
@@ -64,12 +66,42 @@ class Census:
         return found is not None and reports.parse(f"incoming/{found[0].id}", found[0], found[1]) is not None
 
     def files(self, kind: str) -> Iterator[str]:
-        """The paths of plain files with names of messages, in no order; links are none."""
-        for folder in self._folders.places(kind):
+        """The paths of plain files with names of messages, in no order; links are none.
+
+        Where smsd keeps reports in ``incoming``, they are there, and no others.
+        """
+        folders = self._folders.places(kind)
+        if kind == "report":
+            incoming = [os.path.realpath(folder) for folder in self._folders.places("incoming")]
+            folders = tuple(folder for folder in folders if os.path.realpath(folder) not in incoming)
+        for folder in folders:
             with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:  # smsd keeps some only if told
                 for entry in entries:
                     if is_message(entry.name) and entry.is_file(follow_symlinks=False):
                         yield entry.path
+
+    def told(self) -> Callable[[str], bool]:
+        """Asked by a file's name: whether all plugins were told of it by now, and of what is reported of its message.
+
+        :raises OSError: nobody can know.
+        """
+        needed = set[str]()
+        for kind in reports.KINDS:
+            for path in self.files(kind):
+                report = None if self._has_told(os.path.basename(path)) else _report(kind, path)
+                if report and (joined := self._folders.joined(report, bool)):
+                    needed.add(joined.id)
+                    needed.update(os.path.basename(each.status.place) for each in joined.reports)
+        return lambda name: name not in needed and self._has_told(name)
+
+    def _has_told(self, name: str) -> bool:
+        return all(tracker.has_told(name) for tracker in self._trackers)
+
+
+def _report(kind: str, path: str) -> Report | None:
+    """The status report that a file is; ``None``: it is none, or not there."""
+    found = _read(kind, path)
+    return found and reports.parse(f"{kind}/{found[0].id}", found[0], found[1])
 
 
 def _read(kind: str, path: str) -> tuple[StoredMessage, float, float] | None:

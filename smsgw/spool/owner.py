@@ -14,20 +14,17 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import pluggy
 from pyramid.config import Configurator
 from pyramid.events import ApplicationCreated
 
 from smsgw.logs import indented
-from smsgw.plugins import ask, implementations
+from smsgw.plugins import asking, implementations
 from smsgw.spool.entrance import Entrance, ready_lock
 from smsgw.spool.feeder import Feeder
 from smsgw.spool.folders import GRACE, Folders
 from smsgw.spool.layout import Layout
 from smsgw.spool.locks import Lock, Locks
-from smsgw.spool.tracker import EVENTS, Tracker
 
 PERIOD = 1.0  # seconds between two looks
 SELDOM = 60.0  # seconds between two looks for what is old
@@ -188,22 +185,14 @@ def _watched(name: str, work: Work, stop: threading.Event) -> None:
             stop.wait(10)
 
 
-def _asking(plugin: pluggy.HookImpl, argument: str) -> Callable[[Any], Any]:
-    return lambda value: ask(plugin, {argument: value})
-
-
 def includeme(config: Configurator) -> None:
     """Start the owner with the application."""
     registry = config.registry
     hook = registry.plugins.hook
     feeder = Feeder(registry.layout, registry.entrance)
     works: list[tuple[str, Work]] = [("feeder", feeder.run)]
-    works += [(plugin.plugin_name, _asking(plugin, "stop")) for plugin in implementations(hook.background)]
-    assured = {plugin.plugin_name: _asking(plugin, "moment") for plugin in implementations(hook.told_until)}
-    for plugin in implementations(hook.notify):
-        name, hears = plugin.plugin_name, getattr(plugin.plugin, "hears", EVENTS)
-        tell, assure = _asking(plugin, "events"), assured.get(plugin.plugin_name, lambda moment: None)
-        works.append((name, Tracker(registry.layout, registry.folders, name, tell, hears, assure).run))
+    works += [(plugin.plugin_name, asking(plugin, "stop")) for plugin in implementations(hook.background)]
+    works += [(tracker.name, tracker.run) for tracker in registry.trackers]
     registry.owner = Owner(
         registry.layout,
         registry.locks,

@@ -73,7 +73,7 @@ class Tracker:
         for kind in BEGINNING if Accepted not in self._hears else ():
             del self._paths[kind]
         self._notes = layout.state / f"told.{name}"
-        self._name = name
+        self.name = name
         self._tell = tell
         self._assure = assure
         self._running = threading.Lock()  # a plugin can still be at it when the spool was lost and won again
@@ -108,6 +108,11 @@ class Tracker:
                 else:
                     stop.wait(RETRY)
             self._save()
+
+    def has_told(self, name: str) -> bool:
+        """Whether the plugin was told of all files of that name; not, where nobody has looked at them yet."""
+        places = self._places.values()
+        return any(name in place.told for place in places) and not any(name in place.untold for place in places)
 
     def _look(self) -> list[Change]:
         """All that can be told of now, in the order of the folders."""
@@ -183,7 +188,7 @@ class Tracker:
             if events := [event for event in events if type(event) in self._hears]:
                 self._tell(events)
         except Exception as error:
-            log.error("the plugin %r failed to take events; it is told again%s", self._name, indented(error))
+            log.error("the plugin %r failed to take events; it is told again%s", self.name, indented(error))
             self._refused |= {change.name: self._refused.get(change.name, 0) + 1 for change in told}
             return False
         self._under_way = under_way
@@ -292,7 +297,7 @@ class Tracker:
             self._broken.discard(what)
         except Exception as error:
             if what not in self._broken:
-                log.error("telling the plugin %r: %s: %s; it is tried again", self._name, what, error)
+                log.error("telling the plugin %r: %s: %s; it is tried again", self.name, what, error)
             self._broken.add(what)
 
 

@@ -372,6 +372,96 @@ def test_no_file_goes_that_the_index_does_not_have(keeping: Callable[[], Gateway
     assert path.exists()
 
 
+class Deaf:
+    """A plugin that is told of nothing while it is out of service."""
+
+    is_open = True
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, str]] = []
+
+    @hookimpl
+    def notify(self, events: Sequence[Event]) -> None:
+        if not self.is_open:
+            raise Unavailable("The database of receivers is out of service")
+        self.heard += [(type(event).__name__, event.message.id) for event in events]
+
+
+def test_no_file_goes_that_a_plugin_is_to_be_told_of(
+    make_gateway: MakeGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor its message's; the index has both here."""
+    monkeypatch.setattr("smsgw.spool.tracker.RETRY", 0.1)
+    settings = {"smsgw.plugins": "htpasswd allow history deaf", "smsgw.history.keep_files_days": "10"}
+    gateway = at_work(make_gateway(settings, deaf=Deaf))
+    history, deaf = gateway.plugin("history"), gateway.plugin("deaf")
+
+    def left() -> list[Path]:
+        retention.expire_files(history.index, history.census, 10, _never())
+        return [path for path in paths if path.exists()]
+
+    paths = [old(gateway.put("sent", "m1", sent(number=7)), 12), old(gateway.put("sent", "m2", sent(number=8)), 12)]
+    eventually(lambda: {("Sent", "m1"), ("Sent", "m2")} <= set(deaf.heard))
+    deaf.is_open = False
+    for folder, name, number in (("report", "GSM1.r", 7), ("incoming", "GSM1.s", 8)):
+        hidden = old(gateway.put(folder, f".{name}", REPORT.format(number, 0)), 11)
+        paths.append(hidden.rename(hidden.with_name(name)))
+    paths += [old(gateway.put("failed", "m3", sent()), 11), old(gateway.put("incoming", "GSM1.a", received()), 11)]
+    wanted = {"m1": "delivered", "m2": "delivered", "m3": "failed", "GSM1.a": "received"}
+    eventually(lambda: known(gateway) == wanted)
+    assert left() == paths
+    deaf.is_open = True
+    eventually(lambda: {("Delivered", "m1"), ("Delivered", "m2"), ("Failed", "m3")} <= set(deaf.heard))
+    eventually(lambda: ("Received", "GSM1.a") in deaf.heard)
+    eventually(lambda: not left())
+
+
+def test_no_file_goes_before_the_folders_were_looked_at(keeping: Callable[[], Gateway]) -> None:
+    """What came while nobody ran may be a status report."""
+    gateway = keeping()
+    path = old(gateway.put("sent", "m1", sent(number=7)), 12)
+    eventually(lambda: known(gateway) == {"m1": "sent"})
+    gateway.registry.owner.stop()
+    hidden = old(gateway.put("report", ".r", REPORT.format(7, 0)), 11)
+    report = hidden.rename(hidden.with_name("GSM1.r"))
+    plugin = gateway.plugin("history")
+    retention.expire_files(plugin.index, gateway.registry.census, 10, _never())
+    assert path.exists()
+    assert report.exists()
+    gateway = keeping()
+    eventually(lambda: known(gateway) == {"m1": "delivered"})
+    eventually(lambda: not path.exists() and not report.exists())
+
+
+def test_received_messages_where_smsd_keeps_reports(make_gateway: MakeGateway, tmp_path: Path) -> None:
+    """In one folder: what the index does not have stays, the reports go."""
+    spool = make_spool(tmp_path / "one")
+    (spool / "report").rmdir()
+    (conf := tmp_path / "smsd.conf").write_text(
+        "".join(f"{kind} = {spool / kind}\n" for kind in ("outgoing", "checked", "sent", "failed", "incoming"))
+        + f"report = {spool / 'incoming'}\n"
+    )
+    settings = {"smsgw.spool": None, "smsgw.smsd_conf": str(conf), "smsgw.history.keep_files_days": "10"}
+    gateway = at_work(make_gateway(PLUGINS | settings))
+    plugin = gateway.plugin("history")
+    files = {"GSM1.a": received(), "GSM1.r": REPORT.format(9, 0), "GSM1.b": received()}
+    paths = []
+    for name, content in files.items():
+        paths.append(spool / "incoming" / name)
+        paths[-1].write_text(content)
+        old(paths[-1], 11)
+    eventually(lambda: {"GSM1.a", "GSM1.b"} <= known(gateway).keys())
+    with plugin.store.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM history_messages WHERE id = 'GSM1.b'")
+
+    def are_gone() -> bool:
+        retention.expire_files(plugin.index, plugin.census, 10, _never())
+        return not paths[0].exists() and not paths[1].exists()
+
+    eventually(are_gone)
+    assert paths[2].exists()
+
+
 def test_the_index_forgets(keeping: Callable[[], Gateway]) -> None:
     gateway = keeping()
     gateway.put("sent", "m1", sent())
