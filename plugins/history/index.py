@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, delete, func, select, tuple_, update
+from sqlalchemy import Connection, delete, func, select, text, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
 from smsgw.model import Query, Remembered, StoredMessage
@@ -132,7 +132,13 @@ class Index:
         """Note that it has ended, and all that the files say is here; false where another one began meanwhile."""
         mine = [SPOOLS.c.spool == self._spool, SPOOLS.c.rebuild == name]
         done = update(SPOOLS).where(*mine).values(rebuild=None, is_complete=True)
-        return bool(self._write(lambda connection: connection.execute(done).rowcount))
+
+        def work(connection: Connection) -> bool:
+            if connection.dialect.name == "postgresql":  # SQLite plans well without, and would not do it again later
+                connection.execute(text("ANALYZE history_messages"))
+            return bool(connection.execute(done).rowcount)
+
+        return self._write(work)
 
     def expire(self, before: int) -> bool:
         """Forget some of what began before that time; whether there may be more."""

@@ -39,6 +39,7 @@ from smsgw_plugins.history.pages import page
 from smsgw_plugins.history.table import MESSAGES as TABLE
 from smsgw_plugins.history.table import RANKS, SCRIPTS, TABLES, row
 from tests.conftest import eventually
+from tests.postgresql import Postgresql
 
 MESSAGES, INBOX = "/api/v2/messages", "/api/v2/inbox"
 SMSGW = Path(sys.executable).with_name("smsgw")
@@ -439,6 +440,17 @@ def test_rebuilt_it_is_as_it_was_told(twins: tuple[Gateway, Gateway], tmp_path: 
     assert command(gateway, "rebuild", "--anew", folder=tmp_path).returncode == 0
     assert dump(gateway) == [each for each in told if each[0] != "m0"]
     assert is_at_work(gateway)
+
+
+def test_postgresql_knows_what_is_in_it(make_gateway: MakeGateway, postgresql: Postgresql) -> None:
+    """Or else it guesses how to search, until it looks by itself."""
+    before = make_gateway()
+    before.put("sent", "m1", sent())
+    before.registry.owner.stop()
+    gateway = at_work(make_gateway(PLUGINS | {"smsgw.store": postgresql.create()}))
+    with gateway.plugin("history").store.begin(is_reading=True) as connection:
+        known_of = "SELECT count(*) FROM pg_stats WHERE tablename = 'history_messages'"
+        assert connection.exec_driver_sql(known_of).scalar_one() > 0
 
 
 def test_how_it_stands(gateway: Gateway, tmp_path: Path) -> None:
