@@ -84,8 +84,9 @@ def notify(events: Sequence[Event]) -> None:
 def told_until(moment: datetime | None) -> None:
     """All that happened before that moment (UTC) was told to ``notify``; ``None``: nobody knows.
 
-    Called in the thread of ``notify``: with ``None`` before all else, since what happened while no process ran is still
-    to be told; then every few seconds, unless something is left to tell of. One that raises is called again later.
+    Called with ``None`` where a process comes to own the spool, and where one starts and nobody owns it, before it
+    answers requests: what happened meanwhile is still to be told. Then every few seconds, in the thread of ``notify``,
+    unless something is left to tell of. One that raises is called again later.
     """
 
 

@@ -205,6 +205,10 @@ def includeme(config: Configurator) -> None:
     def start(event: ApplicationCreated) -> None:
         try:
             registry.locks.make()
+            if lock := registry.locks.try_take("owner"):
+                lock.release()
+                for tracker in registry.trackers:  # before the first request, which may ask what plugins were told
+                    tracker.tell_until(None)
         except OSError as error:
             log.warning("%s; until it can be written to, sends are answered 503", error)
         registry.owner.start()

@@ -91,7 +91,7 @@ class Tracker:
         """Look and tell until ``stop`` is set."""
         with self._running, contextlib.closing(self._watch):
             self._load()
-            while not (self._tell_until(None) or stop.wait(RETRY)):
+            while not (self.tell_until(None) or stop.wait(RETRY)):
                 pass
             while not stop.is_set():
                 begun, moment = time.thread_time(), datetime.now(UTC)
@@ -100,7 +100,7 @@ class Tracker:
                 self._note()
                 is_whole = is_taken and not stop.is_set() and self._broken.isdisjoint(self._places)
                 if is_whole and time.monotonic() > self._assured + ASSURED:
-                    self._tell_until(moment)
+                    self.tell_until(moment)
                 pause = 10 * (time.thread_time() - begun)
                 if is_taken:
                     stop.wait(min(pause, REST))
@@ -165,8 +165,8 @@ class Tracker:
         self._note()
         return is_taken
 
-    def _tell_until(self, moment: datetime | None) -> bool:
-        """Say that all of before then was told; false where the plugin did not take it."""
+    def tell_until(self, moment: datetime | None) -> bool:
+        """Say that all of before then was told, ``None``: that nobody knows; false where the plugin did not take it."""
         what = "until when all was told"
         self._assured = 0.0 if moment is None else time.monotonic()
         with self._trying(what):
