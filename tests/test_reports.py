@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smsgw.spool import file, reports
-from tests.conftest import Gateway
+from smsgw.spool.folders import Folders
+from smsgw.spool.layout import from_folder
+from smsgw.spool.locks import Locks
+from tests.conftest import Gateway, make_spool
 
+DAY = 86400
 NOW = time.time() - 1000  # when the first of a test's messages was sent
 
 
-class Network:
+class Left:
     """What smsd leaves of messages and reports, at seconds after ``NOW``."""
 
-    def __init__(self, gateway: Gateway) -> None:
-        self.gateway = gateway
+    def __init__(self, spool: Path) -> None:
+        self.spool = spool
         self._count = 0
 
     def sent(self, id: str, at: float, ids: str, to: str = "79680000007", modem: str = "GSM1", took: int = 0) -> Path:
@@ -37,9 +43,18 @@ class Network:
         return self._put("report", f"{modem}.{self._count:06}", f"From: {number}\nModem: {modem}\n\n{text}", at)
 
     def _put(self, kind: str, name: str, content: str, at: float) -> Path:
-        path = self.gateway.put(kind, name, content)
+        path = self.spool / kind / name
+        path.write_text(content)
         os.utime(path, (NOW + at, NOW + at))
         return path
+
+
+class Network(Left):
+    """The same, and what a gateway says of it."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        super().__init__(gateway.spool)
+        self.gateway = gateway
 
     def delivered(self, id: str) -> Any:
         """The field of that name."""
@@ -121,6 +136,55 @@ def test_a_report_before_its_message(network: Network) -> None:
     network.report(202, 22)
     assert network.delivered("m0") == "after 1 s"
     assert network.delivered("m1") == "after 202 s"
+
+
+def test_a_report_comes_within_two_weeks(network: Network) -> None:
+    network.sent("m1", -40 * DAY, "21")
+    report = network.report(-27 * DAY, 21, "48,Temporary error")
+    network.report(-25 * DAY, 21)
+    assert network.code("m1") is None
+    assert network.gateway.get("/api/v1.0/sms/report/").json["message_id"] == [report.name]
+    network.sent("m2", -38 * DAY, "21")
+    assert network.delivered("m2")
+
+
+TIMES = st.integers(-100, 0).map(lambda days: days * DAY) | st.integers(-120, 0)
+PARTS = st.lists(st.integers(1, 2), min_size=1, max_size=2, unique=True)
+
+
+@settings(max_examples=200)
+@given(
+    sent=st.lists(st.tuples(TIMES, PARTS, st.sampled_from([0, 60])), max_size=6),
+    said=st.lists(st.tuples(TIMES, st.integers(1, 2), st.sampled_from(["0,Ok", "70,No"])), max_size=6),
+)
+def test_what_was_read_before_makes_no_difference(
+    sent: list[tuple[int, list[int], int]], said: list[tuple[int, int, str]]
+) -> None:
+    """A gateway that has just started reads no more than it needs."""
+    with tempfile.TemporaryDirectory() as folder:
+        spool = Left(make_spool(Path(folder)))
+        ids = [
+            spool.sent(f"m{n}", at, " ".join(map(str, ids)), took=took).name for n, (at, ids, took) in enumerate(sent)
+        ]
+        found = [spool.report(at, byte, status) for at, byte, status in said]
+        layout = from_folder(spool.spool)
+
+        def fresh() -> contextlib.closing[Folders]:
+            return contextlib.closing(Folders(layout, Locks(layout.state), "smsgw."))
+
+        with fresh() as whole:
+            for kind in ("sent", "report"):
+                whole.list(kind, None, 10, 0)
+            for id in ids:
+                message = whole.find("sent", id)
+                with fresh() as folders:
+                    assert message
+                    assert folders.fate(message) == whole.fate(message)
+            for path in found:
+                report = reports.parse(f"report/{path.name}", file.parse(path.read_bytes()), path.stat().st_mtime)
+                with fresh() as folders:
+                    assert report
+                    assert folders.joined(report, bool) == whole.joined(report, bool)
 
 
 def test_a_report_is_its_owners_once_there_is_a_message(network: Network) -> None:

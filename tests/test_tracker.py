@@ -612,6 +612,23 @@ def test_a_report_that_comes_before_its_message(ear: Ear) -> None:
         ear.hear_at_last("Delivered m2")
 
 
+def test_for_a_report_nothing_old_is_read(ear: Ear) -> None:
+    old, older = time.time() - 20 * 86400, time.time() - 100 * 86400
+    os.utime(ear.sent("recent", "22"), (old, old))
+    for path in (ear.sent("old", "21"), ear.report("r0", 21)):
+        os.utime(path, (older, older))
+    eventually(lambda: time.time_ns() - path.stat().st_ctime_ns > 100_000_000)  # else it is news itself
+    with ear.listening(), INotify() as opened:
+        for kind in ("sent", "report"):
+            opened.add_watch(ear.spool / kind, flags.OPEN | flags.ISDIR)
+        ear.sent("m1", "21")
+        ear.report("r1", 21)
+        ear.hear_at_last("Delivered m1")
+        names = {event.name for event in opened.read(timeout=0) if not event.mask & flags.ISDIR}
+        assert {"m1", "recent", "r1"} <= names
+        assert not {"old", "r0"} & names
+
+
 def test_what_is_sent_is_told_before_what_arrived(ear: Ear) -> None:
     with ear.listening():
         ear.refuses = "Sent m1".__eq__

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import threading
 import time
@@ -97,27 +98,35 @@ class Folders:
 
         :raises SpoolUnavailable: nobody can know.
         """
-        if kind not in KINDS or not is_message(id):
-            return None
         try:
             if kind == "report":
                 with self._held("sent", "report"):
                     pass  # first, so that it does not show whether there is such a report
-            for folder in self.places(kind):
-                try:
-                    content, found = file.read(folder / id)
-                except FileNotFoundError:
-                    continue
-                except PermissionError as error:
-                    log.error("%s: the gateway's own user cannot read it: %s", folder / id, error.strerror)
-                    continue
-                parsed = file.parse(content)
-                half = not parsed.whole and time.time() - found.st_mtime < SETTLED
-                if not half and not self._is_being_copied(kind, folder, id):
-                    return self._message(kind, id, parsed, found.st_mtime)
-            os.stat(self._layout.outgoing)
+            found = self.read(kind, id)
+            return None if found is None else self._message(kind, id, *found)
         except OSError as error:
             raise unavailable(error) from error
+
+    def read(self, kind: str, id: str) -> tuple[file.SpoolFile, float] | None:
+        """What the file of such a message holds, and when it was written, in seconds since the epoch.
+
+        :raises OSError: nobody can know.
+        """
+        if kind not in KINDS or not is_message(id):
+            return None
+        for folder in self.places(kind):
+            try:
+                content, found = file.read(folder / id)
+            except FileNotFoundError:
+                continue
+            except PermissionError as error:
+                log.error("%s: the gateway's own user cannot read it: %s", folder / id, error.strerror)
+                continue
+            parsed = file.parse(content)
+            half = not parsed.whole and time.time() - found.st_mtime < SETTLED
+            if not half and not self._is_being_copied(kind, folder, id):
+                return parsed, found.st_mtime
+        os.stat(self._layout.outgoing)
         return None
 
     def fate(self, message: StoredMessage) -> StatusReport | None:
@@ -133,7 +142,8 @@ class Folders:
         if not ids:
             return {}
         try:
-            with self._held("sent", *reports.KINDS):
+            written = [stat.st_mtime for id in ids if (stat := self._stat("sent", id))]
+            with self._held("sent", *reports.KINDS, since=min(written, default=math.inf) - reports.SLOWEST):
                 found = {id: joined.fate() for id in ids if (joined := self._reports.joined(id))}
         except OSError as error:
             log.error("nobody knows whether %s was delivered: %s", ", ".join(ids), error)
@@ -191,11 +201,15 @@ class Folders:
 
     def place(self, kind: str, id: str) -> Place | None:
         """Where a message of that kind stands in lists; ``None``: it is not there."""
+        if (found := self._stat(kind, id)) is None:
+            return None
+        milliseconds = began(id, self._prefix)
+        return int(found.st_mtime * 1000) if milliseconds is None else milliseconds, id
+
+    def _stat(self, kind: str, id: str) -> os.stat_result | None:
         for folder in self.places(kind):
             with contextlib.suppress(OSError):
-                written = os.stat(folder / id, follow_symlinks=False).st_mtime
-                milliseconds = began(id, self._prefix)
-                return int(written * 1000) if milliseconds is None else milliseconds, id
+                return os.stat(folder / id, follow_symlinks=False)
         return None
 
     def joined(self, report: Report, counts: Callable[[str], bool]) -> Joined | None:
@@ -204,9 +218,12 @@ class Folders:
         :param counts: asked of a report's place, such as ``report/GSM1.2rV5Xc``; the others are passed over.
         :raises OSError: nobody can know.
         """
-        with self._held("sent", *reports.KINDS):
-            id = self._reports.message_of(report)
-            return None if id is None else self._reports.joined(id, counts)
+        then, _ = report.came
+        with self._held("sent", *reports.KINDS, since=then):
+            if (id := self._reports.message_of(report)) is None:
+                return None
+            with self._held("sent", *reports.KINDS, since=self._reports.began(id)):
+                return self._reports.joined(id, counts)
 
     def list(self, kind: str, owner: str | None, limit: int, offset: int) -> Page:
         """A page of the messages of that kind and owner; ``None``: of everybody's.
@@ -366,13 +383,17 @@ class Folders:
         return judge
 
     @contextlib.contextmanager
-    def _held(self, *kinds: str) -> Iterator[None]:
-        """Within the block, the indexes of these kinds are as the folders were at its beginning."""
+    def _held(self, *kinds: str, since: float = -math.inf) -> Iterator[None]:
+        """Within the block, the indexes of these kinds are as the folders were at its beginning.
+
+        :param since: seconds since the epoch. They have all that decides what reports are about that came since then.
+        """
+        back = {"sent": since - 2 * reports.LONGEST}  # the reports that matter are about these, and may be as old
         with contextlib.ExitStack() as held:
             for kind in kinds:
                 held.enter_context(self._indexes[kind].held())
                 with contextlib.suppress(FileNotFoundError):  # smsd keeps some kinds only where it is told to
-                    self._indexes[kind].refresh()
+                    self._indexes[kind].refresh(back.get(kind, since - reports.LONGEST))
             yield
 
 

@@ -1,8 +1,11 @@
-"""Whose the messages in a folder are, and in what order: read once for each file, and again only for what changed."""
+"""Whose the messages in a folder are, and in what order: each file is read once, when it is asked for, and again only
+where it changed.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import threading
 import time
@@ -70,6 +73,8 @@ class Index:
         self._lock = threading.RLock()
         self._watch = Watch()
         self._inodes: dict[Path, dict[str, int]] = {}
+        self._since = math.inf  # all that was written since then (seconds since the epoch) was read
+        self._unread: dict[str, float] = {}  # when the others were written, by their paths
         self._entries: dict[str, _Known] = {}
         self._unsettled: dict[str, _Stamp | None] = {}  # how what may still change stood; None: to be read anyway
         self._all = SortedList()
@@ -105,10 +110,13 @@ class Index:
             end = len(found) if before is None else found.bisect_left(before)
             return list(reversed(found[max(end - count, found.bisect_left((since, ""))) : end]))
 
-    def refresh(self) -> None:
-        """Look at the folders now; every file that was not yet read is shown to ``judge``."""
+    def refresh(self, since: float = -math.inf) -> None:
+        """Look at the folders now; every file that was written since then, and not yet read, is shown to ``judge``.
+
+        :param since: seconds since the epoch.
+        """
         with self._lock:
-            self._refresh()
+            self._refresh(since)
 
     def look_again(self, name: str) -> None:
         """Let ``judge`` be asked anew about that file, when the folders are looked at the next time."""
@@ -117,7 +125,7 @@ class Index:
                 if (path := f"{folder}/{name}") in self._entries:
                     self._unsettled[path] = None
 
-    def _refresh(self) -> None:
+    def _refresh(self, since: float = -math.inf) -> None:
         unsettled, self._unsettled = self._unsettled, {}
         for path, stamp in unsettled.items():
             if stamp is None or stamp != _stamp(path):
@@ -131,6 +139,7 @@ class Index:
         for folder in self._inodes.keys() - set(folders):
             for name in self._inodes.pop(folder):
                 self._drop(f"{folder}/{name}")
+        self._read_back_to(since)
         try:
             for folder, names in self._watch.news(folders).items():
                 self._look_into(folder, names)
@@ -139,17 +148,29 @@ class Index:
             raise
 
     def _look_into(self, folder: Path, names: set[str] | None) -> None:
-        """Read what came or was changed, and forget what went: of these names, or of all."""
+        """Read what came or was changed, as far as it is wanted, and forget what went: of these names, or of all."""
         known, found = self._inodes.setdefault(folder, {}), _inodes(folder, names)
         if names is None:
             names = {name for name in known.keys() | found.keys() if known.get(name) != found.get(name)}
         for name in names:
-            self._drop(f"{folder}/{name}")
+            path = f"{folder}/{name}"
+            self._drop(path)
             known.pop(name, None)
             if name in found:
                 known[name] = found[name]
                 if is_message(name):
-                    self._add(f"{folder}/{name}")
+                    is_all_wanted = self._since == -math.inf
+                    if not is_all_wanted and (stamp := _stamp(path)) and stamp[0] / 1e9 < self._since:
+                        self._unread[path] = stamp[0] / 1e9
+                    else:
+                        self._add(path)
+
+    def _read_back_to(self, since: float) -> None:
+        if since < self._since:
+            self._since = since
+            for path in [path for path, written in self._unread.items() if written >= since]:
+                del self._unread[path]
+                self._add(path)
 
     def close(self) -> None:
         """Give back what watches the folders; the next question begins anew."""
@@ -157,6 +178,7 @@ class Index:
             self._watch.close()
 
     def _drop(self, path: str) -> None:
+        self._unread.pop(path, None)
         self._unsettled.pop(path, None)
         if (entry := self._entries.pop(path, None)) is not None:
             self._forget(_name(path))

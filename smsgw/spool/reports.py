@@ -1,8 +1,8 @@
 """Which message a status report is about, and what the reports say of a message. smsd's manual, "Status Reports".
 
 A report names its message by the modem, the number, and the one byte with which that modem counts: it is about the
-latest message with these that was sent before. Of a message in parts there is one report for each; smsd records the
-last part's byte, or with ``messageids = 3`` all of them.
+latest message with these that was sent before, in the last 14 days. Of a message in parts there is one report for each;
+smsd records the last part's byte, or with ``messageids = 3`` all of them.
 """
 
 from __future__ import annotations
@@ -21,6 +21,10 @@ from smsgw.numbers import from_spool
 
 EARLY = 2.0  # seconds by which a report can be written before its message reaches "sent", beside the time of sending
 LATE = 60.0  # seconds in which the message of a report may still be on its way to "sent"
+# Seconds for which reports come after smsd began with their message: so a report need not be looked for in what is
+# older. A message can ask for 63 weeks (TS 23.040, 9.2.3.12.1), but networks give up within days.
+LONGEST = 14 * 86400.0
+SLOWEST = EARLY + 99999  # seconds from when smsd begins with a message to when it has written its file, at most
 
 KINDS = ("incoming", "report")  # where reports can be
 
@@ -190,7 +194,7 @@ class Reports:
         then, _ = report.came
         sent = self._sent_as.get(report.reference, [])
         after = bisect.bisect_right(sent, then, key=_time)
-        latest = sent[after - 1] if after else None
+        latest = sent[after - 1] if after and then - self._sent[sent[after - 1][1]].began < LONGEST else None
         coming = sent[after][1] if after < len(sent) and self._sent[sent[after][1]].began <= then else None
         if latest is None or (coming and self._is_decided(report.reference, latest[0], report.came)):
             return coming
@@ -200,6 +204,13 @@ class Reports:
         """Whether a final report with that reference came in that time."""
         came = self._finals_as.get(reference, [])
         return bisect.bisect_left(came, since, key=_time) < bisect.bisect_left(came, before)
+
+    def began(self, id: str) -> float:
+        """When smsd began with a message that reports can be about, in seconds since the epoch; it may be a bit less.
+
+        :raises KeyError: it is none.
+        """
+        return self._sent[id].began
 
     def owner_of(self, report: Report) -> str | None:
         id = self.message_of(report)
@@ -226,7 +237,8 @@ class Reports:
         """The final ones about a part: they came after smsd began, and before the next message with that reference."""
         alike, came = self._sent_as[part], self._finals_as.get(part, [])
         following = alike[bisect.bisect_right(alike, (sent.written, id)) :][:1]
-        end = bisect.bisect_left(came, following[0][0], key=_time) if following else len(came)
+        until = min([sent.began + LONGEST, *(written for written, _ in following)])
+        end = bisect.bisect_left(came, until, key=_time)
         for _, place in came[bisect.bisect_left(came, sent.began, key=_time) : end]:
             if self.message_of(self._reports[place]) == id:
                 yield self._reports[place]

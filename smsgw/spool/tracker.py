@@ -256,10 +256,13 @@ class Tracker:
     def _read(self, kind: str, name: str) -> StoredMessage | None:
         """That message, where it can be told of now: smsd may be at it."""
         with self._trying(f"{kind}/{name}"), contextlib.suppress(FileNotFoundError):
-            if kind != "cancelled":
+            if kind == "cancelled":
+                parsed = file.parse(file.read(self._paths[kind][0] / name)[0])
+                return StoredMessage(kind, name, parsed.headers, parsed.text, parsed.headers.get("From"))
+            if kind != "report":
                 return self._folders.find(kind, name)
-            parsed = file.parse(file.read(self._paths[kind][0] / name)[0])
-            return StoredMessage(kind, name, parsed.headers, parsed.text, parsed.headers.get("From"))
+            if found := self._folders.read(kind, name):  # it is told of with its message, whose owner is the owner
+                return StoredMessage(kind, name, found[0].headers, found[0].text, None)
         return None
 
     def _load(self) -> None:

@@ -350,7 +350,8 @@ def twins(make_gateway: MakeGateway, store_url: str) -> tuple[Gateway, Gateway]:
         os.utime(path, (path.stat().st_mtime, 1_700_000_000 + number // 3))
         if status is not None:
             report = REPORT.format(number, status).replace("79160000000", NUMBERS[number % 3])
-            with_it.put("report", f"GSM1.{number}", report)
+            path = with_it.put("report", f"GSM1.{number}", report)
+            os.utime(path, (path.stat().st_mtime, 1_700_000_000 + number // 3))
     for number in range(9):
         path = with_it.put("incoming", f"GSM1.i{number}", received(NUMBERS[number % 3]))
         os.utime(path, (path.stat().st_mtime, 1_700_000_000 + number))
