@@ -7,6 +7,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,11 @@ DAY = 86400
 NOW = time.time() - 1000  # when the first of a test's messages was sent
 
 
+def clock(at: float) -> str:
+    """That time as smsd writes it."""
+    return time.strftime("%y-%m-%d %H:%M:%S", time.localtime(NOW + at))
+
+
 class Left:
     """What smsd leaves of messages and reports, at seconds after ``NOW``."""
 
@@ -32,7 +38,7 @@ class Left:
         self._count = 0
 
     def sent(self, id: str, at: float, ids: str, to: str = "79680000007", modem: str = "GSM1", took: int = 0) -> Path:
-        head = f"To: {to}\nFrom: lvv\nModem: {modem}\nSent: x\nSending_time: {took}\nMessage_id: {ids}\n"
+        head = f"To: {to}\nFrom: lvv\nModem: {modem}\nSent: {clock(at)}\nSending_time: {took}\nMessage_id: {ids}\n"
         return self._put("sent", id, f"{head}\nHi", at)
 
     def report(
@@ -40,7 +46,8 @@ class Left:
     ) -> Path:
         self._count += 1
         text = f"SMS STATUS REPORT\nMessage_id: {byte}\nDischarge_timestamp: after {at:g} s\nStatus: {status}\n"
-        return self._put("report", f"{modem}.{self._count:06}", f"From: {number}\nModem: {modem}\n\n{text}", at)
+        head = f"From: {number}\nReceived: {clock(at)}\nModem: {modem}\n"
+        return self._put("report", f"{modem}.{self._count:06}", f"{head}\n{text}", at)
 
     def _put(self, kind: str, name: str, content: str, at: float) -> Path:
         path = self.spool / kind / name
@@ -156,9 +163,10 @@ PARTS = st.lists(st.integers(1, 2), min_size=1, max_size=2, unique=True)
 @given(
     sent=st.lists(st.tuples(TIMES, PARTS, st.sampled_from([0, 60])), max_size=6),
     said=st.lists(st.tuples(TIMES, st.integers(1, 2), st.sampled_from(["0,Ok", "70,No"])), max_size=6),
+    touched=st.sets(st.integers(0, 11), max_size=2),
 )
 def test_what_was_read_before_makes_no_difference(
-    sent: list[tuple[int, list[int], int]], said: list[tuple[int, int, str]]
+    sent: list[tuple[int, list[int], int]], said: list[tuple[int, int, str]], touched: set[int]
 ) -> None:
     """A gateway that has just started reads no more than it needs."""
     with tempfile.TemporaryDirectory() as folder:
@@ -168,6 +176,9 @@ def test_what_was_read_before_makes_no_difference(
         ]
         found = [spool.report(at, byte, status) for at, byte, status in said]
         layout = from_folder(spool.spool)
+        for place, path in enumerate((*(spool.spool / "sent" / id for id in ids), *found)):
+            if place in touched:
+                path.touch()
 
         def fresh() -> contextlib.closing[Folders]:
             return contextlib.closing(Folders(layout, Locks(layout.state), "smsgw."))
@@ -181,7 +192,8 @@ def test_what_was_read_before_makes_no_difference(
                     assert message
                     assert folders.fate(message) == whole.fate(message)
             for path in found:
-                report = reports.parse(f"report/{path.name}", file.parse(path.read_bytes()), path.stat().st_mtime)
+                content, stat = file.read(path)
+                report = reports.parse(f"report/{path.name}", file.parse(content), stat.st_mtime, layout.moment)
                 with fresh() as folders:
                     assert report
                     assert folders.joined(report, bool) == whole.joined(report, bool)
@@ -242,6 +254,21 @@ def test_files_that_are_deleted(network: Network) -> None:
     report = network.report(1, 21)
     network.sent("m1", 0, "21")
     assert network.delivered("m1")
+
+
+@pytest.mark.parametrize("touched", ["message", "report", "both"])
+def test_files_that_were_touched_or_put_back(network: Network, touched: str) -> None:
+    """What smsd wrote says when; the next message with that reference shows what order they are in."""
+    sent = network.sent("m1", -20 * DAY, "21", took=7)
+    report = network.report(-20 * DAY + 5, 21)
+    network.sent("m2", -1.5 * DAY, "21")
+    for path in {"message": [sent], "report": [report], "both": [report, sent]}[touched]:
+        path.touch()
+    assert [network.code(id) for id in ("m1", "m2")] == [0, None]
+    found = network.gateway.get("/api/v2/messages/m1", user="root").json
+    assert found["report"]["status"] == "delivered"
+    at = datetime.fromisoformat(found["delivered_at"])
+    assert at.timestamp() == pytest.approx(NOW - 20 * DAY + 5, abs=1)
 
 
 def test_where_smsd_keeps_no_reports(network: Network) -> None:
@@ -312,7 +339,8 @@ PIECES = st.sampled_from(
 def test_whatever_lies_there_is_a_report_or_none(content: bytes | str, kind: str, written: float) -> None:
     if isinstance(content, str):
         content = content.encode("utf-8", "surrogatepass")
-    if report := reports.parse(f"{kind}/x", file.parse(content), written):
+    moment = from_folder(Path()).moment
+    if report := reports.parse(f"{kind}/x", file.parse(content), written, moment):
         assert 0 <= report.reference[2] <= 999
         assert 0 <= report.status.code <= 255
         for shown in (report.status.detail, report.status.discharged):

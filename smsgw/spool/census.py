@@ -43,7 +43,7 @@ class Census:
 
         :raises OSError: a folder cannot be read. A file that cannot be is left out.
         """
-        known = Reports()
+        known = Reports(self._folders.moment)
         for kind in (*EVENTS, "report"):
             for path in self.files(kind):
                 if (found := _read(kind, path)) is None:
@@ -63,7 +63,7 @@ class Census:
     def is_report(self, path: str) -> bool:
         """Whether that file of ``incoming`` is a status report."""
         found = _read("incoming", path)
-        return found is not None and reports.parse(f"incoming/{found[0].id}", found[0], found[1]) is not None
+        return found is not None and self._folders.is_report(found[0])
 
     def files(self, kind: str) -> Iterator[str]:
         """The paths of plain files with names of messages, in no order; links are none.

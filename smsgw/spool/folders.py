@@ -48,6 +48,7 @@ class Folders:
 
     def __init__(self, layout: Layout, locks: Locks, prefix: str, *, fsync: bool = True) -> None:
         self._layout = layout
+        self.moment = layout.moment
         self._locks = locks
         self._prefix = prefix
         self._fsync = fsync
@@ -56,7 +57,7 @@ class Folders:
 
     def _begin(self) -> None:
         self.arrivals = Arrivals(ENDED, self.places)
-        self._reports = Reports()
+        self._reports = Reports(self.moment)
         self._indexes = {kind: self._index(kind) for kind in (*KINDS, "scheduled", *TAKEN_BACK)}
 
     def _index(self, kind: str) -> Index:
@@ -138,21 +139,24 @@ class Folders:
 
     def fates(self, messages: Iterable[StoredMessage]) -> Mapping[str, StatusReport]:
         """The same of several by their ids, as far as anything is known; the folders are looked at once."""
-        ids = [each.id for each in messages if each.kind == "sent" and reports.parts_of(each.headers)]
-        if not ids:
+        written = {
+            each.id: reports.first_written(each, "Sent", stat.st_mtime, self.moment)
+            for each in messages
+            if each.kind == "sent" and reports.parts_of(each.headers) and (stat := self._stat("sent", each.id))
+        }
+        if not written:
             return {}
         try:
-            written = [stat.st_mtime for id in ids if (stat := self._stat("sent", id))]
-            with self._held("sent", *reports.KINDS, since=min(written, default=math.inf) - reports.SLOWEST):
-                found = {id: joined.fate() for id in ids if (joined := self._reports.joined(id))}
+            with self._held("sent", *reports.KINDS, since=min(written.values()) - reports.SLOWEST):
+                found = {id: joined.fate() for id in written if (joined := self._reports.joined(id))}
         except OSError as error:
-            log.error("nobody knows whether %s was delivered: %s", ", ".join(ids), error)
+            log.error("nobody knows whether %s was delivered: %s", ", ".join(written), error)
             return {}
         return {id: fate for id, fate in found.items() if fate is not None}
 
     def is_report(self, message: StoredMessage) -> bool:
         """Whether that is a status report, which smsd leaves in ``incoming`` where it has no other folder for them."""
-        return reports.parse(f"{message.kind}/{message.id}", message, 0) is not None
+        return reports.parse(f"{message.kind}/{message.id}", message, 0, self.moment) is not None
 
     def locate(self, id: str) -> StoredMessage | None:
         """That message on its way out, wherever it stands: its kind is one of ``OWNED``, or ``cancelled``.
@@ -362,7 +366,7 @@ class Folders:
 
     def _message(self, kind: str, id: str, found: file.SpoolFile, written: float) -> StoredMessage:
         owner = found.headers.get("From") if kind in OWNED else None
-        if kind == "report" and (report := reports.parse(f"{kind}/{id}", found, written)):
+        if kind == "report" and (report := reports.parse(f"{kind}/{id}", found, written, self.moment)):
             with self._held("sent", "report"):
                 owner = self._reports.owner_of(report)
         return StoredMessage(kind, id, found.headers, found.text, owner)

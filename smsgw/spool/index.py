@@ -159,8 +159,8 @@ class Index:
             if name in found:
                 known[name] = found[name]
                 if is_message(name):
-                    is_all_wanted = self._since == -math.inf
-                    if not is_all_wanted and (stamp := _stamp(path)) and stamp[0] / 1e9 < self._since:
+                    stamp = _stamp(path) if self._since > -math.inf else None
+                    if stamp and stamp[0] / 1e9 < self._since:
                         self._unread[path] = stamp[0] / 1e9
                     else:
                         self._add(path)

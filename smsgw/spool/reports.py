@@ -24,6 +24,7 @@ LATE = 60.0  # seconds in which the message of a report may still be on its way 
 # Seconds for which reports come after smsd began with their message: so a report need not be looked for in what is
 # older. A message can ask for 63 weeks (TS 23.040, 9.2.3.12.1), but networks give up within days.
 LONGEST = 14 * 86400.0
+REWRITTEN = 86400.0  # seconds by which a file's time is later than what smsd says in it, where others wrote it anew
 SLOWEST = EARLY + 99999  # seconds from when smsd begins with a message to when it has written its file, at most
 
 KINDS = ("incoming", "report")  # where reports can be
@@ -33,6 +34,7 @@ _LAST = datetime.max.replace(tzinfo=UTC).timestamp() - 1  # a file's time can be
 _BYTE = re.compile("[0-9]{1,3}")
 
 Reference = tuple[str, str, int]  # modem, normalised number, the modem's byte
+Moment = Callable[[str | None], datetime | None]  # reads times as smsd writes them; ``None``: it cannot be read
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,17 @@ class Readable(Protocol):
     def text(self) -> str: ...
 
 
-def parse(place: str, found: Readable, written: float) -> Report | None:
+def first_written(found: Readable, header: str, written: float, moment: Moment) -> float:
+    """When smsd wrote a file, in seconds since the epoch: it may have been touched since, or put back from a backup.
+
+    :param header: where smsd says so, ``Sent`` or ``Received``: in seconds, and perhaps in another time zone. So the
+        file's own time counts, unless it is much later.
+    """
+    said = moment(found.headers.get(header))
+    return said.timestamp() if said and written - said.timestamp() > REWRITTEN else written
+
+
+def parse(place: str, found: Readable, written: float, moment: Moment) -> Report | None:
     """The report that a file of ``report`` or ``incoming`` is; ``None``: it is none.
 
     :param place: the kind and the name of the file, such as ``report/GSM1.2rV5Xc``.
@@ -95,7 +107,7 @@ def parse(place: str, found: Readable, written: float) -> Report | None:
         return None
     modem = found.headers.get("Modem") or found.headers.get("Subject", "")
     reference = (modem, from_spool(found.headers.get("From", "")), int(byte))
-    at = datetime.fromtimestamp(min(max(written, 0), _LAST), UTC)
+    at = datetime.fromtimestamp(min(max(first_written(found, "Received", written, moment), 0), _LAST), UTC)
     discharged = said.get("Discharge_timestamp") or found.headers.get("Received", "")
     return Report(reference, StatusReport(place, int(code), _shown(detail), _shown(discharged), at))
 
@@ -140,7 +152,8 @@ class Reports:
     Whoever calls it holds these indexes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, moment: Moment) -> None:
+        self._moment = moment
         self._sent: dict[str, _Sent] = {}
         self._reports: dict[str, Report] = {}
         # Of each reference, in the order of their times: messages' ids, and the places of reports that are final.
@@ -153,6 +166,7 @@ class Reports:
         parts = parts_of(found.headers)
         if not parts:
             return ()
+        written = first_written(found, "Sent", written, self._moment)
         took = found.headers.get("Sending_time", "")
         began = written - EARLY - (int(took) if re.fullmatch("[0-9]{1,5}", took) else 0)
         self._sent[id] = _Sent(began, written, owner, parts)
@@ -168,7 +182,7 @@ class Reports:
 
     def add(self, place: str, found: Readable, written: float) -> Report | None:
         """Remember that file, where it is a report."""
-        if report := parse(place, found, written):
+        if report := parse(place, found, written, self._moment):
             self._reports[place] = report
             if report.status.is_final:
                 bisect.insort(self._finals_as.setdefault(report.reference, []), report.came)

@@ -211,7 +211,7 @@ class Tracker:
             return None
         # A spool that was put back from a backup, or a new mode of a file, makes no news of what is old.
         at = datetime.fromtimestamp(min(change.written, change.moved) / 1e9, UTC)
-        if report := reports.parse(f"{kind}/{name}", message, change.written / 1e9):
+        if report := reports.parse(f"{kind}/{name}", message, change.written / 1e9, self._folders.moment):
             with self._trying(f"{kind}/{name}"):
                 return self._fate(report, telling)
             return None
