@@ -21,7 +21,7 @@ from smsgw.spool.layout import from_folder
 from smsgw.spool.locks import Locks
 from tests.conftest import Gateway, make_spool
 
-DAY = 86400
+DAY, HOUR = 86400, 3600
 NOW = time.time() - 1000  # when the first of a test's messages was sent
 
 
@@ -42,11 +42,19 @@ class Left:
         return self._put("sent", id, f"{head}\nHi", at)
 
     def report(
-        self, at: float, byte: int, status: str = "0,Ok", number: str = "79680000007", modem: str = "GSM1"
+        self,
+        at: float,
+        byte: int,
+        status: str = "0,Ok",
+        number: str = "79680000007",
+        modem: str = "GSM1",
+        taken: tuple[float, float] | None = None,
     ) -> Path:
+        """``taken``: when the network says that it took the message, and that it was done with it."""
         self._count += 1
-        text = f"SMS STATUS REPORT\nMessage_id: {byte}\nDischarge_timestamp: after {at:g} s\nStatus: {status}\n"
-        head = f"From: {number}\nReceived: {clock(at)}\nModem: {modem}\n"
+        since, until = map(clock, taken) if taken else ("x", f"after {at:g} s")
+        text = f"SMS STATUS REPORT\nMessage_id: {byte}\nDischarge_timestamp: {until}\nStatus: {status}\n"
+        head = f"From: {number}\nSent: {since}\nReceived: {clock(at)}\nModem: {modem}\n"
         return self._put("report", f"{modem}.{self._count:06}", f"{head}\n{text}", at)
 
     def _put(self, kind: str, name: str, content: str, at: float) -> Path:
@@ -155,6 +163,93 @@ def test_a_report_comes_within_two_weeks(network: Network) -> None:
     assert network.delivered("m2")
 
 
+def test_a_report_that_comes_after_the_next_message(network: Network) -> None:
+    """The network says how long it took, in a time zone of its own."""
+    network.sent("m1", -9000, "21")
+    network.sent("m2", -4000, "21", took=7)
+    network.report(-3990, 21, taken=(-4000 - 5 * HOUR, -3991 - 5 * HOUR))
+    assert [network.code(id) for id in ("m1", "m2")] == [None, 0]
+    network.report(-1000, 21, "70,No", taken=(-9000 - 5 * HOUR, -1002 - 5 * HOUR))
+    assert [network.code(id) for id in ("m1", "m2")] == [70, 0]
+
+
+class Line:
+    """What comes of messages that all have one reference, as of a modem that does not count, without any files."""
+
+    def __init__(self) -> None:
+        self.reports = reports.Reports(from_folder(Path()).moment)
+        self.came: list[reports.Report] = []
+
+    def about(self) -> list[str | None]:
+        """The messages that the reports are about."""
+        return [self.reports.message_of(report) for report in self.came]
+
+    def sent(self, id: str, at: float, took: int) -> None:
+        head = {"To": "911", "Modem": "GSM1", "Message_id": "1", "Sending_time": str(took)}
+        self.reports.add_sent(id, file.SpoolFile(head, b"", True), at, "lvv")
+
+    def report(self, name: str, at: float, taken: str, discharged: str) -> reports.Report:
+        text = f"SMS STATUS REPORT\nMessage_id: 1\nDischarge_timestamp: {discharged}\nStatus: 0,Ok"
+        head = {"From": "911", "Modem": "GSM1", "Sent": taken}
+        report = self.reports.add(f"report/{name}", file.SpoolFile(head, text.encode(), True), at)
+        assert report
+        self.came.append(report)
+        return report
+
+
+SECONDS = st.floats(0.01, 3)
+TOOK = st.sampled_from([0, 7, 200])
+DELAYS = st.sampled_from([1, 30, 500, 5000, 3 * DAY])
+
+
+@given(
+    gap=st.sampled_from([300, 2000, DAY]),
+    took=st.tuples(TOOK, TOOK),
+    delays=st.tuples(DELAYS, DELAYS),
+    fetched=st.tuples(SECONDS, SECONDS),
+    behind=st.sampled_from([0, 0.5, 30, 3 * HOUR, 14 * HOUR, 9 * DAY]),
+)
+def test_of_two_messages_each_gets_its_own_report(
+    gap: int, took: tuple[int, int], delays: tuple[int, int], fetched: tuple[float, float], behind: float
+) -> None:
+    """In whatever order they come; the network's clock is behind ours, but goes."""
+    line = Line()
+    sent = (0.0, float(gap + took[1]))
+    for number, at in enumerate(sent):
+        line.sent(f"m{number}", NOW + at, took[number])
+    said = [
+        line.report(str(n), NOW + at + delay + late, clock(at - 0.5 - behind), clock(at + delay - behind))
+        for n, (at, delay, late) in enumerate(zip(sent, delays, fetched, strict=True))
+    ]
+    assert line.about() == ["m0", "m1"]
+    for number, report in enumerate(said):
+        joined = line.reports.joined(f"m{number}")
+        assert joined
+        assert joined.fate() == report.status
+
+
+ABSURD = st.sampled_from(["", "x", "00-00-00 00:00:00", "99-12-31 23:59:59"])
+CLOCKS = ABSURD | st.integers(-3000, 20000).map(clock) | st.integers(-20 * DAY, 20 * DAY).map(clock)
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 3000), TOOK, st.sampled_from([-1.5, 0.01, 3]), CLOCKS, CLOCKS), min_size=1, max_size=8
+    )
+)
+def test_whatever_the_network_says_of_times(messages: list[tuple[int, int, float, str, str]]) -> None:
+    """Where each report comes before the next message, what it is about is as if the network said nothing."""
+    silent, absurd, now = Line(), Line(), NOW
+    for number, (pause, took, delay, *times) in enumerate(messages):
+        now += 3 + pause + took + reports.EARLY
+        for line, said in ((silent, ["", ""]), (absurd, times)):
+            line.sent(f"m{number}", now, took)
+            line.report(f"{number}", now + delay, *said)
+    assert absurd.about() == silent.about()
+    if all(delay > 0 for _, _, delay, *_ in messages):
+        assert absurd.about() == [f"m{number}" for number in range(len(messages))]
+
+
 TIMES = st.integers(-100, 0).map(lambda days: days * DAY) | st.integers(-120, 0)
 PARTS = st.lists(st.integers(1, 2), min_size=1, max_size=2, unique=True)
 
@@ -162,11 +257,14 @@ PARTS = st.lists(st.integers(1, 2), min_size=1, max_size=2, unique=True)
 @settings(max_examples=200)
 @given(
     sent=st.lists(st.tuples(TIMES, PARTS, st.sampled_from([0, 60])), max_size=6),
-    said=st.lists(st.tuples(TIMES, st.integers(1, 2), st.sampled_from(["0,Ok", "70,No"])), max_size=6),
+    said=st.lists(
+        st.tuples(TIMES, st.integers(1, 2), st.sampled_from(["0,Ok", "70,No"]), st.sampled_from([0, 99, 5 * DAY])),
+        max_size=6,
+    ),
     touched=st.sets(st.integers(0, 11), max_size=2),
 )
 def test_what_was_read_before_makes_no_difference(
-    sent: list[tuple[int, list[int], int]], said: list[tuple[int, int, str]], touched: set[int]
+    sent: list[tuple[int, list[int], int]], said: list[tuple[int, int, str, int]], touched: set[int]
 ) -> None:
     """A gateway that has just started reads no more than it needs."""
     with tempfile.TemporaryDirectory() as folder:
@@ -174,7 +272,7 @@ def test_what_was_read_before_makes_no_difference(
         ids = [
             spool.sent(f"m{n}", at, " ".join(map(str, ids)), took=took).name for n, (at, ids, took) in enumerate(sent)
         ]
-        found = [spool.report(at, byte, status) for at, byte, status in said]
+        found = [spool.report(at, byte, status, taken=(at - delay, at)) for at, byte, status, delay in said]
         layout = from_folder(spool.spool)
         for place, path in enumerate((*(spool.spool / "sent" / id for id in ids), *found)):
             if place in touched:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from datetime import timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -130,7 +133,7 @@ def test_each_message_has_its_fate(
 def test_a_report_that_comes_after_the_next_message_with_its_id(
     tmp_path: Path, serve: Callable[[Smsd], Gateway]
 ) -> None:
-    """It is taken for one of the latest message with that id, which has its own by then: nothing is said twice."""
+    """So soon after it, it is taken for one of that one, which has its own by then: nothing is said twice."""
     with Smsd(tmp_path) as smsd:
         smsd.modem.most_mr = 3
         smsd.modem.reports = lambda part: (Later(70, 3),) if len(smsd.modem.pdus) == 1 else (0,)
@@ -140,6 +143,28 @@ def test_a_report_that_comes_after_the_next_message_with_its_id(
         smsd.wait("report", 4)
         assert status(gateway, late) == "sent"
         assert [status(gateway, id) for id in (*others, latest)] == ["delivered"] * 3
+
+
+def test_a_report_that_comes_long_after_the_next_message_with_its_id(
+    tmp_path: Path, serve: Callable[[Smsd], Gateway]
+) -> None:
+    """The network says when it took the message, in a time zone of its own: an hour before the latest was sent."""
+    hour = timedelta(hours=1)
+    with Smsd(tmp_path) as smsd:
+        smsd.modem.most_mr, smsd.modem.zone = 1, timezone(-7 * hour)
+        gateway = serve(smsd)
+        late = send(gateway, smsd)
+        part = part_of(smsd.modem, NUMBER)
+        before = time.time() - hour.total_seconds()
+        os.utime(smsd.spool / "sent" / late, (before, before))
+        latest = send(gateway, smsd)
+        assert part.taken
+        smsd.modem.report(replace(part, taken=part.taken - hour), 70)
+        smsd.wait("report")
+        assert [status(gateway, id) for id in (late, latest)] == ["undelivered", "sent"]
+        smsd.modem.report(part_of(smsd.modem, NUMBER))
+        smsd.wait("report", 2)
+        assert [status(gateway, id) for id in (late, latest)] == ["undelivered", "delivered"]
 
 
 def test_a_report_that_comes_late_but_before_the_next_message_with_its_id(

@@ -1,14 +1,16 @@
 """Which message a status report is about, and what the reports say of a message. smsd's manual, "Status Reports".
 
 A report names its message by the modem, the number, and the one byte with which that modem counts: it is about the
-latest message with these that was sent before, in the last 14 days. Of a message in parts there is one report for each;
-smsd records the last part's byte, or with ``messageids = 3`` all of them.
+latest message with these that was sent before, in the last 14 days; or about an earlier one, where the network took the
+message, as the report says, before smsd began with the latest. Of a message in parts there is one report for each; smsd
+records the last part's byte, or with ``messageids = 3`` all of them.
 """
 
 from __future__ import annotations
 
 import bisect
 import itertools
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ LATE = 60.0  # seconds in which the message of a report may still be on its way 
 # Seconds for which reports come after smsd began with their message: so a report need not be looked for in what is
 # older. A message can ask for 63 weeks (TS 23.040, 9.2.3.12.1), but networks give up within days.
 LONGEST = 14 * 86400.0
+ROUGHLY = 60.0  # seconds by which the network's times may be wrong, or rounded
 REWRITTEN = 86400.0  # seconds by which a file's time is later than what smsd says in it, where others wrote it anew
 SLOWEST = EARLY + 99999  # seconds from when smsd begins with a message to when it has written its file, at most
 
@@ -39,10 +42,15 @@ Moment = Callable[[str | None], datetime | None]  # reads times as smsd writes t
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A report as it lies in the spool: what it is about, and what it says."""
+    """A report as it lies in the spool: what it is about, and what it says.
+
+    ``taken`` is the time before which smsd began with its message, in seconds since the epoch, if the network's clock
+    is right.
+    """
 
     reference: Reference
     status: StatusReport
+    taken: float
 
     @property
     def came(self) -> tuple[float, str]:
@@ -109,7 +117,20 @@ def parse(place: str, found: Readable, written: float, moment: Moment) -> Report
     reference = (modem, from_spool(found.headers.get("From", "")), int(byte))
     at = datetime.fromtimestamp(min(max(first_written(found, "Received", written, moment), 0), _LAST), UTC)
     discharged = said.get("Discharge_timestamp") or found.headers.get("Received", "")
-    return Report(reference, StatusReport(place, int(code), _shown(detail), _shown(discharged), at))
+    taken = at.timestamp() - _delay(moment(found.headers.get("Sent")), moment(said.get("Discharge_timestamp")), at)
+    return Report(reference, StatusReport(place, int(code), _shown(detail), _shown(discharged), at), taken)
+
+
+def _delay(sent: datetime | None, discharged: datetime | None, came: datetime) -> float:
+    """Seconds for which the network certainly had a message whose report came then; 0: nobody knows.
+
+    :param sent: when it took the message, and when it was done: smsd writes the network's own time, in whatever zone.
+
+    Only how long it took is the same in all zones, unless the two are of different ones; so the shorter time counts.
+    """
+    if sent is None or discharged is None:
+        return 0.0
+    return max(min(discharged - sent, came - sent).total_seconds() - ROUGHLY, 0.0)
 
 
 def _is_marked(headers: Mapping[str, str]) -> bool:
@@ -208,16 +229,35 @@ class Reports:
         then, _ = report.came
         sent = self._sent_as.get(report.reference, [])
         after = bisect.bisect_right(sent, then, key=_time)
-        latest = sent[after - 1] if after and then - self._sent[sent[after - 1][1]].began < LONGEST else None
+        latest = self._latest(report, (sent[place][1] for place in range(after - 1, -1, -1)))
         coming = sent[after][1] if after < len(sent) and self._sent[sent[after][1]].began <= then else None
-        if latest is None or (coming and self._is_decided(report.reference, latest[0], report.came)):
+        if latest is None or (coming and self._is_decided(report, self._sent[latest].written)):
             return coming
-        return latest[1]
+        return latest
 
-    def _is_decided(self, reference: Reference, since: float, before: tuple[float, str]) -> bool:
-        """Whether a final report with that reference came in that time."""
-        came = self._finals_as.get(reference, [])
-        return bisect.bisect_left(came, since, key=_time) < bisect.bisect_left(came, before)
+    def _latest(self, report: Report, ids: Iterable[str]) -> str | None:
+        """Of these, the last one first, the first that smsd began before the network took it; or else the last one.
+
+        A message that has its final report gets no other, so that a network whose clock is wrong does little harm.
+        """
+        last, following = None, math.inf
+        for id in ids:
+            sent = self._sent[id]
+            if report.came[0] - sent.began >= LONGEST:
+                break
+            if sent.began <= report.taken:
+                return last if last and self._is_decided(report, sent.began, following) else id
+            last, following = last or id, sent.began
+        return last
+
+    def _is_decided(self, report: Report, since: float, taken: float = math.inf) -> bool:
+        """Whether a final report with the same reference came since then, and before this one.
+
+        :param taken: those do not count that are about what the network took later, in seconds since the epoch.
+        """
+        came = self._finals_as.get(report.reference, [])
+        between = came[bisect.bisect_left(came, since, key=_time) : bisect.bisect_left(came, report.came)]
+        return any(self._reports[place].taken < taken for _, place in between)
 
     def began(self, id: str) -> float:
         """When smsd began with a message that reports can be about, in seconds since the epoch; it may be a bit less.
@@ -248,11 +288,9 @@ class Reports:
                 yield id, fate
 
     def _about(self, part: Reference, id: str, sent: _Sent) -> Iterator[Report]:
-        """The final ones about a part: they came after smsd began, and before the next message with that reference."""
-        alike, came = self._sent_as[part], self._finals_as.get(part, [])
-        following = alike[bisect.bisect_right(alike, (sent.written, id)) :][:1]
-        until = min([sent.began + LONGEST, *(written for written, _ in following)])
-        end = bisect.bisect_left(came, until, key=_time)
+        """The final ones about a part, in the order in which they came."""
+        came = self._finals_as.get(part, [])
+        end = bisect.bisect_left(came, sent.began + LONGEST, key=_time)
         for _, place in came[bisect.bisect_left(came, sent.began, key=_time) : end]:
             if self.message_of(self._reports[place]) == id:
                 yield self._reports[place]

@@ -16,7 +16,7 @@ import tty
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, tzinfo
 
 from . import pdu
 from .pdu import Coding, Submitted
@@ -66,6 +66,7 @@ class Modem:
         self._ring = ring
         self.reports: Callable[[Submitted], Iterable[int | Later]] = none
         self.mr, self.most_mr = 0, 255
+        self.zone: tzinfo | None = None  # the machine's own
         self._changed = threading.Condition()
         self._delay = 0.0
         self._pdus: list[Submitted] = []
@@ -200,9 +201,12 @@ class Modem:
             self._store(pdus[index - 1] for index in order or range(1, len(pdus) + 1))
 
     def report(self, submitted: Submitted, status: int = 0) -> None:
-        """A status report for a part comes in (statuses: TS 23.040 clause 9.2.3.15; 0 is delivered)."""
+        """A status report for a part comes in (statuses: TS 23.040 clause 9.2.3.15; 0 is delivered).
+
+        Its times are of `zone`, in which the network is.
+        """
         with self._changed:
-            self._store([pdu.status_report(submitted, status, datetime.now().astimezone())])
+            self._store([pdu.status_report(submitted, status, datetime.now().astimezone(self.zone))])
 
     def report_late(self) -> None:
         """All that was to come in later comes in now."""
@@ -325,7 +329,7 @@ class Modem:
                 if part.number.startswith(prefix):
                     return error
             self.mr = self.mr % self.most_mr + 1
-            part = replace(part, mr=self.mr)
+            part = replace(part, mr=self.mr, taken=datetime.now().astimezone())
             self._pdus.append(part)
             if parts := self._inbox.add(part):
                 self._arrived.append(Arrived.of(parts))

@@ -108,6 +108,7 @@ class Submitted:
     payload: bytes  # without the header: one septet a byte for GSM, else the octets
     mr: int  # the message reference that the modem answered
     raw: str  # the PDU in hexadecimal, as it came
+    taken: datetime | None = None  # when the network took it
 
     @property
     def lifetime(self) -> timedelta | None:
@@ -239,11 +240,15 @@ def _concatenated(reference: int, total: int, index: int) -> bytes:
 
 
 def status_report(submitted: Submitted, status: int, moment: datetime) -> str:
-    """An SMS-STATUS-REPORT PDU (23.040 clause 9.2.2.3) in hexadecimal; statuses: clause 9.2.3.15 (0: delivered)."""
+    """An SMS-STATUS-REPORT PDU (23.040 clause 9.2.2.3) in hexadecimal; statuses: clause 9.2.3.15 (0: delivered).
+
+    `moment` is when it came to that, and the network's clock.
+    """
+    taken = (submitted.taken or moment).astimezone(moment.tzinfo)
     short = submitted.type_of_address != INTERNATIONAL
     recipient = address(f"s{submitted.number}" if short else submitted.number)
     return _with_service_centre(
-        bytes([0x06, submitted.mr]) + recipient + timestamp(moment) + timestamp(moment) + bytes([status])
+        bytes([0x06, submitted.mr]) + recipient + timestamp(taken) + timestamp(moment) + bytes([status])
     )
 
 
