@@ -62,8 +62,7 @@ class Census:
 
     def is_report(self, path: str) -> bool:
         """Whether that file of ``incoming`` is a status report."""
-        found = _read("incoming", path)
-        return found is not None and self._folders.is_report(found[0])
+        return self._report("incoming", path) is not None
 
     def files(self, kind: str) -> Iterator[str]:
         """The paths of plain files with names of messages, in no order; links are none.
@@ -88,20 +87,19 @@ class Census:
         needed = set[str]()
         for kind in reports.KINDS:
             for path in self.files(kind):
-                report = None if self._has_told(os.path.basename(path)) else _report(kind, path)
+                report = None if self._has_told(os.path.basename(path)) else self._report(kind, path)
                 if report and (joined := self._folders.joined(report, bool)):
                     needed.add(joined.id)
                     needed.update(os.path.basename(each.status.place) for each in joined.reports)
         return lambda name: name not in needed and self._has_told(name)
 
+    def _report(self, kind: str, path: str) -> Report | None:
+        """The status report that a file is; ``None``: it is none, or not there."""
+        found = _read(kind, path)
+        return found and reports.parse(f"{kind}/{found[0].id}", found[0], found[1], self._folders.moment)
+
     def _has_told(self, name: str) -> bool:
         return all(tracker.has_told(name) for tracker in self._trackers)
-
-
-def _report(kind: str, path: str) -> Report | None:
-    """The status report that a file is; ``None``: it is none, or not there."""
-    found = _read(kind, path)
-    return found and reports.parse(f"{kind}/{found[0].id}", found[0], found[1])
 
 
 def _read(kind: str, path: str) -> tuple[StoredMessage, float, float] | None:
