@@ -340,7 +340,7 @@ def status(folder: Path, scale: Scale) -> Result:
         remembering.filed(_made(folder / "many"), many) as ours,
         remembering.filed(_made(folder / "few"), few) as theirs,
     ):
-        time.sleep(scale.messages / 50_000 + 5)  # each server looks at all files once
+        ours.wait(), theirs.wait()
         ours.status(), theirs.status()
         took = in_turn(scale.rounds, ours.status, theirs.status)
     what = f"Status of one message, of {many:,} in the spool, with history; of {few:,}"

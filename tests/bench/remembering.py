@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import random
-import re
 import socket
 import statistics
 import subprocess
@@ -28,6 +27,7 @@ PLUGINS = f"{servers.PLUGINS} history"
 PERIOD = 90 * 86400  # seconds before now in which messages began
 USERS = 10
 BATCH = 10_000
+LONG = 300  # seconds for a server to look at all files
 DRAW = random.Random(1)  # the same messages in each run
 
 
@@ -47,6 +47,14 @@ class Asked:
         if reply.count(b'"id"') != 100:
             raise RuntimeError(f"no full page: {reply[:300]!r}")
         return took
+
+    def wait(self) -> None:
+        """Until the index has heard of all files, each of which is looked at once."""
+        until = time.monotonic() + LONG
+        while "up to date" not in history(self.server.spool / servers.INI, "status"):
+            if time.monotonic() > until:
+                raise RuntimeError("the index is not up to date")
+            time.sleep(1)
 
     def status(self) -> float:
         """Seconds for one message, of several."""
@@ -86,11 +94,16 @@ def filed(folder: Path, count: int) -> Iterator[Asked]:
 def rebuild(ini: Path, *options: str) -> float:
     """Seconds, from the beginning of the command to its end."""
     begun = time.perf_counter()
-    command = [str(Path(sys.executable).with_name("smsgw")), "history", "rebuild", *options, str(ini)]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False)
-    if not re.search("The index is made", ran.stderr):
-        raise RuntimeError(f"{' '.join(command)}: {ran.stdout}{ran.stderr}")
+    if "The index is made" not in (said := history(ini, "rebuild", *options)):
+        raise RuntimeError(said)
     return time.perf_counter() - begun
+
+
+def history(ini: Path, *words: str) -> str:
+    """What that command says."""
+    command = [str(Path(sys.executable).with_name("smsgw")), "history", *words, str(ini)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    return ran.stdout + ran.stderr
 
 
 def read(spool: Path) -> float:
