@@ -97,7 +97,7 @@ def test_a_child_lists_whatever_its_parent_s_threads_were_at(tmp_path: Path) -> 
         inside.set()
         return leave.wait(LONGEST)
 
-    found = parse("report/GSM1.r", file.parse(report.read_bytes()), report.stat().st_mtime)
+    found = parse("report/GSM1.r", file.parse(report.read_bytes()), report.stat().st_mtime, layout.moment)
     assert found is not None
     thread = threading.Thread(target=lambda: folders.joined(found, judge))
     thread.start()
