@@ -55,6 +55,7 @@ class Store:
     def __init__(self, url: str, *, is_durable: bool = False) -> None:
         self._url = _read(url)
         self._is_durable = is_durable
+        self._closed = 0  # how often a connection of a thread's own was, or all
         self._tables: list[tuple[MetaData, Path | None]] = []
         self._is_sqlite = self._url.get_backend_name() == "sqlite"
         self._session = _Session(self._create())
@@ -96,6 +97,7 @@ class Store:
 
         :raises Unavailable: the database is out of service.
         """
+        began = self._session.closed
         try:
             with self._session.gate:
                 engine = self._current().engine
@@ -108,7 +110,7 @@ class Store:
             raise
         except self._errors as error:
             cause = _cause(error)
-            self._renew(cause)
+            self._renew(cause, began)
             raise _unavailable() from cause
 
     def prepare(self, statement: ClauseElement, *, wait: float = HASTE) -> Statement:
@@ -136,7 +138,9 @@ class Store:
                 return None
             if kept.file != session.file or session.tables < len(self._tables):
                 return None
-            return kept.index.version if time.monotonic() <= session.looked + LOOK else None
+            # SQLite's own begins anew with its log, which goes when the last connection is closed.
+            version = kept.index.version if time.monotonic() <= session.looked + LOOK else None
+            return None if version is None else b"%d %s" % (self._closed, version)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
@@ -146,6 +150,7 @@ class Store:
 
         :raises Unavailable: the database is out of service.
         """
+        began = self._session.closed
         try:
             with self._session.gate:
                 kept = self._persistently(self._begin, WAIT)
@@ -162,16 +167,16 @@ class Store:
         except IntegrityError:
             raise
         except Unavailable as error:
-            self._renew(error.__cause__)
+            self._renew(error.__cause__, began)
             raise
         except self._errors as error:
             cause = _cause(error)
-            self._renew(cause)
+            self._renew(cause, began)
             raise _unavailable() from cause
 
     def execute(self, text: str, values: Any, wait: float) -> list[tuple[Any, ...]]:
         """The rows of one statement in the driver's own spelling, on this thread's own connection."""
-        kept = self._session.connections.get(threading.get_ident())
+        kept, began = self._session.connections.get(threading.get_ident()), self._session.closed
         begun = kept if kept is not None and kept.is_in_transaction else None
         try:
             if begun is not None:
@@ -185,17 +190,18 @@ class Store:
             if begun is not None:
                 self._drop()
             else:
-                self._renew(cause)
+                self._renew(cause, began)
             raise _unavailable() from cause
 
     def close(self) -> None:
         """Let go of all connections; no thread may be using one."""
+        self._closed += 1
         self._session.close()
 
     def before_fork(self) -> None:
         """Let nothing be open that the child would inherit, which SQLite cannot bear (howtocorrupt.html, 2.6)."""
         self._session.gate.shut()
-        self._session.close()
+        self.close()
 
     def after_fork(self, *, is_child: bool) -> None:
         """Go on; the child begins anew, whatever the parent's other threads held."""
@@ -251,27 +257,33 @@ class Store:
         self._session.tables = 0
         kept = self._session.connections.get(threading.get_ident())
         if kept is not None:
+            self._closed += 1
             kept.index = None
             with contextlib.suppress(*self._errors):
                 kept.connection.close()
             if not kept.is_in_transaction:  # of which nothing more shall be executed
-                del self._session.connections[threading.get_ident()]
+                self._session.connections.pop(threading.get_ident(), None)
 
-    def _renew(self, cause: BaseException | None) -> None:
+    def _renew(self, cause: BaseException | None, began: int) -> None:
         """Use nothing on, after a failure, that was open before; no lock of another process is such a failure.
 
         A file that SQLite could only read when it opened it stays like that in this process as long as one of its
         connections is open. So all are closed before the next is opened.
+
+        :param began: how often they had been when what failed began: where it is once more by now, that is enough.
         """
         session = self._session
-        self._drop()
+        session.tables = 0
         if not self._is_sqlite:
+            self._drop()
             session.engine.dispose()
-        elif getattr(cause, "sqlite_errorcode", 0) & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        elif getattr(cause, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            self._drop()
+        else:
             with session.closing:
-                if session.gate.shut():
-                    session.close()
-                session.gate.open()
+                if session.closed == began:
+                    self._closed += 1
+                    session.close_when_empty()
 
     def _current(self) -> _Session:
         """What is open of the database, and has all tables."""
@@ -436,6 +448,7 @@ class _Session:
     engine: Engine
     gate: _Gate = field(default_factory=lambda: _Gate())
     closing: threading.Lock = field(default_factory=threading.Lock)
+    closed: int = 0  # how often all connections were
     opening: threading.Lock = field(default_factory=threading.Lock)
     connections: dict[int, _Kept] = field(default_factory=dict)
     tables: int = 0
@@ -446,10 +459,19 @@ class _Session:
 
     def close(self) -> None:
         """Close all connections but those that SQLAlchemy has handed out."""
-        for kept in self.connections.values():
-            kept.connection.close()
-        self.connections.clear()
+        while self.connections:
+            with contextlib.suppress(KeyError):  # its own thread was faster
+                self.connections.popitem()[1].connection.close()
         self.engine.dispose()
+        self.closed += 1
+
+    def close_when_empty(self) -> None:
+        """The same when nobody uses any; if that takes too long, whoever does fails, and tries it again."""
+        try:
+            if self.gate.shut():
+                self.close()
+        finally:
+            self.gate.open()
 
 
 class _Gate:

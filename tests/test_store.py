@@ -387,6 +387,58 @@ def test_a_disk_that_was_read_only_while_many_read(tmp_path: Path) -> None:
             disk.run("mount", "-o", "remount,ro", disk.path)
 
 
+def test_many_that_fail_at_once_hold_up_nobody(lite: Store, tmp_path: Path) -> None:
+    """They all let go of their connections, while one of them closes all."""
+    (tmp_path / "folder").mkdir()
+    insert = lite.prepare(INSERT)
+    insert(number=0)
+    stop, served = threading.Event(), threading.Semaphore(0)
+
+    def work(first: int) -> None:
+        for number in range(first, first + 10**6):
+            if stop.is_set():
+                return
+            with contextlib.suppress(Unavailable):
+                insert(number=number)
+            served.release()
+
+    with ThreadPoolExecutor(4) as threads:
+        done = [threads.submit(work, (1 + n) * 10**6) for n in range(4)]
+        other = sqlite3.connect(tmp_path / "folder" / "store.sqlite3")
+        with contextlib.closing(other):
+            other.execute("DROP TABLE numbers")
+            other.execute("CREATE VIEW numbers AS SELECT 1 AS number")  # which nobody can insert into
+            other.commit()
+            try:
+                for _ in range(4000):
+                    assert served.acquire(timeout=30), "nobody gets in any more"
+            finally:
+                stop.set()
+            other.execute("DROP VIEW numbers")
+            other.commit()
+        for each in done:
+            each.result(timeout=30)  # it met nothing but ``Unavailable``
+    put(lite, 1)
+    assert 1 in numbers(lite)
+
+
+def test_what_was_looked_up_before_all_was_closed_is_asked_for_again(lite: Store, tmp_path: Path) -> None:
+    """SQLite's log begins anew when the last connection is closed, and looks then as it did before."""
+    (tmp_path / "folder").mkdir()
+    put(lite, 1)
+    lite.close()
+    look_up = lite.lookup(SELECT)
+    for _ in range(3):
+        assert look_up() == [(1,)]
+    with pytest.raises(Unavailable):  # for which all is closed
+        lite.prepare(text("SELECT * FROM nothing"))()
+    with contextlib.closing(sqlite3.connect(tmp_path / "folder" / "store.sqlite3")) as other:
+        other.execute("UPDATE numbers SET number = 2")
+        other.commit()
+    for _ in range(3):
+        assert look_up() == [(2,)]
+
+
 def test_a_file_that_somebody_locks(lite: Store, tmp_path: Path) -> None:
     path = tmp_path / "folder" / "store.sqlite3"
     path.parent.mkdir()
