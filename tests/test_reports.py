@@ -173,6 +173,17 @@ def test_a_report_that_comes_after_the_next_message(network: Network) -> None:
     assert [network.code(id) for id in ("m1", "m2")] == [70, 0]
 
 
+def test_a_report_that_comes_again_after_the_next_message(network: Network) -> None:
+    network.sent("m1", -9000, "21")
+    taken = (-9000 - 5 * HOUR, -5003 - 5 * HOUR)
+    network.report(-5000, 21, taken=taken)
+    network.sent("m2", -4000, "21")
+    network.report(-1000, 21, taken=taken)
+    assert [network.code(id) for id in ("m1", "m2")] == [0, None]
+    network.report(-900, 21, "70,No", taken=(-4000 - 5 * HOUR, -902 - 5 * HOUR))
+    assert [network.code(id) for id in ("m1", "m2")] == [0, 70]
+
+
 class Line:
     """What comes of messages that all have one reference, as of a modem that does not count, without any files."""
 
@@ -234,7 +245,10 @@ CLOCKS = ABSURD | st.integers(-3000, 20000).map(clock) | st.integers(-20 * DAY, 
 
 @given(
     st.lists(
-        st.tuples(st.integers(1, 3000), TOOK, st.sampled_from([-1.5, 0.01, 3]), CLOCKS, CLOCKS), min_size=1, max_size=8
+        st.tuples(st.integers(1, 3000), TOOK, st.sampled_from([-1.5, 0.01, 3]), CLOCKS, CLOCKS),
+        min_size=1,
+        max_size=8,
+        unique_by=lambda message: message[3:],  # what says the same again is taken for the same
     )
 )
 def test_whatever_the_network_says_of_times(messages: list[tuple[int, int, float, str, str]]) -> None:

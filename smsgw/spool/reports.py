@@ -45,12 +45,13 @@ class Report:
     """A report as it lies in the spool: what it is about, and what it says.
 
     ``taken`` is the time before which smsd began with its message, in seconds since the epoch, if the network's clock
-    is right.
+    is right; ``said`` is when the network says that it took the message, and was done with it.
     """
 
     reference: Reference
     status: StatusReport
     taken: float
+    said: tuple[datetime | None, datetime | None]
 
     @property
     def came(self) -> tuple[float, str]:
@@ -117,8 +118,9 @@ def parse(place: str, found: Readable, written: float, moment: Moment) -> Report
     reference = (modem, from_spool(found.headers.get("From", "")), int(byte))
     at = datetime.fromtimestamp(min(max(first_written(found, "Received", written, moment), 0), _LAST), UTC)
     discharged = said.get("Discharge_timestamp") or found.headers.get("Received", "")
-    taken = at.timestamp() - _delay(moment(found.headers.get("Sent")), moment(said.get("Discharge_timestamp")), at)
-    return Report(reference, StatusReport(place, int(code), _shown(detail), _shown(discharged), at), taken)
+    times = moment(found.headers.get("Sent")), moment(said.get("Discharge_timestamp"))
+    taken = at.timestamp() - _delay(*times, at)
+    return Report(reference, StatusReport(place, int(code), _shown(detail), _shown(discharged), at), taken, times)
 
 
 def _delay(sent: datetime | None, discharged: datetime | None, came: datetime) -> float:
@@ -238,7 +240,8 @@ class Reports:
     def _latest(self, report: Report, ids: Iterable[str]) -> str | None:
         """Of these, the last one first, the first that smsd began before the network took it; or else the last one.
 
-        A message that has its final report gets no other, so that a network whose clock is wrong does little harm.
+        A message that has its final report gets no other, so that a network whose clock is wrong does little harm; but
+        the same one again is no news of another message.
         """
         last, following = None, math.inf
         for id in ids:
@@ -246,7 +249,8 @@ class Reports:
             if report.came[0] - sent.began >= LONGEST:
                 break
             if sent.began <= report.taken:
-                return last if last and self._is_decided(report, sent.began, following) else id
+                decided = last and self._is_decided(report, sent.began, following)
+                return last if decided and not self._is_repeated(report, sent.began) else id
             last, following = last or id, sent.began
         return last
 
@@ -255,9 +259,18 @@ class Reports:
 
         :param taken: those do not count that are about what the network took later, in seconds since the epoch.
         """
+        return any(known.taken < taken for known in self._earlier(report, since))
+
+    def _is_repeated(self, report: Report, since: float) -> bool:
+        """Whether one that says the same came since then, and before this one."""
+        same = report.said, report.status.code
+        return any((known.said, known.status.code) == same for known in self._earlier(report, since))
+
+    def _earlier(self, report: Report, since: float) -> Iterator[Report]:
+        """The final reports with the same reference that came since then, and before this one."""
         came = self._finals_as.get(report.reference, [])
-        between = came[bisect.bisect_left(came, since, key=_time) : bisect.bisect_left(came, report.came)]
-        return any(self._reports[place].taken < taken for _, place in between)
+        for _, place in came[bisect.bisect_left(came, since, key=_time) : bisect.bisect_left(came, report.came)]:
+            yield self._reports[place]
 
     def began(self, id: str) -> float:
         """When smsd began with a message that reports can be about, in seconds since the epoch; it may be a bit less.
