@@ -1,7 +1,9 @@
-"""What came into folders a moment ago, as the kernel tells it: nobody looks at what was there before."""
+"""What came into folders a moment ago, as the kernel tells it; where it cannot, as files say when they changed last."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,7 +34,7 @@ class Arrivals:
             now = time.monotonic()
             kinds = {folder: kind for kind in self._kinds for folder in self._folders(kind)}
             for folder, names in self._watch.news(kinds).items():
-                for name in filter(is_message, names or ()):
+                for name in filter(is_message, _changed_lately(folder) if names is None else names):
                     self._came[name] = kinds[folder], now
             self._came = {name: (kind, came) for name, (kind, came) in self._came.items() if now - came < LATELY}
             return {name: kind for name, (kind, _) in self._came.items()}
@@ -47,3 +49,14 @@ class Arrivals:
         """Give back what watches the folders; the next question begins anew."""
         with self._lock:
             self._watch.close()
+
+
+def _changed_lately(folder: Path) -> list[str]:
+    """The names of files that were moved there, or written to, lately, by their ``ctime``."""
+    since, found = time.time() - LATELY, []
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:  # smsd keeps some only if told
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):
+                if entry.stat(follow_symlinks=False).st_ctime >= since:
+                    found.append(entry.name)
+    return found

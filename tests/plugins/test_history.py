@@ -144,6 +144,16 @@ def test_a_status_report_s_file_may_go(gateway: Gateway) -> None:
     assert gateway.get(f"{MESSAGES}/m1").json["status"] == "undelivered"
 
 
+def test_a_status_report_that_the_index_has_forgotten(gateway: Gateway) -> None:
+    """As one that is older than it remembers anything: the files have it still."""
+    gateway.put("sent", "m1", sent(number=7))
+    gateway.put("report", "GSM1.r1", REPORT.format(7, 0))
+    eventually(lambda: known(gateway) == {"m1": "delivered"})
+    index_of(gateway).expire(2**50)
+    assert known(gateway) == {}
+    assert gateway.get(f"{MESSAGES}/m1", user="lvv").json["status"] == "delivered"
+
+
 def test_a_spool_that_was_there_before(make_gateway: MakeGateway, store_url: str) -> None:
     before = make_gateway()
     before.put("sent", "m1", sent(number=7))

@@ -115,6 +115,16 @@ def test_what_was_put_aside_stays_there(lite: Gateway) -> None:
     assert (aside / "store.sqlite3").read_bytes() == broken
 
 
+def test_the_first_search_sees_what_nobody_was_told_of(lite: Gateway) -> None:
+    """It came before that search, from which on the kernel tells of what comes."""
+    with contextlib.closing(sqlite3.connect(file_of(lite), isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        lite.put("sent", "m1", sent())
+        assert found(lite) == {"m1": "sent"}
+        assert is_at_work(lite)
+        assert not known(lite)
+
+
 @pytest.mark.parametrize(
     "query", [Query(SENT, reference="\ud800"), Query(SENT, ids=("\ud800",)), Query(SENT, before=(1, "\ud800"))]
 )
