@@ -381,7 +381,7 @@ class Gateway:
             if decide(self._policies, identity, "send", Message(id, to, content, draft.reference)):
                 found[place] = id
             else:
-                rejected[place] = Rejection(place, "forbidden", "you may not send to this number")
+                rejected[place] = Rejection(place, "forbidden", "you may not send this to that number now")
         return found
 
     def _outgoing(self, identity: Identity, text: str, options: Options) -> Content | Rejection:

@@ -62,7 +62,7 @@ def status(installation: Installation) -> None:
     if not (found.is_complete and found.beat):
         click.echo("It is not complete: searches look into the folders until it is.")
     else:
-        click.echo(f"It was up to date at {_moment(found.beat)} UTC.")
+        click.echo(f"It was up to date at {_moment(found.beat)} UTC; searches use it for half a minute from then on.")
 
 
 @contextlib.contextmanager

@@ -79,6 +79,8 @@ def create(installation: Installation, user: str, groups: tuple[str, ...], expir
     until = f"until {_moment(record.expires)} UTC" if record.expires else "until it is revoked"
     click.echo(f"Token {record.id} of {user}, {until}. It is shown this once:", err=True)
     click.echo(token)
+    if "token" not in installation.smsgw.plugins:
+        click.echo("smsgw.plugins does not name 'token': until it does, nobody gets in with it.", err=True)
 
 
 @commands.command(name="list")

@@ -69,7 +69,8 @@ def listen(secret: str | None, host: str, port: int) -> None:
     except OSError as error:
         raise Failed(f"cannot listen on {host}:{port}: {error.strerror}") from error
     with server:
-        click.echo(f"Listening on http://{host}:{server.server_address[1]}/", err=True)
+        unchecked = "" if secret else "; without --secret no signature is checked"
+        click.echo(f"Listening on http://{host}:{server.server_address[1]}/{unchecked}", err=True)
         with contextlib.suppress(KeyboardInterrupt):
             server.serve_forever()
 

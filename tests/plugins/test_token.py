@@ -421,12 +421,17 @@ class TestCommands:
         assert "smsgw.store should begin with" in Tokens(ini).run("list", status=3)[1]
 
     def test_before_the_gateway_has_ever_run(self, base_settings: dict[str, str], tmp_path: Path) -> None:
-        tokens = Tokens(write_ini(tmp_path, base_settings))
-        token = tokens.create()
         settings = base_settings | {"smsgw.plugins": "token allow"}
         del settings["smsgw.htpasswd.path"]
+        token = Tokens(write_ini(tmp_path, settings)).create()
         with Server(tmp_path, settings) as server:
             assert server.request("GET", LIST, user=None, headers={"Authorization": bearer(token)}).status == 200
+
+    def test_it_is_said_where_nobody_could_use_one(self, base_settings: dict[str, str], tmp_path: Path) -> None:
+        ini = write_ini(tmp_path, base_settings)
+        made = subprocess.run([SMSGW, "token", "create", ini, "--user", "ops"], capture_output=True, text=True)
+        assert (made.returncode, text.is_token(made.stdout.strip())) == (0, True)
+        assert "smsgw.plugins does not name 'token'" in made.stderr
 
     def test_as_a_program(self, tokens: Tokens) -> None:
         """Piped, as a script of an operator's does it; only stdout has the token."""
