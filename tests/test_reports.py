@@ -37,8 +37,17 @@ class Left:
         self.spool = spool
         self._count = 0
 
-    def sent(self, id: str, at: float, ids: str, to: str = "79680000007", modem: str = "GSM1", took: int = 0) -> Path:
-        head = f"To: {to}\nFrom: lvv\nModem: {modem}\nSent: {clock(at)}\nSending_time: {took}\nMessage_id: {ids}\n"
+    def sent(
+        self,
+        id: str,
+        at: float,
+        ids: str,
+        to: str = "79680000007",
+        modem: str = "GSM1",
+        took: int = 0,
+        owner: str = "lvv",
+    ) -> Path:
+        head = f"To: {to}\nFrom: {owner}\nModem: {modem}\nSent: {clock(at)}\nSending_time: {took}\nMessage_id: {ids}\n"
         return self._put("sent", id, f"{head}\nHi", at)
 
     def report(
@@ -326,6 +335,20 @@ def test_a_report_is_its_owners_once_there_is_a_message(network: Network) -> Non
     assert listed() == [report.name]
     network.sent("m3", 0, "22")
     assert sorted(listed()) == sorted([report.name, stranger.name])
+
+
+def test_a_report_that_is_there_before_its_message_is_that_one_s_owner_s(network: Network) -> None:
+    """Also where an earlier message, which has its report, is another user's."""
+
+    def listed(user: str) -> set[str]:
+        return set(network.gateway.get("/api/v1.0/sms/report/", user=user).json["message_id"])
+
+    network.sent("m1", -100, "21")
+    first, second = network.report(-90, 21), network.report(0, 21)
+    assert listed("lvv") == {first.name, second.name}
+    network.sent("m2", 1, "21", owner="ops")
+    assert network.code("m2") == 0
+    assert (listed("lvv"), listed("ops")) == ({first.name}, {second.name})
 
 
 def test_a_later_message_takes_no_report_away(network: Network) -> None:

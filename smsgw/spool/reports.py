@@ -185,7 +185,7 @@ class Reports:
         self._orphans: dict[Reference, set[str]] = {}  # places of reports that were nobody's when they came
 
     def add_sent(self, id: str, found: Readable, written: float, owner: str | None) -> Iterable[str]:
-        """Remember that message; the places of reports that were nobody's, and may be about it."""
+        """Remember that message; the places of reports that were nobody's, or another's, and may be about it."""
         parts = parts_of(found.headers)
         if not parts:
             return ()
@@ -195,8 +195,9 @@ class Reports:
         self._sent[id] = _Sent(began, written, owner, parts)
         for part in parts:
             bisect.insort(self._sent_as.setdefault(part, []), (written, id))
-        orphans = [place for part in parts for place in self._orphans.get(part, ())]
-        return [place for place in orphans if self._reports[place].came[0] >= began]
+        places = {place for part in parts for place in self._orphans.get(part, ())}
+        places.update(place for part in parts for _, place in self._finals_as.get(part, ()))
+        return [place for place in places if self._reports[place].came[0] >= began]
 
     def forget_sent(self, id: str) -> None:
         if sent := self._sent.pop(id, None):
