@@ -114,7 +114,7 @@ class Search:
         if message.kind != "sent" or not parts_of(message.headers):
             return None
         remembered = self._memory.find(Query(tuple(SENT), ids=(message.id,)))
-        if not remembered:  # nor may it be that a message is remembered as long as its files are there
+        if not remembered:  # it may be forgotten, and its files still be there
             return self._folders.fate(message)
         return next((each.report for each in remembered), None)
 
