@@ -114,7 +114,8 @@ class Search:
         if message.kind != "sent" or not parts_of(message.headers):
             return None
         remembered = self._memory.find(Query(tuple(SENT), ids=(message.id,)))
-        if not remembered:  # it may be forgotten, and its files still be there
+        # It may be forgotten, and its files still be there; what has just come is not remembered yet.
+        if remembered is None or not (remembered or message.id in self._folders.arrivals.names()):
             return self._folders.fate(message)
         return next((each.report for each in remembered), None)
 

@@ -149,6 +149,7 @@ def test_a_status_report_that_the_index_has_forgotten(gateway: Gateway) -> None:
     gateway.put("sent", "m1", sent(number=7))
     gateway.put("report", "GSM1.r1", REPORT.format(7, 0))
     eventually(lambda: known(gateway) == {"m1": "delivered"})
+    assert found(gateway) == {"m1": "delivered"}  # from then on it has not just come
     index_of(gateway).expire(2**50)
     assert known(gateway) == {}
     assert gateway.get(f"{MESSAGES}/m1", user="lvv").json["status"] == "delivered"
