@@ -55,7 +55,7 @@ class Store:
     def __init__(self, url: str, *, is_durable: bool = False) -> None:
         self._url = _read(url)
         self._is_durable = is_durable
-        self._closed = 0  # how often a connection of a thread's own was, or all
+        self._closings = 0  # of connections, one or all
         self._tables: list[tuple[MetaData, Path | None]] = []
         self._is_sqlite = self._url.get_backend_name() == "sqlite"
         self._session = _Session(self._create())
@@ -97,7 +97,7 @@ class Store:
 
         :raises Unavailable: the database is out of service.
         """
-        began = self._session.closed
+        renewals = self._session.renewals
         try:
             with self._session.gate:
                 engine = self._current().engine
@@ -110,7 +110,7 @@ class Store:
             raise
         except self._errors as error:
             cause = _cause(error)
-            self._renew(cause, began)
+            self._renew(cause, renewals)
             raise _unavailable() from cause
 
     def prepare(self, statement: ClauseElement, *, wait: float = HASTE) -> Statement:
@@ -140,7 +140,7 @@ class Store:
                 return None
             # SQLite's own begins anew with its log, which goes when the last connection is closed.
             version = kept.index.version if time.monotonic() <= session.looked + LOOK else None
-            return None if version is None else b"%d %s" % (self._closed, version)
+            return None if version is None else b"%d %s" % (self._closings, version)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
@@ -150,7 +150,7 @@ class Store:
 
         :raises Unavailable: the database is out of service.
         """
-        began = self._session.closed
+        renewals = self._session.renewals
         try:
             with self._session.gate:
                 kept = self._persistently(self._begin, WAIT)
@@ -167,16 +167,16 @@ class Store:
         except IntegrityError:
             raise
         except Unavailable as error:
-            self._renew(error.__cause__, began)
+            self._renew(error.__cause__, renewals)
             raise
         except self._errors as error:
             cause = _cause(error)
-            self._renew(cause, began)
+            self._renew(cause, renewals)
             raise _unavailable() from cause
 
     def execute(self, text: str, values: Any, wait: float) -> list[tuple[Any, ...]]:
         """The rows of one statement in the driver's own spelling, on this thread's own connection."""
-        kept, began = self._session.connections.get(threading.get_ident()), self._session.closed
+        kept, renewals = self._session.connections.get(threading.get_ident()), self._session.renewals
         begun = kept if kept is not None and kept.is_in_transaction else None
         try:
             if begun is not None:
@@ -190,12 +190,12 @@ class Store:
             if begun is not None:
                 self._drop()
             else:
-                self._renew(cause, began)
+                self._renew(cause, renewals)
             raise _unavailable() from cause
 
     def close(self) -> None:
         """Let go of all connections; no thread may be using one."""
-        self._closed += 1
+        self._closings += 1
         self._session.close()
 
     def before_fork(self) -> None:
@@ -257,20 +257,20 @@ class Store:
         self._session.tables = 0
         kept = self._session.connections.get(threading.get_ident())
         if kept is not None:
-            self._closed += 1
+            self._closings += 1
             kept.index = None
             with contextlib.suppress(*self._errors):
                 kept.connection.close()
             if not kept.is_in_transaction:  # of which nothing more shall be executed
                 self._session.connections.pop(threading.get_ident(), None)
 
-    def _renew(self, cause: BaseException | None, began: int) -> None:
+    def _renew(self, cause: BaseException | None, renewals: int) -> None:
         """Use nothing on, after a failure, that was open before; no lock of another process is such a failure.
 
         A file that SQLite could only read when it opened it stays like that in this process as long as one of its
         connections is open. So all are closed before the next is opened.
 
-        :param began: how often they had been when what failed began: where it is once more by now, that is enough.
+        :param renewals: how often that had been done when what failed began: once more by now is enough.
         """
         session = self._session
         session.tables = 0
@@ -281,9 +281,9 @@ class Store:
             self._drop()
         else:
             with session.closing:
-                if session.closed == began:
-                    self._closed += 1
-                    session.close_when_empty()
+                if session.renewals == renewals:
+                    self._closings += 1
+                    session.renew()
 
     def _current(self) -> _Session:
         """What is open of the database, and has all tables."""
@@ -448,7 +448,7 @@ class _Session:
     engine: Engine
     gate: _Gate = field(default_factory=lambda: _Gate())
     closing: threading.Lock = field(default_factory=threading.Lock)
-    closed: int = 0  # how often all connections were
+    renewals: int = 0  # how often all connections were closed after a failure
     opening: threading.Lock = field(default_factory=threading.Lock)
     connections: dict[int, _Kept] = field(default_factory=dict)
     tables: int = 0
@@ -463,13 +463,13 @@ class _Session:
             with contextlib.suppress(KeyError):  # its own thread was faster
                 self.connections.popitem()[1].connection.close()
         self.engine.dispose()
-        self.closed += 1
 
-    def close_when_empty(self) -> None:
-        """The same when nobody uses any; if that takes too long, whoever does fails, and tries it again."""
+    def renew(self) -> None:
+        """The same when nobody uses any; where somebody does for too long, nothing is done."""
         try:
             if self.gate.shut():
                 self.close()
+                self.renewals += 1
         finally:
             self.gate.open()
 

@@ -9,7 +9,9 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +128,7 @@ def fill(machine: Machine) -> tuple[str, dict[str, str]]:
     token = machine.smsgw("token create --user lvv").strip()
     machine.ask("/api/v2/webhooks", body=WEBHOOK)
     messages = {
-        machine.send(send_at="2027-01-01T08:00:00Z"): "scheduled",
+        machine.send(send_at=(datetime.now(UTC) + timedelta(days=9)).isoformat()): "scheduled",
         machine.send(): "queued",
         (gone := machine.send()): "sent",
         (sent := machine.send()): "sent",
@@ -194,8 +196,14 @@ def test_the_backup_of_a_postgresql(make_machine: Any, postgresql: Postgresql) -
     token, messages = fill(machine)
     machine.run(make)
     machine.smsgw("token create --user lvv")
-    machine.send()
+    path = machine.be_smsd(later := machine.send())
+    machine.remember(3)
+    eventually(lambda: time.time() - path.stat().st_ctime > 3)
+    machine.be_smsd(machine.send())  # from then on the other one is no news, also after a start
+    machine.remember(4)
     machine.run(put_back)
+    machine.remember(4)
+    messages[later] = "sent"
     knows(machine, token, messages, 1000 - 4)
 
 

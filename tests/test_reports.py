@@ -193,6 +193,24 @@ def test_a_report_that_comes_again_after_the_next_message(network: Network) -> N
     assert [network.code(id) for id in ("m1", "m2")] == [0, 70]
 
 
+def test_times_without_a_year(make_gateway: Callable[..., Gateway], tmp_path: Path) -> None:
+    """As smsd writes them where its ``datetime_format`` says so: the files' own times count."""
+    spool = make_spool(tmp_path / "short")
+    folders = "".join(f"{path.name} = {path}\n" for path in spool.iterdir() if path.name != "queues")
+    conf = tmp_path / "smsd.conf"
+    conf.write_text(f"devices = GSM1\ndatetime_format = %d.%m. %H:%M\n{folders}")
+    left = Left(spool)
+    for name, at in (("m1", 0), ("m2", 100)):
+        path = left.sent(name, at, "21")
+        content = path.read_text().replace(f"Sent: {clock(at)}", "Sent: 22.11. 09:16")
+        left._put("sent", name, content, at)
+    left.report(50, 21)
+    left.report(150, 21, "70,No")
+    gateway = make_gateway({"smsgw.smsd_conf": str(conf), "smsgw.spool": None})
+    network = Network(gateway)
+    assert [network.code(id) for id in ("m1", "m2")] == [0, 70]
+
+
 class Line:
     """What comes of messages that all have one reference, as of a modem that does not count, without any files."""
 

@@ -101,7 +101,13 @@ class History:
 
     @hookimpl
     def forget_message(self, message: StoredMessage) -> Callable[[], None]:
-        return self.index.forget(message)
+        restore = self.index.forget(message)
+
+        def remember() -> None:
+            restore()
+            self.notify(list(self.census.events_of(message)))  # what was told meanwhile was lost on the tombstone
+
+        return remember
 
     @hookimpl
     def background(self, stop: threading.Event) -> None:

@@ -52,11 +52,11 @@ class Arrivals:
 
 
 def _changed_lately(folder: Path) -> list[str]:
-    """The names of files that were moved there, or written to, lately, by their ``ctime``."""
+    """The names of files that were moved there, or written to, lately, by their ``ctime``; none that cannot be read."""
     since, found = time.time() - LATELY, []
-    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:  # smsd keeps some only if told
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):
                 if entry.stat(follow_symlinks=False).st_ctime >= since:
                     found.append(entry.name)
     return found

@@ -11,7 +11,18 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 
-from smsgw.model import Accepted, Cancelled, Delivered, Event, Failed, Received, Sent, StoredMessage, Undelivered
+from smsgw.model import (
+    Accepted,
+    Cancelled,
+    Delivered,
+    Event,
+    Failed,
+    Received,
+    Sent,
+    StatusReport,
+    StoredMessage,
+    Undelivered,
+)
 from smsgw.spool import file, reports
 from smsgw.spool.folders import Folders
 from smsgw.spool.index import SETTLED, is_message
@@ -58,7 +69,13 @@ class Census:
                     yield EVENTS[kind](message, datetime.fromtimestamp(moved, UTC))
         for id, fate in known.fates():
             if (sent := self._folders.find("sent", id)) is not None:
-                yield (Delivered if fate.is_delivered else Undelivered)(sent, fate.at, fate)
+                yield _told_of(sent, fate)
+
+    def events_of(self, message: StoredMessage) -> Iterator[Event]:
+        """The same of one message that is in its folder."""
+        yield EVENTS[message.kind](message, datetime.now(UTC))
+        if (fate := self._folders.fate(message)) is not None:
+            yield _told_of(message, fate)
 
     def is_report(self, path: str) -> bool:
         """Whether that file of ``incoming`` is a status report."""
@@ -100,6 +117,10 @@ class Census:
 
     def _has_told(self, name: str) -> bool:
         return all(tracker.has_told(name) for tracker in self._trackers)
+
+
+def _told_of(sent: StoredMessage, fate: StatusReport) -> Event:
+    return (Delivered if fate.is_delivered else Undelivered)(sent, fate.at, fate)
 
 
 def _read(kind: str, path: str) -> tuple[StoredMessage, float, float] | None:

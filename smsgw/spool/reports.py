@@ -28,6 +28,7 @@ LATE = 60.0  # seconds in which the message of a report may still be on its way 
 LONGEST = 14 * 86400.0
 ROUGHLY = 60.0  # seconds by which the network's times may be wrong, or rounded
 REWRITTEN = 86400.0  # seconds by which a file's time is later than what smsd says in it, where others wrote it anew
+FIRST = 1970  # what lies before has no year that smsd wrote: it is read as one of 1900
 SLOWEST = EARLY + 99999  # seconds from when smsd begins with a message to when it has written its file, at most
 
 KINDS = ("incoming", "report")  # where reports can be
@@ -90,10 +91,12 @@ def first_written(found: Readable, header: str, written: float, moment: Moment) 
     """When smsd wrote a file, in seconds since the epoch: it may have been touched since, or put back from a backup.
 
     :param header: where smsd says so, ``Sent`` or ``Received``: in seconds, and perhaps in another time zone. So the
-        file's own time counts, unless it is much later.
+        file's own time counts, unless it is much later; and where ``datetime_format`` has no year, in any case.
     """
     said = moment(found.headers.get(header))
-    return said.timestamp() if said and written - said.timestamp() > REWRITTEN else written
+    if said is None or said.year < FIRST:
+        return written
+    return said.timestamp() if written - said.timestamp() > REWRITTEN else written
 
 
 def parse(place: str, found: Readable, written: float, moment: Moment) -> Report | None:
@@ -196,7 +199,9 @@ class Reports:
         for part in parts:
             bisect.insort(self._sent_as.setdefault(part, []), (written, id))
         places = {place for part in parts for place in self._orphans.get(part, ())}
-        places.update(place for part in parts for _, place in self._finals_as.get(part, ()))
+        for part in parts:
+            came = self._finals_as.get(part, [])
+            places.update(place for _, place in came[bisect.bisect_left(came, began, key=_time) :])
         return [place for place in places if self._reports[place].came[0] >= began]
 
     def forget_sent(self, id: str) -> None:

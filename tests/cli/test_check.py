@@ -605,7 +605,7 @@ def test_the_index_of_messages(ini: Ini, tmp_path: Path) -> None:
     file.write_text("this is no database, and long enough to show that it is none" * 10)
     assert lines(look(), "error") == [
         f"store: the database {file} is out of service: file is not a database."
-        " Stop the gateway, and put a backup in its place."
+        " Stop the gateway, and put a backup in its place. Without one, only history's is made anew."
     ]
 
 

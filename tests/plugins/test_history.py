@@ -207,6 +207,28 @@ def test_what_cannot_be_deleted_is_still_found(
     assert gateway.get(INBOX, user="root").json["messages"] == []
 
 
+def test_what_is_told_of_a_message_that_could_not_be_deleted(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it was forgotten: of one that the index knew, and of one that it did not."""
+    gateway.put("sent", "m1", sent(number=7))
+    eventually(lambda: known(gateway) == {"m1": "sent"})
+    gateway.registry.owner.stop()  # here the plugin is told at one moment
+    gateway.put("sent", "m2", sent(number=8))
+    for number in (7, 8):
+        gateway.put("report", f"GSM1.r{number}", REPORT.format(number, 0))
+
+    def refuse(path: Path) -> None:
+        message = gateway.registry.folders.find("sent", path.name)
+        history = gateway.plugin("history")
+        history.notify(list(history.census.events_of(message)))
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("smsgw.spool.folders.os.unlink", refuse)
+        for id in ("m1", "m2"):
+            gateway.delete(f"/api/v1.0/sms/sent/{id}", user="root", status=403)
+    assert known(gateway) == {"m1": "delivered", "m2": "delivered"}
+
+
 def test_what_is_deleted_is_forgotten_first(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that it does not come back where the process is killed in the middle."""
     gateway.put("incoming", "GSM1.a", received())

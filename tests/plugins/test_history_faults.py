@@ -125,6 +125,15 @@ def test_the_first_search_sees_what_nobody_was_told_of(lite: Gateway) -> None:
         assert not known(lite)
 
 
+def test_a_folder_that_cannot_be_read_hides_nothing_of_the_index(lite: Gateway) -> None:
+    lite.put("sent", "m1", sent())
+    eventually(lambda: known(lite))
+    folder = lite.spool / "failed"
+    folder.rmdir()
+    folder.write_text("")
+    assert found(lite) == {"m1": "sent"}
+
+
 @pytest.mark.parametrize(
     "query", [Query(SENT, reference="\ud800"), Query(SENT, ids=("\ud800",)), Query(SENT, before=(1, "\ud800"))]
 )

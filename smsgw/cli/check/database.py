@@ -86,7 +86,7 @@ def _check_database(url: str, what: str) -> Findings:
     except Unavailable as error:
         cause = getattr(error.__cause__, "orig", None) or error.__cause__ or error
         if is_broken(error):
-            remedy = "Stop the gateway, and put a backup in its place."
+            remedy = "Stop the gateway, and put a backup in its place. Without one, only history's is made anew."
         elif store.path:
             remedy = "Let the gateway's user read and write it, and the folder that it is in."
         else:
