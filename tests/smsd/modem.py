@@ -75,6 +75,7 @@ class Modem:
         self._refused: list[tuple[str, str]] = []
         self._memory: dict[int, str] = {}
         self._waiting: deque[str] = deque()  # for a place in the memory
+        self._behind: dict[str, list[str]] = {}  # what comes in when that was fetched and deleted
         self._commands: list[str] = []
         self._late: list[tuple[int, Submitted, int]] = []  # how many parts it must have taken, of which part, status
         self._reference = 0
@@ -206,7 +207,7 @@ class Modem:
         Its times are of `zone`, in which the network is.
         """
         with self._changed:
-            self._store([pdu.status_report(submitted, status, datetime.now().astimezone(self.zone))])
+            self._store([self._status_report(submitted, status)])
 
     def report_late(self) -> None:
         """All that was to come in later comes in now."""
@@ -305,8 +306,7 @@ class Modem:
                 return *listed, "OK"
             case "+CMGD", _, place:
                 with self._changed:
-                    self._memory.pop(int(place.partition(",")[0]), None)
-                    self._store(())
+                    self._store_in_turn(self._behind.pop(self._memory.pop(int(place.partition(",")[0]), ""), []))
                 return ("OK",)
         return ("OK",)
 
@@ -345,11 +345,18 @@ class Modem:
             self.report(*late[1:])
 
     def _play(self, part: Submitted) -> None:
-        for report in self.reports(part):
-            if isinstance(report, Later):
-                self._late.append((len(self._pdus) + report.after, part, report.status))
-            else:
-                self.report(part, report)
+        reports = list(self.reports(part))
+        self._late += [(len(self._pdus) + each.after, part, each.status) for each in reports if isinstance(each, Later)]
+        self._store_in_turn([self._status_report(part, each) for each in reports if not isinstance(each, Later)])
+
+    def _store_in_turn(self, pdus: list[str]) -> None:
+        """One after the other: smsd, which is at some place of the memory, might fetch two in another order."""
+        if pdus[1:]:
+            self._behind[pdus[0]] = pdus[1:]
+        self._store(pdus[:1])
+
+    def _status_report(self, submitted: Submitted, status: int) -> str:
+        return pdu.status_report(submitted, status, datetime.now().astimezone(self.zone))
 
 
 def framed(*lines: str) -> str:
