@@ -82,6 +82,7 @@ class Owner:
 
     def stop(self) -> None:
         """Give the spool up; returns when all threads have ended."""
+        atexit.unregister(self.stop)  # which would keep this application, and all that it holds, until the process ends
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(timeout=30)
