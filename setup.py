@@ -30,12 +30,13 @@ setup(
         "smsgw",
         "smsgw.cli",
         "smsgw.cli.check",
+        "smsgw.journal",
+        "smsgw.journal.migrations",
         "smsgw.spool",
+        "smsgw.spool.following",
         "smsgw.testing",
         "smsgw.views",
         "smsgw_plugins",
-        "smsgw_plugins.history",
-        "smsgw_plugins.history.migrations",
         "smsgw_plugins.jwt",
         "smsgw_plugins.ldap",
         "smsgw_plugins.quota",
@@ -50,6 +51,7 @@ setup(
     # Without a compiler the same is done in Python.
     ext_modules=[Extension("smsgw.spool._put_file", ["smsgw/spool/_put_file.c"], optional=True)],
     install_requires=[
+        "alembic>=1.14",  # the tables of the journal and of plugins, from one version to the next
         "click>=8.1",  # the command line
         "colander>=2",  # schemas of bodies and settings
         "cornice>=6.1",  # services, one a path
@@ -61,11 +63,11 @@ setup(
         "python-ulid>=3",  # message ids that sort by time
         "rich>=13",  # tables on the command line
         "sortedcontainers>=2.4",  # lists of a folder, in order while messages come and go
+        "sqlalchemy>=2",  # the journal, and one database for plugins with a memory
         "setuptools<82",  # Pyramid and Cornice import pkg_resources, which newer ones lack
         "waitress>=3",  # the server of both ini files
     ],
     extras_require={
-        "history": STORE,
         "hours": HOURS,
         "htpasswd": HTPASSWD,
         "jwt": JWT,
@@ -101,7 +103,6 @@ setup(
         "smsgw.plugins": [
             "allow = smsgw_plugins.allow:Allow",
             "blacklist = smsgw_plugins.blacklist:Blacklist",
-            "history = smsgw_plugins.history:History",
             "hours = smsgw_plugins.hours:Hours",
             "htpasswd = smsgw_plugins.htpasswd:Htpasswd",
             "jwt = smsgw_plugins.jwt:Jwt",

@@ -17,6 +17,7 @@ PARTS = (
     "settings",
     "plugins",
     "spool",
+    "following",
     "security",
     "gateway",
     "mailbox",

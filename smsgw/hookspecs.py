@@ -6,14 +6,13 @@ Public. A plugin is a class whose methods are marked ``@hookimpl``; each takes a
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from datetime import datetime
+from collections.abc import Sequence
 
 import pluggy
 from pyramid.request import Request
 from pyramid.security import Allowed, Denied
 
-from smsgw.model import Allowance, Credentials, Event, Identity, Message, Query, Remembered, StoredMessage, Submission
+from smsgw.model import Allowance, Credentials, Event, Identity, Message, Submission
 
 PROJECT = "smsgw"
 
@@ -81,16 +80,6 @@ def notify(events: Sequence[Event]) -> None:
 
 
 @hookspec
-def told_until(moment: datetime | None) -> None:
-    """All that happened before that moment (UTC) was told to ``notify``; ``None``: nobody knows.
-
-    Called with ``None`` where a process comes to own the spool, and where one starts and nobody owns it, before it
-    answers requests: what happened meanwhile is still to be told. Then every few seconds, in the thread of ``notify``,
-    unless something is left to tell of. One that raises is called again later.
-    """
-
-
-@hookspec
 def background(stop: threading.Event) -> None:
     """Work beside the requests, in a thread of its own, in the one process that owns the spool.
 
@@ -105,22 +94,3 @@ def limits(identity: Identity) -> Sequence[Allowance]:
     Nothing is decided here: what is left can be gone by the time that something is sent.
     """
     raise NotImplementedError
-
-
-@hookspec(firstresult=True)
-def find_messages(query: Query) -> Sequence[Remembered] | None:
-    """All messages that the query asks for, newest first, as far as ``query.limit``; ``None``: ask the next, or nobody.
-
-    The first answer counts, and is believed to have every message in it that came to its end half a minute ago; the
-    others are looked for in their folders as well, and each message is shown as its file says, while there is one.
-    Without an answer, or where the plugin raises ``smsgw.model.Unavailable``, all is looked for in the folders.
-    """
-
-
-@hookspec
-def forget_message(message: StoredMessage) -> Callable[[], None] | None:
-    """A user deletes that message: what a plugin remembers of it goes too, for ever. Its file goes when all are done.
-
-    A plugin that cannot do it now raises ``smsgw.model.Unavailable``: nothing is deleted then (503). What it returns is
-    called where the file cannot be deleted: all is to be as it was.
-    """

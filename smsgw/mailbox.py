@@ -1,23 +1,36 @@
-"""The messages in the spool as users may see them: read, list, search, cancel, delete.
+"""Messages as users may see them: read, list, search, cancel, delete.
 
-Called by the views with an identity and plain values; answers with types and refuses with exceptions. Knows no HTTP.
+What is under way is in the spool's folders; what has come to an end is in the journal. A search looks at the folders
+first, so that it misses nothing that ends meanwhile. Called by the views with an identity and plain values; answers
+with types and refuses with exceptions. Knows no HTTP.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import pluggy
 from pyramid.config import Configurator
 
-from smsgw.model import Identity, Place, Query, StatusReport, StoredMessage
+from smsgw.journal.journal import Journal
+from smsgw.model import Identity, Place, Query, Remembered, StatusReport, StoredMessage, Unavailable
+from smsgw.numbers import from_spool
 from smsgw.plugins import implementations
 from smsgw.refusals import Forbidden, NotFound, TooLate
-from smsgw.search import RECEIVED, SENT, Memory, Search, matches
+from smsgw.resources import status
 from smsgw.security import decide
+from smsgw.spool.file import REFERENCE
 from smsgw.spool.folders import Folders, Page
+from smsgw.spool.index import is_message
 from smsgw.spool.layout import Layout
+from smsgw.status import BY_NAME
+
+SEARCHED = 1000  # messages under way that are looked at for one page
+UNDER_WAY = ("outgoing", "checked")  # kinds
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,23 +44,33 @@ class Found:
 class Mailbox:
     """The messages of one application; shared by all threads."""
 
-    def __init__(self, hook: pluggy.HookRelay, layout: Layout, folders: Folders) -> None:
+    def __init__(self, hook: pluggy.HookRelay, layout: Layout, folders: Folders, journal: Journal) -> None:
         self._policies = implementations(hook.permits)
-        self._memory = Memory(hook)
-        self._search = Search(folders, self._memory)
         self._layout = layout
         self._folders = folders
+        self._journal = journal
 
     def read(self, identity: Identity, kind: str, id: str) -> StoredMessage:
         """:raises NotFound: there is none of that kind that this user may read."""
         message = self._folders.find(kind, id)
+        if message is not None and kind == "report":  # whose it is, its message says
+            self._journal.catch_up()
+            message = replace(message, owner=self._journal.owner(kind, id))
         if message is None or not self._may(identity, "read", message):
             raise NotFound
         return message
 
     def fate(self, message: StoredMessage) -> StatusReport | None:
-        """The status report that says finally what became of a sent message; ``None``: none does."""
-        return self._search.fate(message)
+        """The status report that says finally what became of a message; ``None``: none does, or nobody knows now."""
+        if message.kind != "sent":
+            return None
+        try:
+            self._journal.catch_up()
+            known = self._journal.message(message.id, is_received=False)
+        except Unavailable as error:  # its file is there all the same
+            log.warning("whether %s was delivered is not known now: %s", message.id, error.__cause__)
+            return None
+        return known.report if known else None
 
     def list(self, identity: Identity, kind: str, limit: int, offset: int) -> Page:
         """A page of the user's messages, or of everybody's for who may read all.
@@ -60,7 +83,11 @@ class Mailbox:
         if not self._may(identity, "list", None):
             raise Forbidden("You may not list messages")
         owner = None if self._may(identity, "read-all", None) else identity.userid
-        return self._folders.list(kind, owner, limit, offset)
+        if kind in UNDER_WAY:
+            return self._folders.list(kind, owner, limit, offset)
+        self._journal.catch_up()
+        total, ids = self._journal.page(kind, owner, limit, offset)
+        return Page(ids, total)
 
     def delete(self, identity: Identity, kind: str, id: str) -> None:
         """Delete a message, or cancel it where it still waits in ``outgoing``.
@@ -81,7 +108,7 @@ class Mailbox:
 
         :raises NotFound: there is none that this user may read.
         """
-        message = self._folders.locate(id) or self._memory.message(id, *SENT)
+        message = self._folders.locate(id) or self._remembered(id, is_received=False)
         if message is None or not self._may(identity, "read", message):
             raise NotFound
         return message
@@ -91,7 +118,7 @@ class Mailbox:
 
         :raises NotFound: there is none that this user may read.
         """
-        message = self._folders.find("incoming", id) or self._memory.message(id, RECEIVED)
+        message = self._folders.find("incoming", id) or self._remembered(id, is_received=True)
         if message is None or self._folders.is_report(message) or not self._may(identity, "read", message):
             raise NotFound
         return message
@@ -138,22 +165,60 @@ class Mailbox:
             if query.owner not in (None, identity.userid):
                 return Found([], None)
             query = replace(query, owner=identity.userid)
-        candidates = self._search.candidates(query)
+        places = self._under_way(query)  # first, so that none is missed that ends meanwhile
+        self._journal.catch_up()
+        ended = {each.place: each for each in self._journal.find(replace(query, limit=query.limit + 1))}
+        ids = {place[1] for place in ended}
+        moving = {place: kind for kind, place in places if place[1] not in ids}
+        # Where either has more, what comes after its last one is for the next page.
+        ends = [places[-1][1]] if len(places) == SEARCHED else []
+        ends += [min(ended)] if len(ended) > query.limit else []
+        rest = max(ends, default=None)
+        wanted = [place for place in sorted({**ended, **moving}, reverse=True) if rest is None or place >= rest]
         found: list[tuple[StoredMessage, StatusReport | None]] = []
-        for number, (place, known) in enumerate(zip(candidates.places, candidates.known, strict=False), 1):
-            if known is not None and matches(query, *known) and self._may(identity, "read", known[0]):
+        for number, place in enumerate(wanted, 1):
+            known = self._read(moving.get(place), place[1], ended.get(place), query)
+            if known is not None and self._may(identity, "read", known[0]):
                 found.append(known)
-            if len(found) == query.limit and (number < len(candidates.places) or candidates.rest):
+            if len(found) == query.limit and (number < len(wanted) or rest):
                 return Found(found, place)
-        return Found(found, candidates.rest)
+        return Found(found, rest)
+
+    def _under_way(self, query: Query) -> Sequence[tuple[str, Place]]:
+        """Where messages may be that are under way and have one of those statuses, newest first."""
+        statuses = [BY_NAME[name] for name in query.statuses]
+        folders = [folder for each in statuses if not each.is_ended for folder in each.folders]
+        if not folders:
+            return []
+        return self._folders.newest(folders, query.owner, query.before, query.since, SEARCHED)
+
+    def _read(
+        self, folder: str | None, id: str, ended: Remembered | None, query: Query
+    ) -> tuple[StoredMessage, StatusReport | None] | None:
+        """That message, where it is what was looked for.
+
+        :param folder: where it is under way; it may have moved on since.
+        """
+        if folder is None:
+            return (ended.message, ended.report) if ended else None
+        kind = folder if folder in UNDER_WAY else "outgoing"
+        message = self._folders.find(kind, id) or self._folders.locate(id)
+        return (message, None) if message is not None and _matches(query, message) else None
+
+    def _remembered(self, id: str, *, is_received: bool) -> StoredMessage | None:
+        """A message whose file is gone."""
+        if not is_message(id):
+            return None
+        known = self._journal.message(id, is_received=is_received)
+        return known.message if known else None
 
     def _remove(self, message: StoredMessage) -> bool:
-        """Delete a message, and all that plugins remember of it; whether it was still in its folder.
+        """Delete a message, and all that is remembered of it; whether it was still in its folder.
 
-        :raises Unavailable: a plugin cannot do so now, and nothing was deleted.
+        :raises Unavailable: the journal is out of service, and nothing was deleted.
         """
         try:
-            with self._memory.forgetting(message):  # first, so that nothing of it comes back, whoever dies meanwhile
+            with self._journal.forgetting(message):
                 return self._folders.remove(message.kind, message.id)
         except PermissionError:
             raise Forbidden("The gateway's own user may not delete files there") from None
@@ -162,7 +227,18 @@ class Mailbox:
         return bool(decide(self._policies, identity, permission, context))
 
 
+def _matches(query: Query, message: StoredMessage) -> bool:
+    """Whether a message that is under way, or was a moment ago, is what was looked for."""
+    headers = message.headers
+    return (
+        status(message, None) in query.statuses
+        and query.owner in (None, message.owner)
+        and query.to in (None, from_spool(headers.get("To", "")))
+        and query.reference in (None, headers.get(REFERENCE))
+    )
+
+
 def includeme(config: Configurator) -> None:
     """From here on, ``registry.mailbox`` does what the views ask of messages in the spool."""
     registry = config.registry
-    registry.mailbox = Mailbox(registry.plugins.hook, registry.layout, registry.folders)
+    registry.mailbox = Mailbox(registry.plugins.hook, registry.layout, registry.folders, registry.journal)

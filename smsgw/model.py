@@ -209,10 +209,14 @@ class Allowance:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that became of a message, at a time (UTC). Told at least once, in order for each message."""
+    """Something that became of a message, at a time (UTC). Told at least once, in order for each message.
+
+    ``key`` is the same each time that the event is told, and no other event's.
+    """
 
     message: StoredMessage
     at: datetime
+    key: str = field(default="", kw_only=True)
 
 
 class Accepted(Event):

@@ -13,19 +13,13 @@ from smsgw.spool.entrance import is_later
 from smsgw.spool.file import REFERENCE, send_at
 from smsgw.spool.index import began
 from smsgw.spool.layout import Layout
+from smsgw.status import status_of
 from smsgw.text import measure
-
-SCHEDULED, QUEUED, DELIVERED, UNDELIVERED = "scheduled", "queued", "delivered", "undelivered"
-STATUSES = {"outgoing": QUEUED, "checked": "sending", "sent": "sent", "failed": "failed", "cancelled": "cancelled"}
 
 
 def status(message: StoredMessage, fate: StatusReport | None) -> str:
     """Where a message on its way out stands."""
-    if message.kind == "outgoing" and is_later(send_at(message.headers)):
-        return SCHEDULED
-    if fate is None:
-        return STATUSES[message.kind]
-    return DELIVERED if fate.is_delivered else UNDELIVERED
+    return status_of(message.kind, fate, is_scheduled=is_later(send_at(message.headers)))
 
 
 class Resources:

@@ -642,7 +642,7 @@ def open_own_store(registry: Any, name: str, tables: MetaData, scripts: Path | N
     url = _read(registry.smsgw.store or f"sqlite:///{registry.layout.state / FILE}")
     if url.get_backend_name() != "sqlite":
         return open_store(registry, tables, scripts)
-    store = Store(f"sqlite:///{Path(url.database or '').parent / name / FILE}")
+    store = Store(f"sqlite:///{Path(url.database or '').parent / name / FILE}", is_durable=True)
     store.keep(tables, scripts)
     registry.own_stores = [*getattr(registry, "own_stores", ()), store]
     return store

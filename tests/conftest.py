@@ -26,6 +26,14 @@ def sha(word: str) -> str:
     return "{SHA}" + base64.b64encode(hashlib.sha1(word.encode()).digest()).decode()
 
 
+@pytest.fixture(autouse=True, scope="session")
+def patient() -> Iterator[None]:
+    """However busy the machine is, a search waits until the journal has what was there when it was asked."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("smsgw.journal.journal.PATIENCE", 10.0)
+        yield
+
+
 @pytest.fixture
 def password_file(tmp_path: Path) -> Path:
     """Apache's cheapest hashes: what is not about passwords need not wait for them."""

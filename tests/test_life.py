@@ -18,11 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smsgw.model import Event
-from smsgw.spool.folders import Folders
 from smsgw.spool.layout import from_folder
-from smsgw.spool.locks import Locks
 from tests.conftest import eventually, make_spool
-from tests.test_tracker import tracked
+from tests.test_follower import following
 
 MODEMS, NUMBERS, BYTES = 2, 2, 2
 STEP = 4  # seconds from one thing to the next
@@ -70,9 +68,7 @@ class World:
     def __init__(self, folder: Path) -> None:
         self.spool = make_spool(folder)
         self.layout = from_folder(folder)
-        self.locks = Locks(self.layout.state)
-        self.locks.make()
-        self.notes = self.layout.state / "told.ear"
+        self.journal = self.layout.state / "journal"
         self.heard: dict[str, list[str]] = {}
         self.pings: queue.Queue[str] = queue.Queue()
         self.failures = 0
@@ -92,10 +88,9 @@ class World:
                 self.heard.setdefault(event.message.id, []).append(type(event).__name__)
 
     @contextlib.contextmanager
-    def tracked(self) -> Iterator[None]:
+    def followed(self) -> Iterator[None]:
         """A gateway runs, whose memory of the folders is new."""
-        self.folders = Folders(self.layout, self.locks, "smsgw.")
-        with contextlib.closing(self.folders), tracked(self.layout, self.folders, self.notify):
+        with following(self.layout, self.notify) as self.known:
             yield
 
     def listen(self) -> None:
@@ -181,11 +176,11 @@ class World:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("smsgw.spool.tracker.PERIOD", 0.02)
-    monkeypatch.setattr("smsgw.spool.tracker.RETRY", 0.02)
-    monkeypatch.setattr("smsgw.spool.tracker.SLACK", 50_000_000)
-    monkeypatch.setattr("smsgw.spool.tracker.MOST", 3)
-    monkeypatch.setattr("smsgw.spool.watch.TOGETHER", 0.001)
+    monkeypatch.setattr("smsgw.spool.following.follower.MOST", 3)
+    monkeypatch.setattr("smsgw.spool.following.follower.RETRY", 0.02)
+    monkeypatch.setattr("smsgw.journal.notifier.RETRY", 0.02)
+    monkeypatch.setattr("smsgw.journal.notifier.MOST", 3)
+    monkeypatch.setattr("smsgw.spool.following.watch.TOGETHER", 0.001)
 
 
 OFTEN = "accept begin send begin send report report report"
@@ -210,26 +205,28 @@ def test_what_plugins_hear_is_what_became_of_messages(
     folder = Path(tempfile.mkdtemp())
     try:
         world = World(folder / "spool")
-        with world.tracked():
+        with world.followed():
             world.listen()
         for gateway, failures, things in times:
-            notes = world.notes.read_bytes()
-            with world.tracked() if gateway != "is down" else contextlib.nullcontext():
+            before = folder / "before"
+            shutil.rmtree(before, ignore_errors=True)
+            shutil.copytree(world.journal, before)
+            with world.followed() if gateway != "is down" else contextlib.nullcontext():
                 world.failures = failures
                 for thing in things:
                     world.do(*thing)
             if gateway == "dies":
-                world.notes.write_bytes(notes)  # the last that it wrote
+                shutil.rmtree(world.journal)  # what it wrote last never reached the disk
+                shutil.copytree(before, world.journal)
         world.failures = 0
-        with world.tracked():
+        with world.followed():
             eventually(world.is_as_the_model)
             world.listen()
             for message in world.messages:
                 heard = list(dict.fromkeys(world.heard[message.id]))
                 assert heard == message.history
-                if found := world.folders.find("sent", message.id):
-                    fate = world.folders.fate(found)
-                    said = fate and ("Delivered" if fate.is_delivered else "Undelivered")
-                    assert said == {"Sent": None}.get(message.history[-1], message.history[-1])
+                if found := world.known.message(message.id, is_received=False):
+                    said = found.report and ("Delivered" if found.report.is_delivered else "Undelivered")
+                    assert said == {"Sent": None, "Failed": None}.get(message.history[-1], message.history[-1])
     finally:
         shutil.rmtree(folder)

@@ -728,7 +728,7 @@ class TestSearch:
 
     def test_only_so_many_are_looked_at(self, gateway: Gateway) -> None:
         for number in range(1001):
-            gateway.put("sent", f"m{number}", SENT)
+            gateway.put("outgoing", f"m{number}", SENT)
         page = gateway.get(f"{MESSAGES}?to=911").json
         assert page["messages"] == []
         assert gateway.get(page["next"]).json == {"messages": [], "next": None}

@@ -1,22 +1,18 @@
-"""smsd's folders: the only place where messages are, and the only truth about them. Knows no HTTP."""
+"""smsd's folders, and what smsgw keeps beside them: where messages are. Knows no HTTP."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import pluggy
 from pyramid.config import Configurator
 
 from smsgw.model import ConfigurationError
-from smsgw.plugins import asking, implementations
 from smsgw.settings import Settings
-from smsgw.spool.census import Census
 from smsgw.spool.entrance import Entrance
 from smsgw.spool.folders import Folders
 from smsgw.spool.layout import Layout, from_folder, from_smsd_conf
 from smsgw.spool.locks import Locks
 from smsgw.spool.receipts import Receipts
-from smsgw.spool.tracker import EVENTS, Tracker
 from smsgw.spool.writer import Writer
 
 
@@ -50,19 +46,8 @@ def _on_one_file_system(layout: Layout) -> bool:
         return True
 
 
-def _trackers(hook: pluggy.HookRelay, layout: Layout, folders: Folders) -> list[Tracker]:
-    """One for each plugin that is told of what becomes of messages."""
-    assuring = {plugin.plugin_name: asking(plugin, "moment") for plugin in implementations(hook.told_until)}
-    found = []
-    for plugin in implementations(hook.notify):
-        name, hears = plugin.plugin_name, getattr(plugin.plugin, "hears", EVENTS)
-        assure = assuring.get(name, lambda moment: None)
-        found.append(Tracker(layout, folders, name, asking(plugin, "events"), hears, assure))
-    return found
-
-
 def includeme(config: Configurator) -> None:
-    """The spool is ``registry.layout``, ``.writer``, ``.folders``, ``.trackers``, ``.census`` and ``.receipts``."""
+    """The spool is ``registry.layout``, ``.writer``, ``.folders`` and ``.receipts`` from here on."""
     registry, settings = config.registry, config.registry.smsgw
     layout = registry.layout = find_layout(settings)
     locks = registry.locks = Locks(layout.state)
@@ -71,6 +56,4 @@ def includeme(config: Configurator) -> None:
         layout, locks, entrance, fsync=settings.fsync, mode=settings.file_mode, group=settings.file_group
     )
     registry.folders = Folders(layout, locks, settings.prefix, fsync=settings.fsync)
-    registry.trackers = _trackers(registry.plugins.hook, layout, registry.folders)
-    registry.census = Census(registry.folders, registry.trackers)
     registry.receipts = Receipts(layout, locks, entrance, fsync=settings.fsync)

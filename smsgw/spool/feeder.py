@@ -19,10 +19,10 @@ from pathlib import Path
 
 from smsgw.spool import file
 from smsgw.spool.entrance import Entrance, sync_folder
+from smsgw.spool.following.watch import Watch
 from smsgw.spool.index import HEAD, is_message
 from smsgw.spool.layout import Layout
 from smsgw.spool.turns import Turns
-from smsgw.spool.watch import Watch
 
 PERIOD = 1.0  # seconds between two looks at the clock, which can be set
 RETRY = 5.0  # seconds until what failed is tried again
@@ -65,6 +65,10 @@ class Feeder:
                     stop.wait(PERIOD)
                 else:
                     self._watch.wait(pause, stop)
+
+    def wake(self) -> None:
+        """Look at once; it is time to stop, perhaps."""
+        self._watch.wake()
 
     def look(self, stop: threading.Event) -> float:
         """Let all enter that may; in how many seconds to look again, if nothing happens before.

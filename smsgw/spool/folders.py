@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from smsgw.model import Place, StatusReport, StoredMessage
-from smsgw.spool import file, reports
-from smsgw.spool.arrivals import Arrivals
+from smsgw.model import Place, StoredMessage
+from smsgw.spool import file
 from smsgw.spool.entrance import ready_lock, sync_folder
+from smsgw.spool.following import reports
 from smsgw.spool.forks import begin_anew_in_children
-from smsgw.spool.index import SETTLED, Index, Judge, began, is_message
+from smsgw.spool.index import SETTLED, Index, is_message
 from smsgw.spool.layout import KINDS, OWNED, Layout
 from smsgw.spool.locks import Locks
-from smsgw.spool.reports import Joined, Report, Reports
 from smsgw.spool.writer import SpoolUnavailable, unavailable
 
 GRACE = 1.0  # seconds in which smsd shows whether it had a file that was taken from it
 WAITING = ("scheduled", "waiting")  # folders of smsgw's own before outgoing
 TAKEN_BACK = ("cancelling", "cancelled")  # folders of smsgw's own
-ENDED = ("sent", "failed", "cancelled", "incoming")  # where messages stay
+UNDER_WAY = ("scheduled", "outgoing", "cancelling", "checked")  # whose messages are to be elsewhere
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +47,6 @@ class Folders:
 
     def __init__(self, layout: Layout, locks: Locks, prefix: str, *, fsync: bool = True) -> None:
         self._layout = layout
-        self.moment = layout.moment
         self._locks = locks
         self._prefix = prefix
         self._fsync = fsync
@@ -56,24 +54,12 @@ class Folders:
         begin_anew_in_children(self, Folders._begin)
 
     def _begin(self) -> None:
-        self.arrivals = Arrivals(ENDED, self.places)
-        self._reports = Reports(self.moment)
-        self._indexes = {kind: self._index(kind) for kind in (*KINDS, "scheduled", *TAKEN_BACK)}
-
-    def _index(self, kind: str) -> Index:
-        def forget(id: str) -> None:
-            if kind == "sent":
-                self._reports.forget_sent(id)
-            elif kind in reports.KINDS:
-                self._reports.forget(f"{kind}/{id}")
-
-        return Index(lambda: self.places(kind), self._prefix, self._judge(kind), forget)
+        self._indexes = {kind: Index(partial(self.places, kind), self._prefix) for kind in UNDER_WAY}
 
     def close(self) -> None:
         """Give back what watches the folders; they can still be asked."""
         for index in self._indexes.values():
             index.close()
-        self.arrivals.close()
 
     def places(self, kind: str) -> tuple[Path, ...]:
         """Where messages of that kind are, in the order in which they move."""
@@ -95,68 +81,39 @@ class Folders:
         return [self._layout.state / name for name in WAITING]
 
     def find(self, kind: str, id: str) -> StoredMessage | None:
-        """That message, where there is one of that kind now.
+        """That message, where there is one of that kind now. Whose a status report is, its file does not say.
 
         :raises SpoolUnavailable: nobody can know.
         """
-        try:
-            if kind == "report":
-                with self._held("sent", "report"):
-                    pass  # first, so that it does not show whether there is such a report
-            found = self.read(kind, id)
-            return None if found is None else self._message(kind, id, *found)
-        except OSError as error:
-            raise unavailable(error) from error
-
-    def read(self, kind: str, id: str) -> tuple[file.SpoolFile, float] | None:
-        """What the file of such a message holds, and when it was written, in seconds since the epoch.
-
-        :raises OSError: nobody can know.
-        """
         if kind not in KINDS or not is_message(id):
             return None
-        for folder in self.places(kind):
-            try:
-                content, found = file.read(folder / id)
-            except FileNotFoundError:
-                continue
-            except PermissionError as error:
-                log.error("%s: the gateway's own user cannot read it: %s", folder / id, error.strerror)
-                continue
-            parsed = file.parse(content)
-            half = not parsed.whole and time.time() - found.st_mtime < SETTLED
-            if not half and not self._is_being_copied(kind, folder, id):
-                return parsed, found.st_mtime
-        os.stat(self._layout.outgoing)
+        try:
+            for folder in self.places(kind):
+                try:
+                    content, status = file.read(folder / id)
+                except FileNotFoundError:
+                    continue
+                except PermissionError as error:
+                    log.error("%s: the gateway's own user cannot read it: %s", folder / id, error.strerror)
+                    continue
+                parsed = file.parse(content)
+                if self.is_whole(kind, folder / id, parsed, status):
+                    owner = parsed.headers.get("From") if kind in OWNED else None
+                    return StoredMessage(kind, id, parsed.headers, parsed.text, owner)
+            os.stat(self._layout.outgoing)
+        except OSError as error:
+            raise unavailable(error) from error
         return None
 
-    def fate(self, message: StoredMessage) -> StatusReport | None:
-        """The status report that says finally what became of a sent message: ``is_delivered``, or not.
-
-        ``None``: none does yet, or nobody knows: none was asked for, smsd keeps no reports, they were deleted.
-        """
-        return self.fates([message]).get(message.id)
-
-    def fates(self, messages: Iterable[StoredMessage]) -> Mapping[str, StatusReport]:
-        """The same of several by their ids, as far as anything is known; the folders are looked at once."""
-        written = {
-            each.id: reports.first_written(each, "Sent", stat.st_mtime, self.moment)
-            for each in messages
-            if each.kind == "sent" and reports.parts_of(each.headers) and (stat := self._stat("sent", each.id))
-        }
-        if not written:
-            return {}
-        try:
-            with self._held("sent", *reports.KINDS, since=min(written.values()) - reports.SLOWEST):
-                found = {id: joined.fate() for id in written if (joined := self._reports.joined(id))}
-        except OSError as error:
-            log.error("nobody knows whether %s was delivered: %s", ", ".join(written), error)
-            return {}
-        return {id: fate for id, fate in found.items() if fate is not None}
+    def is_whole(self, kind: str, path: Path, found: file.SpoolFile, status: os.stat_result) -> bool:
+        """Whether a file that was read is complete: smsd may be writing it, or copying it from folder to folder."""
+        if not found.whole and (kind in TAKEN_BACK or time.time() - status.st_mtime < SETTLED):
+            return False
+        return not self._is_being_copied(kind, path.parent, path.name)
 
     def is_report(self, message: StoredMessage) -> bool:
         """Whether that is a status report, which smsd leaves in ``incoming`` where it has no other folder for them."""
-        return reports.parse(f"{message.kind}/{message.id}", message, 0, self.moment) is not None
+        return reports.parse(f"{message.kind}/{message.id}", message, 0, self._layout.moment) is not None
 
     def locate(self, id: str) -> StoredMessage | None:
         """That message on its way out, wherever it stands: its kind is one of ``OWNED``, or ``cancelled``.
@@ -187,7 +144,7 @@ class Folders:
 
         Kinds come in the order in which messages move, so that none is missed; each stands there once.
 
-        :param kinds: of ``KINDS`` and ``TAKEN_BACK``; ``"scheduled"`` are those of ``"outgoing"`` that are for later.
+        :param kinds: of ``UNDER_WAY``; ``"scheduled"`` are those of ``"outgoing"`` that are for later.
         :param before: the place that they are older than; ``None``: any.
         :param since: milliseconds since 1970; none is older.
         :raises SpoolUnavailable: nobody can know.
@@ -203,46 +160,17 @@ class Folders:
         last = {name: (kind, (began, name)) for kind, places in found.items() for began, name in places}
         return sorted(last.values(), key=lambda each: each[1], reverse=True)[:count]
 
-    def place(self, kind: str, id: str) -> Place | None:
-        """Where a message of that kind stands in lists; ``None``: it is not there."""
-        if (found := self._stat(kind, id)) is None:
-            return None
-        milliseconds = began(id, self._prefix)
-        return int(found.st_mtime * 1000) if milliseconds is None else milliseconds, id
-
-    def _stat(self, kind: str, id: str) -> os.stat_result | None:
-        for folder in self.places(kind):
-            with contextlib.suppress(OSError):
-                return os.stat(folder / id, follow_symlinks=False)
-        return None
-
-    def joined(self, report: Report, counts: Callable[[str], bool]) -> Joined | None:
-        """The message that a report is about, with what is reported of it; ``None``: it is nobody's.
-
-        :param counts: asked of a report's place, such as ``report/GSM1.2rV5Xc``; the others are passed over.
-        :raises OSError: nobody can know.
-        """
-        then, _ = report.came
-        with self._held("sent", *reports.KINDS, since=then):
-            if (id := self._reports.message_of(report)) is None:
-                return None
-            with self._held("sent", *reports.KINDS, since=self._reports.began(id)):
-                return self._reports.joined(id, counts)
-
     def list(self, kind: str, owner: str | None, limit: int, offset: int) -> Page:
-        """A page of the messages of that kind and owner; ``None``: of everybody's.
+        """A page of the messages that are under way, of that owner; ``None``: of everybody's.
 
+        :param kind: ``outgoing`` or ``checked``.
         :raises SpoolUnavailable: nobody can know.
         """
         try:
-            with self._held(*(["sent"] if kind == "report" else [])):
-                total, ids = self._indexes[kind].page(owner, limit, offset)
-        except FileNotFoundError as error:
-            # smsd keeps some kinds only where it is told to; without "outgoing" there is no spool at all.
-            if kind != "outgoing" and self._layout.outgoing.exists():
-                return Page([], 0)
-            raise unavailable(error) from error
+            total, ids = self._indexes[kind].page(owner, limit, offset)
         except OSError as error:
+            if kind != "outgoing" and isinstance(error, FileNotFoundError) and self._layout.outgoing.exists():
+                return Page([], 0)  # smsd makes it with the first message
             raise unavailable(error) from error
         return Page(ids, total)
 
@@ -363,42 +291,6 @@ class Folders:
             return False
         earlier = OWNED[: OWNED.index(kind)]
         return any((before / id).exists() for name in earlier for before in self._layout.folders[name])
-
-    def _message(self, kind: str, id: str, found: file.SpoolFile, written: float) -> StoredMessage:
-        owner = found.headers.get("From") if kind in OWNED else None
-        if kind == "report" and (report := reports.parse(f"{kind}/{id}", found, written, self.moment)):
-            with self._held("sent", "report"):
-                owner = self._reports.owner_of(report)
-        return StoredMessage(kind, id, found.headers, found.text, owner)
-
-    def _judge(self, kind: str) -> Judge:
-        def judge(id: str, found: file.SpoolFile, written: float) -> str | None:
-            owner = found.headers.get("From") if kind in OWNED or kind not in KINDS else None
-            if kind == "sent":
-                for place in self._reports.add_sent(id, found, written, owner):
-                    kind_of_report, _, name = place.partition("/")
-                    self._indexes[kind_of_report].look_again(name)
-            elif kind in reports.KINDS:
-                report = self._reports.add(f"{kind}/{id}", found, written)
-                if kind == "report" and report:
-                    owner = self._reports.owner_of(report)
-            return owner
-
-        return judge
-
-    @contextlib.contextmanager
-    def _held(self, *kinds: str, since: float = -math.inf) -> Iterator[None]:
-        """Within the block, the indexes of these kinds are as the folders were at its beginning.
-
-        :param since: seconds since the epoch. They have all that decides what reports are about that came since then.
-        """
-        back = {"sent": since - 2 * reports.LONGEST}  # the reports that matter are about these, and may be as old
-        with contextlib.ExitStack() as held:
-            for kind in kinds:
-                held.enter_context(self._indexes[kind].held())
-                with contextlib.suppress(FileNotFoundError):  # smsd keeps some kinds only where it is told to
-                    self._indexes[kind].refresh(back.get(kind, since - reports.LONGEST))
-            yield
 
 
 def _create(path: Path) -> None:

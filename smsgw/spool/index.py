@@ -5,11 +5,10 @@ where it changed.
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from ulid import ULID
 
 from smsgw.model import Place
 from smsgw.spool import file
-from smsgw.spool.watch import TICK, Watch
+from smsgw.spool.following.watch import TICK, Watch
 
 HEAD = 4096  # bytes in which a file's headers are looked for
 SETTLED = 2.0  # seconds after which a file that nobody wrote to is taken for complete
@@ -33,8 +32,6 @@ class _Known:
 
 
 _Stamp = tuple[int, int]  # when a file was written (ns), and its size
-
-Judge = Callable[[str, file.SpoolFile, float], str | None]
 
 
 def began(name: str, prefix: str) -> int | None:
@@ -56,25 +53,17 @@ def is_message(name: str) -> bool:
 
 
 class Index:
-    """The messages of one kind; shared by all threads.
+    """The messages of one kind that are under way; shared by all threads.
 
     :param folders: where they are; the last of these must be there, the others may come and go.
-    :param judge: says of a file (its name, what it holds, when it was written) whose it is: a userid, or nobody's.
-    :param forget: told the name of each file that is there no more.
     """
 
-    def __init__(
-        self, folders: Callable[[], Sequence[Path]], prefix: str, judge: Judge, forget: Callable[[str], None]
-    ) -> None:
+    def __init__(self, folders: Callable[[], Sequence[Path]], prefix: str) -> None:
         self._folders = folders
         self._prefix = prefix
-        self._judge = judge
-        self._forget = forget
         self._lock = threading.RLock()
         self._watch = Watch()
         self._inodes: dict[Path, dict[str, int]] = {}
-        self._since = math.inf  # all that was written since then (seconds since the epoch) was read
-        self._unread: dict[str, float] = {}  # when the others were written, by their paths
         self._entries: dict[str, _Known] = {}
         self._unsettled: dict[str, _Stamp | None] = {}  # how what may still change stood; None: to be read anyway
         self._all = SortedList()
@@ -91,12 +80,6 @@ class Index:
             end = max(len(found) - offset, 0)
             return len(found), [name for _, name in reversed(found[max(end - limit, 0) : end])]
 
-    @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """Within the block no other thread sees or changes it, so that indexes that know of each other agree."""
-        with self._lock:
-            yield
-
     def newest(self, owner: str | None, before: Place | None, since: int, count: int) -> list[Place]:
         """That many places of that owner's messages (``None``: of all), newest first.
 
@@ -110,22 +93,7 @@ class Index:
             end = len(found) if before is None else found.bisect_left(before)
             return list(reversed(found[max(end - count, found.bisect_left((since, ""))) : end]))
 
-    def refresh(self, since: float = -math.inf) -> None:
-        """Look at the folders now; every file that was written since then, and not yet read, is shown to ``judge``.
-
-        :param since: seconds since the epoch.
-        """
-        with self._lock:
-            self._refresh(since)
-
-    def look_again(self, name: str) -> None:
-        """Let ``judge`` be asked anew about that file, when the folders are looked at the next time."""
-        with self._lock:
-            for folder in self._inodes:
-                if (path := f"{folder}/{name}") in self._entries:
-                    self._unsettled[path] = None
-
-    def _refresh(self, since: float = -math.inf) -> None:
+    def _refresh(self) -> None:
         unsettled, self._unsettled = self._unsettled, {}
         for path, stamp in unsettled.items():
             if stamp is None or stamp != _stamp(path):
@@ -139,7 +107,6 @@ class Index:
         for folder in self._inodes.keys() - set(folders):
             for name in self._inodes.pop(folder):
                 self._drop(f"{folder}/{name}")
-        self._read_back_to(since)
         try:
             for folder, names in self._watch.news(folders).items():
                 self._look_into(folder, names)
@@ -159,18 +126,7 @@ class Index:
             if name in found:
                 known[name] = found[name]
                 if is_message(name):
-                    stamp = _stamp(path) if self._since > -math.inf else None
-                    if stamp and stamp[0] / 1e9 < self._since:
-                        self._unread[path] = stamp[0] / 1e9
-                    else:
-                        self._add(path)
-
-    def _read_back_to(self, since: float) -> None:
-        if since < self._since:
-            self._since = since
-            for path in [path for path, written in self._unread.items() if written >= since]:
-                del self._unread[path]
-                self._add(path)
+                    self._add(path)
 
     def close(self) -> None:
         """Give back what watches the folders; the next question begins anew."""
@@ -178,10 +134,8 @@ class Index:
             self._watch.close()
 
     def _drop(self, path: str) -> None:
-        self._unread.pop(path, None)
         self._unsettled.pop(path, None)
         if (entry := self._entries.pop(path, None)) is not None:
-            self._forget(_name(path))
             self._all.remove(entry.item)
             self._owned[entry.owner].remove(entry.item)
 
@@ -203,7 +157,7 @@ class Index:
         if age < SETTLED and not parsed.complete:
             return
         name = _name(path)
-        owner = self._judge(name, parsed, found.st_mtime)
+        owner = parsed.headers.get("From")
         item = (self._milliseconds(name, found.st_mtime), name)
         self._entries[path] = _Known(owner, item)
         self._all.add(item)

@@ -42,9 +42,12 @@ class _Reign:
     lock: Lock
     stop: threading.Event = field(default_factory=threading.Event)
     threads: list[threading.Thread] = field(default_factory=list)
+    wakes: list[Callable[[], None]] = field(default_factory=list)
 
     def end(self) -> None:
         self.stop.set()
+        for wake in self.wakes:
+            wake()
         for thread in self.threads:
             thread.join(timeout=10)
         self.lock.release()
@@ -54,6 +57,7 @@ class Owner:
     """Waits to own the spool, and works while it does.
 
     :param background: work for threads of their own, by name; each returns soon after its event is set.
+    :param wakes: called then, so that nobody waits for something else.
     :param expire: called now and then, to forget what is old.
     """
 
@@ -65,6 +69,7 @@ class Owner:
         entrance: Entrance,
         *,
         background: Sequence[tuple[str, Work]] = (),
+        wakes: Sequence[Callable[[], None]] = (),
         expire: Sequence[Callable[[], None]] = (),
     ) -> None:
         self._layout = layout
@@ -72,6 +77,7 @@ class Owner:
         self._folders = folders
         self._entrance = entrance
         self._background = background
+        self._wakes = wakes
         self._expire = expire
         self._next_expiry = 0.0
         self._stop = threading.Event()
@@ -109,7 +115,7 @@ class Owner:
             return None  # no spool yet: requests and monitoring say so
         if lock is None:
             return None
-        reign = _Reign(lock)
+        reign = _Reign(lock, wakes=[*self._wakes])
         for name, work in self._background:
             thread = threading.Thread(target=_watched, args=(name, work, reign.stop), name=f"smsgw-{name}", daemon=True)
             reign.threads.append(thread)
@@ -193,13 +199,15 @@ def includeme(config: Configurator) -> None:
     feeder = Feeder(registry.layout, registry.entrance)
     works: list[tuple[str, Work]] = [("feeder", feeder.run)]
     works += [(plugin.plugin_name, asking(plugin, "stop")) for plugin in implementations(hook.background)]
-    works += [(tracker.name, tracker.run) for tracker in registry.trackers]
+    followers = [("follower", registry.follower), *((each.name, each) for each in registry.notifiers)]
+    works += [(name, each.run) for name, each in followers]
     registry.owner = Owner(
         registry.layout,
         registry.locks,
         registry.folders,
         registry.entrance,
         background=works,
+        wakes=[feeder.wake, *(each.wake for _, each in followers)],
         expire=(registry.receipts.expire, registry.guesses.expire),
     )
 
@@ -208,8 +216,7 @@ def includeme(config: Configurator) -> None:
             registry.locks.make()
             if lock := registry.locks.try_take("owner"):
                 lock.release()
-                for tracker in registry.trackers:  # before the first request, which may ask what plugins were told
-                    tracker.tell_until(None)
+                registry.follower.begin()
         except OSError as error:
             log.warning("%s; until it can be written to, sends are answered 503", error)
         registry.owner.start()

@@ -20,8 +20,8 @@ from smsgw.model import Options, Place, Query
 from smsgw.numbers import e164
 from smsgw.refusals import Invalid, Refused
 from smsgw.resources import Resources
-from smsgw.search import RECEIVED, SENT
 from smsgw.security import AUTHENTICATED
+from smsgw.status import OUTGOING, RECEIVED
 from smsgw.text import foreign, measure
 from smsgw.views.body import response
 from smsgw.views.problem import ROOT, problem, respond
@@ -76,7 +76,7 @@ def search(request: Request) -> Response:
     }
     asked = read_search(request, readers)
     filters = asked.filters
-    statuses = filters.get("status", ",".join(SENT)).split(",")
+    statuses = filters.get("status", ",".join(OUTGOING)).split(",")
     query = Query(tuple(statuses), filters.get("from"), filters.get("to"), reference=filters.get("reference"))
     page = _mailbox(request).search(request.identity, asked.among(query))
     return _page(asked, f"{ROOT}/messages", [_resources(request).sent(*each) for each in page.messages], page.last)
@@ -97,7 +97,7 @@ def cancel(request: Request) -> Response:
 @inbox.get()
 def list_received(request: Request) -> Response:
     asked = read_search(request, {"from": number_filter(_sender), "since": time_filter, "until": time_filter})
-    query = Query((RECEIVED,), sender=asked.filters.get("from"))
+    query = Query((RECEIVED.name,), sender=asked.filters.get("from"))
     page = _mailbox(request).search(request.identity, asked.among(query))
     return _page(asked, f"{ROOT}/inbox", [_resources(request).received(each) for each, _ in page.messages], page.last)
 
@@ -171,8 +171,8 @@ def _sender(value: str) -> str:
 
 def _statuses(value: str) -> str:
     words = value.split(",")
-    if not set(SENT) >= set(words) or len(set(words)) < len(words):
-        raise ValueError(f"should be some of {', '.join(SENT)}, each once")
+    if not set(OUTGOING) >= set(words) or len(set(words)) < len(words):
+        raise ValueError(f"should be some of {', '.join(OUTGOING)}, each once")
     return value
 
 

@@ -11,7 +11,7 @@ from smsgw.gateway import Draft, Reply, Selection
 from smsgw.model import Allowance
 from smsgw.numbers import e164
 from smsgw.refusals import NoneAccepted, Refused, Rejection
-from smsgw.resources import QUEUED, SCHEDULED, moment
+from smsgw.resources import moment
 from smsgw.views.problem import ROOT, problem, refusal_as_problem
 from smsgw.views.v2_body import malformed
 
@@ -34,7 +34,7 @@ class V2:
             {
                 "id": message.id,
                 "to": e164(message.to),
-                "status": SCHEDULED if message.content.options.send_at else QUEUED,
+                "status": "scheduled" if message.content.options.send_at else "queued",
                 "parts": message.content.parts,
                 "alphabet": message.content.alphabet,
                 "text": message.content.text,

@@ -9,9 +9,8 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Select, literal, select, tuple_, union_all
 
+from smsgw.journal.tables import MESSAGES, key
 from smsgw.model import Query
-
-from .table import MESSAGES, key
 
 ALL = 2**62  # rows: an inner LIMIT, so that the database does not choose another index for the outer conditions
 

@@ -22,14 +22,12 @@ from smsgw.model import StatusReport
 from smsgw.numbers import from_spool
 
 EARLY = 2.0  # seconds by which a report can be written before its message reaches "sent", beside the time of sending
-LATE = 60.0  # seconds in which the message of a report may still be on its way to "sent"
 # Seconds for which reports come after smsd began with their message: so a report need not be looked for in what is
 # older. A message can ask for 63 weeks (TS 23.040, 9.2.3.12.1), but networks give up within days.
 LONGEST = 14 * 86400.0
 ROUGHLY = 60.0  # seconds by which the network's times may be wrong, or rounded
 REWRITTEN = 86400.0  # seconds by which a file's time is later than what smsd says in it, where others wrote it anew
 FIRST = 1970  # what lies before has no year that smsd wrote: it is read as one of 1900
-SLOWEST = EARLY + 99999  # seconds from when smsd begins with a message to when it has written its file, at most
 
 KINDS = ("incoming", "report")  # where reports can be
 
@@ -61,9 +59,14 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class _Sent:
-    """A sent message; times are seconds since the epoch: when smsd began with it, and when it was done."""
+class Sending:
+    """A message that smsd sent and that reports can be about.
 
+    ``began`` and ``written`` are when smsd began with it (or a bit earlier), and when it was done, in seconds since the
+    epoch; ``parts`` is what reports name it by.
+    """
+
+    id: str
     began: float
     written: float
     owner: str | None
@@ -97,6 +100,20 @@ def first_written(found: Readable, header: str, written: float, moment: Moment) 
     if said is None or said.year < FIRST:
         return written
     return said.timestamp() if written - said.timestamp() > REWRITTEN else written
+
+
+def sending_of(id: str, found: Readable, written: float, owner: str | None, moment: Moment) -> Sending | None:
+    """The same of a file of ``sent``; ``None``: no reports can be about it.
+
+    :param written: when the file was, in seconds since the epoch.
+    """
+    parts = parts_of(found.headers)
+    if not parts:
+        return None
+    written = first_written(found, "Sent", written, moment)
+    took = found.headers.get("Sending_time", "")
+    began = written - EARLY - (int(took) if re.fullmatch("[0-9]{1,5}", took) else 0)
+    return Sending(id, began, written, owner, parts)
 
 
 def parse(place: str, found: Readable, written: float, moment: Moment) -> Report | None:
@@ -148,85 +165,28 @@ def _is_marked(headers: Mapping[str, str]) -> bool:
     return headers.get("UDH") in ("no", "false") and not is_binary and not headers.get("From_TOA", "").startswith("D")
 
 
-@dataclass(frozen=True, slots=True)
-class Joined:
-    """A sent message and the first final report about each of its parts, in the order in which they came."""
-
-    id: str
-    parts: frozenset[Reference]
-    reports: tuple[Report, ...]
-
-    def fate(self, reports: Iterable[Report] | None = None) -> StatusReport | None:
-        """The report that says finally what became of it; of two about a part the first counts.
-
-        :param reports: final ones; ``None``: those that came.
-        """
-        missing = set(self.parts)
-        for report in self.reports if reports is None else reports:
-            if report.reference in missing:
-                if not report.status.is_delivered:
-                    return report.status
-                missing.remove(report.reference)
-                if not missing:
-                    return report.status
-        return None
-
-
 class Reports:
-    """The sent messages that reports can be about, and the reports, as far as the folders' indexes have seen them.
+    """Sent messages and status reports that can belong together, and which does.
 
-    Whoever calls it holds these indexes.
+    :param sendings: all of them, or all that have one of some references.
+    :param reports: likewise.
     """
 
-    def __init__(self, moment: Moment) -> None:
-        self._moment = moment
-        self._sent: dict[str, _Sent] = {}
-        self._reports: dict[str, Report] = {}
-        # Of each reference, in the order of their times: messages' ids, and the places of reports that are final.
+    def __init__(self, sendings: Iterable[Sending], reports: Iterable[Report]) -> None:
+        self._sent = {sending.id: sending for sending in sendings}
+        # Of each reference, in the order of their times: messages' ids, and the reports that are final.
         self._sent_as: dict[Reference, list[tuple[float, str]]] = {}
-        self._finals_as: dict[Reference, list[tuple[float, str]]] = {}
-        self._orphans: dict[Reference, set[str]] = {}  # places of reports that were nobody's when they came
-
-    def add_sent(self, id: str, found: Readable, written: float, owner: str | None) -> Iterable[str]:
-        """Remember that message; the places of reports that were nobody's, or another's, and may be about it."""
-        parts = parts_of(found.headers)
-        if not parts:
-            return ()
-        written = first_written(found, "Sent", written, self._moment)
-        took = found.headers.get("Sending_time", "")
-        began = written - EARLY - (int(took) if re.fullmatch("[0-9]{1,5}", took) else 0)
-        self._sent[id] = _Sent(began, written, owner, parts)
-        for part in parts:
-            bisect.insort(self._sent_as.setdefault(part, []), (written, id))
-        places = {place for part in parts for place in self._orphans.get(part, ())}
-        for part in parts:
-            came = self._finals_as.get(part, [])
-            places.update(place for _, place in came[bisect.bisect_left(came, began, key=_time) :])
-        return [place for place in places if self._reports[place].came[0] >= began]
-
-    def forget_sent(self, id: str) -> None:
-        if sent := self._sent.pop(id, None):
-            for part in sent.parts:
-                _remove(self._sent_as, part, (sent.written, id))
-
-    def add(self, place: str, found: Readable, written: float) -> Report | None:
-        """Remember that file, where it is a report."""
-        if report := parse(place, found, written, self._moment):
-            self._reports[place] = report
+        self._finals_as: dict[Reference, list[Report]] = {}
+        for sending in self._sent.values():
+            for part in sending.parts:
+                self._sent_as.setdefault(part, []).append((sending.written, sending.id))
+        for report in reports:
             if report.status.is_final:
-                bisect.insort(self._finals_as.setdefault(report.reference, []), report.came)
-            if self.message_of(report) is None:
-                self._orphans.setdefault(report.reference, set()).add(place)
-        return report
-
-    def forget(self, place: str) -> None:
-        if report := self._reports.pop(place, None):
-            if report.status.is_final:
-                _remove(self._finals_as, report.reference, report.came)
-            if orphans := self._orphans.get(report.reference):
-                orphans.discard(place)
-                if not orphans:
-                    del self._orphans[report.reference]
+                self._finals_as.setdefault(report.reference, []).append(report)
+        for sent in self._sent_as.values():
+            sent.sort()
+        for finals in self._finals_as.values():
+            finals.sort(key=attrgetter("came"))
 
     def message_of(self, report: Report) -> str | None:
         """The id of the message that a report is about; ``None``: nobody's, or not in ``sent`` yet.
@@ -275,55 +235,40 @@ class Reports:
     def _earlier(self, report: Report, since: float) -> Iterator[Report]:
         """The final reports with the same reference that came since then, and before this one."""
         came = self._finals_as.get(report.reference, [])
-        for _, place in came[bisect.bisect_left(came, since, key=_time) : bisect.bisect_left(came, report.came)]:
-            yield self._reports[place]
-
-    def began(self, id: str) -> float:
-        """When smsd began with a message that reports can be about, in seconds since the epoch; it may be a bit less.
-
-        :raises KeyError: it is none.
-        """
-        return self._sent[id].began
+        begin = bisect.bisect_left(came, since, key=_came)
+        yield from came[begin : bisect.bisect_left(came, report.came, key=attrgetter("came"))]
 
     def owner_of(self, report: Report) -> str | None:
         id = self.message_of(report)
         return None if id is None else self._sent[id].owner
 
-    def joined(self, id: str, counts: Callable[[str], bool] = bool) -> Joined | None:
-        """That message with what is reported of it; ``None``: it is not in ``sent``, or no report was asked for.
+    def fate(self, id: str) -> StatusReport | None:
+        """The report that says finally what became of a message; ``None``: none does yet.
 
-        :param counts: asked of a report's place; the others are passed over.
+        Of two reports about a part the first counts.
         """
-        if (sent := self._sent.get(id)) is None:
-            return None
-        about = [(each for each in self._about(part, id, sent) if counts(each.status.place)) for part in sent.parts]
-        first = (report for reports in about for report in itertools.islice(reports, 1))
-        return Joined(id, sent.parts, tuple(sorted(first, key=attrgetter("came"))))
+        sent = self._sent[id]
+        first = (report for part in sent.parts for report in itertools.islice(self._about(part, sent), 1))
+        missing = set(sent.parts)
+        for report in sorted(first, key=attrgetter("came")):
+            missing.remove(report.reference)
+            if not missing or not report.status.is_delivered:
+                return report.status
+        return None
 
-    def fates(self) -> Iterator[tuple[str, StatusReport]]:
-        """The messages of which reports say finally what became of them, and the report that does."""
-        for id in self._sent:
-            if (joined := self.joined(id)) and (fate := joined.fate()):
-                yield id, fate
-
-    def _about(self, part: Reference, id: str, sent: _Sent) -> Iterator[Report]:
+    def _about(self, part: Reference, sent: Sending) -> Iterator[Report]:
         """The final ones about a part, in the order in which they came."""
         came = self._finals_as.get(part, [])
-        end = bisect.bisect_left(came, sent.began + LONGEST, key=_time)
-        for _, place in came[bisect.bisect_left(came, sent.began, key=_time) : end]:
-            if self.message_of(self._reports[place]) == id:
-                yield self._reports[place]
+        begin, end = (bisect.bisect_left(came, at, key=_came) for at in (sent.began, sent.began + LONGEST))
+        return (report for report in came[begin:end] if self.message_of(report) == sent.id)
 
 
 def _time(item: tuple[float, str]) -> float:
     return item[0]
 
 
-def _remove(known: dict[Reference, list[tuple[float, str]]], reference: Reference, item: tuple[float, str]) -> None:
-    items = known[reference]
-    del items[bisect.bisect_left(items, item)]
-    if not items:
-        del known[reference]
+def _came(report: Report) -> float:
+    return report.came[0]
 
 
 def _shown(written: str) -> str:

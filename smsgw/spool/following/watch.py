@@ -42,6 +42,7 @@ class Watch:
         self._pid = 0
         self._inotify: INotify | None = None
         self._fd = -1  # the garbage collector may have finished with the other first
+        self._wakes = -1  # an eventfd(2)
         self._known: dict[Path, _Known] = {}
 
     def news(self, folders: Iterable[Path]) -> News:
@@ -70,23 +71,33 @@ class Watch:
         """Let all of it be news the next time: what was told of it was not dealt with."""
         self._known.pop(folder, None)
 
+    @property
+    def is_told(self) -> bool:
+        """Whether the kernel tells of changes; where it cannot, the folders have to be asked often."""
+        return self._inotify is not None and all(known.watch is not None for known in self._known.values())
+
     def wait(self, seconds: float, stop: threading.Event) -> None:
-        """Return after so many seconds, soon after something happened, or when ``stop`` is set (in a tenth of one)."""
-        until = time.monotonic() + seconds
-        while not stop.is_set() and (left := until - time.monotonic()) > 0:
-            if self._inotify is None:
-                stop.wait(left)
-            else:
-                ready = select.poll()
-                ready.register(self._inotify.fileno(), select.POLLIN)
-                if ready.poll(min(left, 0.1) * 1000):
-                    stop.wait(min(left, TOGETHER))
-                    return
+        """Return after so many seconds, soon after something happened, or when ``wake`` is called."""
+        if self._inotify is None:
+            stop.wait(seconds)
+        elif not stop.is_set():
+            ready = select.poll()
+            for fd in (self._fd, self._wakes):
+                ready.register(fd, select.POLLIN)
+            if any(fd == self._fd for fd, _ in ready.poll(seconds * 1000)):
+                stop.wait(min(seconds, TOGETHER))
+
+    def wake(self) -> None:
+        """Let ``wait`` return, in another thread; it does not do so again."""
+        if self._wakes >= 0:
+            os.eventfd_write(self._wakes, 1)
 
     def close(self) -> None:
         """Give the kernel's watches back; the next question begins anew."""
         if self._inotify is not None:
             os.close(self._fd)
+            os.close(self._wakes)
+            self._wakes = -1
         self._pid, self._inotify, self._known = 0, None, {}
 
     def __del__(self) -> None:
@@ -98,6 +109,7 @@ class Watch:
         with contextlib.suppress(OSError):  # there are no more to be had: fs.inotify.max_user_instances
             self._inotify = INotify(closefd=False)
             self._fd = self._inotify.fileno()
+            self._wakes = os.eventfd(0)
 
     def _said(self) -> News:
         """What the kernel said since it was last asked."""

@@ -1,0 +1,168 @@
+"""Tells one plugin what became of messages, from where it stopped: its cursor in the journal's list of events.
+
+In order for each message, each event at least once. An event that the plugin does not take is told again later, and
+those of the same message wait for it; others do not.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import delete, func, insert, select, update
+
+from smsgw.journal.journal import Journal
+from smsgw.journal.tables import CURSORS, EVENTS, UNTOLD, Broken, read_message, read_report
+from smsgw.logs import indented
+from smsgw.model import Delivered, Event, Undelivered
+from smsgw.status import EVENT_NAMES
+from smsgw.status import EVENTS as KNOWN
+
+RETRY = 5.0  # seconds until what a plugin did not take is told again
+MOST = 250  # events told of at once
+
+log = logging.getLogger(__name__)
+
+Numbered = tuple[int, Event]  # an event, and its number in the list
+
+
+class Notifier:
+    """Tells one plugin of the events of one spool.
+
+    :param name: the plugin's.
+    :param tell: its ``notify``.
+    :param hears: the events that it wants.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        name: str,
+        tell: Callable[[Sequence[Event]], None],
+        hears: Collection[type[Event]] = tuple(EVENT_NAMES),
+    ) -> None:
+        self.name = name
+        self._journal = journal
+        self._tell = tell
+        self._hears = [EVENT_NAMES[event] for event in hears]
+        self._news = threading.Event()
+        self._most = MOST  # fewer after a failure, so that one event which fails is found
+        self._failed = 0  # the number of the event that failed last of those that were put off
+        self._is_broken = False
+
+    def wake(self) -> None:
+        """Look at once: there are events, or it is time to stop."""
+        self._news.set()
+
+    def run(self, stop: threading.Event) -> None:
+        """Tell until ``stop`` is set, and ``wake`` called."""
+        while not stop.is_set():
+            self._news.clear()
+            try:
+                is_done = self._tell_new(stop) and self._tell_again(stop)
+                self._is_broken = False
+            except Exception as error:
+                if not self._is_broken:
+                    log.error("the plugin %r hears of nothing now: %s (%s)", self.name, error, error.__cause__)
+                self._is_broken, is_done = True, False
+            if not stop.is_set():
+                self._news.wait(None if is_done else RETRY)
+
+    def _tell_new(self, stop: threading.Event) -> bool:
+        """Tell of what comes after the cursor; false where the plugin did not take it."""
+        while not stop.is_set():
+            events, last, waiting = self._after_cursor()
+            ready = [each for each in events if each[1].message.id not in waiting]
+            late = [each for each in events if each[1].message.id in waiting]
+            if ready and not self._offer([event for _, event in ready]):
+                if len(ready) > 1:
+                    self._most = max(len(ready) // 2, 1)
+                    return False
+                ready, late = [], [*ready, *late]
+                self._note(last, late)
+                return False
+            self._note(last, late)
+            self._most = MOST
+            if not events:
+                return True
+        return True
+
+    def _tell_again(self, stop: threading.Event) -> bool:
+        """Tell once more of what was put off, message by message; false where there is something left."""
+        waiting = self._put_off()
+        messages = dict.fromkeys(event.message.id for _, event in waiting)
+        for id in sorted(messages, key=lambda id: self._is_behind(waiting, id)):
+            events = [(number, event) for number, event in waiting if event.message.id == id]
+            if stop.is_set():
+                return True
+            if not self._offer([event for _, event in events]):
+                self._failed = events[0][0]
+                return False
+            self._forget(number for number, _ in events)
+        return not waiting or self._tell_new(stop)
+
+    def _is_behind(self, waiting: Sequence[Numbered], id: str) -> bool:
+        """Whether that message comes after the others: it was the last that failed, or before that one."""
+        return next(number for number, event in waiting if event.message.id == id) <= self._failed
+
+    def _offer(self, events: Sequence[Event]) -> bool:
+        try:
+            self._tell(events)
+        except Exception as error:
+            log.error("the plugin %r failed to take events; it is told again%s", self.name, indented(error))
+            return False
+        return True
+
+    def _after_cursor(self) -> tuple[list[Numbered], int, set[str]]:
+        """The next events, up to which number they are all, and the messages of which events are put off."""
+        with self._journal.database.reading() as connection:
+            spool = self._journal.reader(connection)
+            mine = [CURSORS.c.spool == spool, CURSORS.c.plugin == self.name]
+            cursor = connection.scalar(select(CURSORS.c.number).where(*mine))
+            last = connection.scalar(select(func.max(EVENTS.c.number)).where(EVENTS.c.spool == spool)) or 0
+            if cursor is None or cursor >= last:
+                return [], cursor or 0, set()
+            wanted = [EVENTS.c.spool == spool, EVENTS.c.number > cursor, EVENTS.c.event.in_(self._hears)]
+            rows = connection.execute(select(EVENTS).where(*wanted).order_by(EVENTS.c.number).limit(self._most))
+            found = [_numbered(dict(row)) for row in rows.mappings()]
+            put_off = [UNTOLD.c.spool == spool, UNTOLD.c.plugin == self.name]
+            waiting = set(connection.execute(select(UNTOLD.c.message).where(*put_off).distinct()).scalars())
+        return found, found[-1][0] if len(found) == self._most else last, waiting
+
+    def _put_off(self) -> list[Numbered]:
+        with self._journal.database.reading() as connection:
+            mine = [UNTOLD.c.spool == self._journal.reader(connection), UNTOLD.c.plugin == self.name]
+            rows = select(EVENTS).join(UNTOLD, UNTOLD.c.number == EVENTS.c.number).where(*mine)
+            found = connection.execute(rows.order_by(EVENTS.c.number).limit(MOST)).mappings()
+            return [_numbered(dict(row)) for row in found]
+
+    def _note(self, cursor: int, late: Sequence[Numbered]) -> None:
+        """Move the cursor there, and put these events off."""
+        with self._journal.database.writing() as connection:
+            spool = self._journal.spool(connection)
+            rows = [
+                {"spool": spool, "plugin": self.name, "number": number, "message": event.message.id}
+                for number, event in late
+            ]
+            if rows:
+                connection.execute(insert(UNTOLD), rows)
+            mine = [CURSORS.c.spool == spool, CURSORS.c.plugin == self.name]
+            connection.execute(update(CURSORS).where(*mine, CURSORS.c.number < cursor).values(number=cursor))
+
+    def _forget(self, numbers: Any) -> None:
+        with self._journal.database.writing() as connection:
+            mine = [UNTOLD.c.spool == self._journal.spool(connection), UNTOLD.c.plugin == self.name]
+            connection.execute(delete(UNTOLD).where(*mine, UNTOLD.c.number.in_(list(numbers))))
+
+
+def _numbered(row: Mapping[str, Any]) -> Numbered:
+    """:raises Broken: it is none that was written here."""
+    kind, report = KNOWN.get(row["event"]), read_report(row["report"])
+    message, at = read_message(row), datetime.fromisoformat(row["at"])
+    if kind is None or (report is None) is issubclass(kind, Delivered | Undelivered):
+        raise Broken(f"there is no event {row['event']!r} like this")
+    fields: dict[str, Any] = {"key": row["key"]} | ({} if report is None else {"report": report})
+    return row["number"], kind(message, at, **fields)
