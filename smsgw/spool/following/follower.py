@@ -138,6 +138,28 @@ class Follower:
             raise
         return self._pause()
 
+    def read_again(self, tell: Callable[[int], object]) -> None:
+        """Read all files once more that the journal has, so that it knows of them what they say; none of it is news.
+
+        Any process may do that, while another one follows: what came since, or is another file now, is left to it.
+
+        :param tell: told how many were read, now and then.
+        :raises Unavailable: the journal is out of service.
+        """
+        for kind in ENDED:
+            after = ""
+            while names := self._journal.names(kind, after, MOST):
+                after = names[-1]
+                known = self._journal.known([kind], names)
+                found = list[Found]()
+                for name in names:
+                    with self._trying(f"{kind}/{name}"):
+                        read = self._read(kind, name, is_news=False)
+                        if read is not None and known.get((kind, name)) == read.written:
+                            found.append(read)
+                self._journal.put(self._in_order(found), [], {}, self._is_there)
+                tell(len(names))
+
     def _see(self) -> None:
         """Find out from the kernel what changed."""
         now, self._is_settled = time.time_ns(), True
