@@ -165,8 +165,7 @@ def _forget_events(journal: Journal, before: float, stop: threading.Event) -> No
         young = select(columns.number).where(columns.spool == spool, columns.at >= at).order_by(columns.number)
         end = connection.scalar(young.limit(1))
     last = min(2**62 if told is None else told, 2**62 if end is None else end - 1)
-    untold = exists().where(UNTOLD.c.spool == columns.spool, UNTOLD.c.number == columns.number)
-    is_kept = untold | _has_file(["outgoing", "checked"], EVENTS, columns.message)
+    is_kept = columns.number.in_(select(UNTOLD.c.number)) | _has_file(["outgoing", "checked"], EVENTS, columns.message)
     _forget(journal, EVENTS, (columns.number,), [columns.number <= last], is_kept, stop)
 
 
