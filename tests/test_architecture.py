@@ -34,6 +34,8 @@ MAY_IMPORT = {
         "smsgw.numbers",
         "smsgw.text",
         "smsgw.spool",
+        "smsgw.spool.following.reports",
+        "smsgw.spool.following.watch",
         "smsgw.settings",
     },
     "smsgw.spool.following": {
@@ -58,7 +60,7 @@ MAY_IMPORT = {
         *("smsgw.journal", "smsgw.model", "smsgw.numbers", "smsgw.plugins", "smsgw.refusals", "smsgw.resources"),
         *("smsgw.security", "smsgw.spool", "smsgw.status"),
     },
-    "smsgw.resources": {"smsgw.model", "smsgw.numbers", "smsgw.spool", "smsgw.text"},
+    "smsgw.resources": {"smsgw.model", "smsgw.numbers", "smsgw.spool", "smsgw.status", "smsgw.text"},
     "smsgw.api": {"smsgw.gateway", "smsgw.refusals", "smsgw.security", "smsgw.views"},
     "smsgw.errors": {"smsgw.logs", "smsgw.model", "smsgw.gateway", "smsgw.refusals", "smsgw.spool", "smsgw.views"},
     "smsgw.views": {
@@ -74,6 +76,7 @@ MAY_IMPORT = {
         "smsgw.security",
         "smsgw.settings",
         "smsgw.spool",
+        "smsgw.status",
         "smsgw.text",
         "smsgw.views",
     },
@@ -82,7 +85,16 @@ MAY_IMPORT = {
     "smsgw.migrations": {"smsgw.model"},
     "smsgw.store": {"smsgw.migrations", "smsgw.model", "smsgw.postgresql", "smsgw.walindex"},
     "smsgw.cli": {
-        *("smsgw", "smsgw.cli", "smsgw.cli.check", "smsgw.gateway", "smsgw.model", "smsgw.numbers", "smsgw.plugins"),
+        *(
+            "smsgw",
+            "smsgw.cli",
+            "smsgw.cli.check",
+            "smsgw.gateway",
+            "smsgw.journal",
+            "smsgw.model",
+            "smsgw.numbers",
+            "smsgw.plugins",
+        ),
         *("smsgw.refusals", "smsgw.security", "smsgw.settings", "smsgw.spool", "smsgw.text"),
     },
     "smsgw.cli.check": {
