@@ -61,15 +61,16 @@ def rebuild(installation: Installation, anew: bool) -> None:
 
         stop = threading.Event()
         with registry.locks.try_take("owner") or contextlib.nullcontext() as lock:
+            registry.follower.read_again(tell)
             if lock is not None:  # nobody follows the folders now: what came since is for plugins, as at any start
                 registry.follower.look(stop)
-            registry.follower.read_again(tell)
             if anew:
                 forget_messages(registry.journal, ALL, stop)
                 forget_reports(registry.journal, ALL, stop)
+        files = registry.journal.standing().files
     if sys.stderr.isatty():
         click.echo("\r", err=True, nl=False)
-    click.echo(f"The journal is made again; {count} files were read.", err=True)
+    click.echo(f"The journal is made again; it has {files} files.", err=True)
 
 
 @contextlib.contextmanager

@@ -183,23 +183,31 @@ class Journal:
             yield
 
     def is_whole(self) -> bool:
-        """Whether the follower has seen all files of all folders once.
+        """Whether all files of all folders are here.
+
+        :raises Unavailable: the database is out of service.
+        """
+        return self.has_seen(map(str, self._folders))
+
+    def has_seen(self, folders: Iterable[str]) -> bool:
+        """Whether all files of these folders are here, up to some time.
 
         :raises Unavailable: the database is out of service.
         """
         with self.database.reading() as connection:
-            return self._has_seen(self._folders_of(connection, self.reader(connection)))
+            known = self._folders_of(connection, self.reader(connection))
+        return all(folder in known for folder in folders)
 
     def standing(self) -> Standing:
         """:raises Unavailable: the database is out of service."""
         with self.database.reading() as connection:
             spool = self.reader(connection)
-            is_whole = self._has_seen(self._folders_of(connection, spool))
+            known = self._folders_of(connection, spool)
             counted = select(MESSAGES.c.status, func.count()).where(MESSAGES.c.spool == spool)
             counts = {row[0]: row[1] for row in connection.execute(counted.group_by(MESSAGES.c.status))}
             files = connection.scalar(select(func.count()).select_from(FILES).where(FILES.c.spool == spool)) or 0
             oldest = connection.scalar(select(func.min(MESSAGES.c.began)).where(MESSAGES.c.spool == spool))
-        return Standing(is_whole, counts, files, oldest)
+        return Standing(all(str(folder) in known for folder in self._folders), counts, files, oldest)
 
     def spool(self, connection: Connection) -> int:
         """The spool's number, in a transaction that writes; nobody else writes of it until that ends."""
@@ -219,9 +227,6 @@ class Journal:
     def _folders_of(self, connection: Connection, spool: int) -> dict[str, int]:
         rows = select(FOLDERS.c.folder, FOLDERS.c.modified).where(FOLDERS.c.spool == spool)
         return {row.folder: row.modified for row in connection.execute(rows)}
-
-    def _has_seen(self, known: Mapping[str, int]) -> bool:
-        return all(str(folder) in known for folder in self._folders)
 
     def _has(self, wanted: Mapping[str, int]) -> bool:
         with self.database.reading() as connection:

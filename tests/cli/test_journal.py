@@ -79,7 +79,7 @@ def test_made_before_the_gateway_runs(make_gateway: MakeGateway, ini: Ini, tmp_p
     """All files are there then, and plugins are told of none of them."""
     (tmp_path / "spool" / "sent" / "m1").write_text(sent())
     ran = smsgw("journal", "rebuild", ini())
-    assert (ran.status, ran.out, ran.err) == (0, "", "The journal is made again; 1 files were read.\n")
+    assert (ran.status, ran.out, ran.err) == (0, "", "The journal is made again; it has 1 files.\n")
     gateway = make_gateway()
     assert known(gateway) == {"m1": "sent"}
     assert rows(gateway, EVENTS) == []
@@ -97,7 +97,7 @@ def test_what_is_missing_is_read_from_the_files(gateway: Gateway, tmp_path: Path
         connection.execute(PARTS.delete().where(PARTS.c.message == "m0"))
     assert len(known(gateway)) == 3
     ran = command(gateway, "rebuild", folder=tmp_path)
-    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "The journal is made again; 6 files were read.\n")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "The journal is made again; it has 6 files.\n")
     assert dump(gateway) == before
     assert rows(gateway, EVENTS) == events
     assert found(gateway)["m1"] == "sent"  # its file is gone, and the journal alone knows of it

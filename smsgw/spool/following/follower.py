@@ -121,8 +121,9 @@ class Follower:
         :raises Unavailable: the journal is out of service; all is looked at again the next time.
         """
         try:
-            if self._journal.database.heal():
-                self._forget()
+            is_new = self._journal.database.heal()
+            if is_new or (self._noted and not self._journal.has_seen(self._noted)):
+                self._forget()  # another one begins
             if not self._is_known:
                 self._noted = self._journal.begin(self._plugins)
                 self._is_known = True
@@ -146,6 +147,7 @@ class Follower:
         :param tell: told how many were read, now and then.
         :raises Unavailable: the journal is out of service.
         """
+        self._journal.begin(self._plugins)
         for kind in ENDED:
             after = ""
             while names := self._journal.names(kind, after, MOST):
