@@ -138,6 +138,9 @@ class Machine:
     def start_smsd(self) -> None:
         self.run("/etc/init.d/smstools start")
 
+    def stop_smsd(self) -> None:
+        self.run("/etc/init.d/smstools stop")
+
     def serve(self) -> None:
         """Start the gateway, or start it again."""
         self.stop()
@@ -173,9 +176,14 @@ class Machine:
         try:
             self.modem.wait(count, LONG)
         except AssertionError as error:
-            log = self.path("/var/log/smstools/smsd.log").read_text()[-3000:]
-            listed = self.run(f"ls -laR {SPOOL}")
-            raise AssertionError(f"{error}\n{log}\n{listed}") from None
+            raise AssertionError(f"{error}\n{self._log()[-3000:]}\n{self.run(f'ls -laR {SPOOL}')}") from None
+
+    def wait_log(self, *words: str) -> None:
+        """Return when smsd has written a line with all of these words."""
+        eventually(lambda: any(all(word in line for word in words) for line in self._log().splitlines()), LONG)
+
+    def _log(self) -> str:
+        return self.path("/var/log/smstools/smsd.log").read_text()
 
     def check(self, level: str) -> list[str]:
         """What ``smsgw check`` tells of smsd and the spool at that level, as the gateway's user."""
@@ -206,25 +214,87 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
 
 def test_a_message_reaches_the_phone(machine: Machine) -> None:
     """From the README's first command to the status that clients read, with nothing done that it does not say."""
-    before = len(machine.modem.messages())
-    (error,) = machine.check("error")
-    assert error.startswith(
-        "smsd does not run: /var/run/smstools/smsd.pid names no process of it; it would run as smsd with the group"
-        " dialout."
-    )
     machine.start_smsd()
-    assert machine.check("error") == []
-    (runs,) = (said for said in machine.check("ok") if said.startswith("smsd runs as smsd with the group dialout, p"))
-    status = machine.path(f"/proc/{runs.rstrip('.').split()[-1]}/status").read_text()
-    assert re.search(r"^Groups:\t(.*?) *$", status, re.M)[1] == str(grp.getgrnam("dialout").gr_gid)  # type: ignore[index]
-    assert "dialout" not in machine.run("id smsgw")
+    before = len(machine.modem.messages())
     ids = machine.send()
     machine.wait(before + 2)
     assert [message.text for message in machine.modem.messages()[before:]] == ["Hi, Jack!"] * 2
     for id in ids:
+        eventually(machine.path(f"{SPOOL}/sent/{id}").exists, LONG)
         read = READ.replace("smsgw.http.2bpDiR", id)
         eventually(lambda read=read: machine.curl(read)[0] == 200, LONG)  # type: ignore[misc]
         assert machine.curl(read)[1]["Modem"] == "GSM1"
         read = re.sub(r"/api/\S+", f"/api/v2/messages/{id}", read)
         assert machine.curl(read)[1]["status"] == "sent"
     assert machine.run(f"ls {SPOOL}/outgoing") == ""
+
+
+def test_the_gateway_can_read_what_came_in(machine: Machine) -> None:
+    machine.start_smsd()
+    machine.modem.receive("79161234567", "Hello")
+    incoming = machine.path(f"{SPOOL}/incoming")
+    eventually(lambda: any(path.read_text().endswith("\n\nHello") for path in incoming.glob("GSM1.??????")), LONG)
+    assert "Hello" in machine.run(f"runuser -u smsgw -- sh -c 'cat {SPOOL}/incoming/GSM1.*'")
+
+
+def test_who_smsd_is(machine: Machine) -> None:
+    """It has not the groups that its user is in, and the gateway's user need not be in the one that it has."""
+    machine.stop_smsd()
+    (error,) = machine.check("error")
+    assert error == (
+        "smsd does not run: /var/run/smstools/smsd.pid names no process of it; it would run as smsd with the group"
+        " dialout. Start it, and see its log: systemctl start smstools"
+    )
+    machine.start_smsd()
+    assert machine.check("error") == []
+    (runs,) = (said for said in machine.check("ok") if said.startswith("smsd runs as smsd with the group dialout, p"))
+    status = machine.path(f"/proc/{runs.rstrip('.').split()[-1]}/status").read_text()
+    assert re.findall(r"^Groups:\t(.*?) *$", status, re.M) == [str(grp.getgrnam("dialout").gr_gid)]
+    assert "dialout" not in machine.run("id smsgw")
+
+
+def test_the_remedy_for_a_file_that_smsd_cannot_read(machine: Machine) -> None:
+    machine.start_smsd()
+    before = len(machine.modem.messages())
+    name = f"{SPOOL}/outgoing/of another's program"
+    file = f"umask 007 && printf 'To: 79161234567\\n\\nHello' >/tmp/file && mv /tmp/file {shlex.quote(name)}"
+    machine.run(f"adduser --quiet --system other && runuser -u other -g smsd -- sh -c {shlex.quote(file)}")
+    machine.wait_log("Cannot handle", name)
+    (error,) = machine.check("error")
+    assert error.startswith(f"smsd runs as smsd with the group dialout, who cannot read {name}: it is not sent, and")
+    machine.run(error.partition("As root: ")[2])
+    machine.wait(before + 1)
+
+
+def test_the_remedy_for_a_file_system_without_access_lists(machine: Machine) -> None:
+    """The gateway's user comes into the group that smsd has; what was written before is let through one by one."""
+    machine.start_smsd()
+    before = len(machine.modem.messages())
+    folders = " ".join(f"{SPOOL}/{name}" for name in ("", "outgoing", "checked", "sent", "failed", "incoming"))
+    machine.run(f"mount -t ramfs ramfs {SPOOL} && install -d -o smsd -g smsd -m 3775 {folders}")
+    try:
+        machine.serve()
+        (id, *_) = machine.send()
+        machine.wait_log("Cannot handle", id)
+        error, *_ = (said for said in machine.check("error") if "cannot read files" in said)
+        found = re.fullmatch(
+            r"smsd runs as smsd with the group dialout, who cannot read files of the mode 0660, the user smsgw and the"
+            r" group smsd\. As root: (adduser smsgw dialout), set (smsgw.file_group = dialout), and restart the"
+            r" gateway\.",
+            error,
+        )
+        assert found, error
+        machine.run(found[1])
+        machine.change(INI, "#smsgw.file_group = smsd", found[2])
+        machine.serve()
+        machine.send()
+        machine.wait(before + 2)
+        while stuck := [said for said in machine.check("error") if "cannot read" in said]:
+            assert len(stuck) == 1
+            machine.run(stuck[0].partition("As root: ")[2])
+        machine.wait(before + 4)
+    finally:
+        machine.stop()
+        machine.run(f"umount --lazy {SPOOL} && deluser smsgw dialout")
+        machine.change(INI, "smsgw.file_group = dialout", "#smsgw.file_group = smsd")
+        machine.serve()
