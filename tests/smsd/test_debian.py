@@ -21,7 +21,7 @@ from typing import Any, Self
 import pytest
 
 from tests.conftest import eventually
-from tests.test_documentation import README, ROOT, blocks
+from tests.test_documentation import OPERATION, README, ROOT, blocks
 from tests.tmpfs import need
 
 from .modem import Modem
@@ -284,6 +284,8 @@ def test_the_remedy_for_a_file_system_without_access_lists(machine: Machine) -> 
             error,
         )
         assert found, error
+        assert f"\n{found[1]}\n" in OPERATION
+        assert found[2] in OPERATION
         machine.run(found[1])
         machine.change(INI, "#smsgw.file_group = smsd", found[2])
         machine.serve()
