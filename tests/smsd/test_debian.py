@@ -51,7 +51,7 @@ read -r _
 REINSTALL = f"""\
 printf '#!/bin/sh\\nexit 101\\n' >/usr/sbin/policy-rc.d && chmod 755 /usr/sbin/policy-rc.d
 dpkg-statoverride --list | grep -oE '[^ ]*/(smstools|sms)(/.*)?$' | xargs -r -n1 dpkg-statoverride --remove
-rm -rf {SPOOL} /var/log/smstools /etc/smsd.conf
+rm -rf {SPOOL} /var/log/smstools /etc/smsd.conf /opt/smsgw /etc/smsgw
 dpkg --listfiles smstools | grep ^/var/ | xargs mkdir -p
 dpkg-reconfigure smstools
 """
@@ -264,6 +264,25 @@ def test_the_remedy_for_a_file_that_smsd_cannot_read(machine: Machine) -> None:
     assert error.startswith(f"smsd runs as smsd with the group dialout, who cannot read {name}: it is not sent, and")
     machine.run(error.partition("As root: ")[2])
     machine.wait(before + 1)
+
+
+def test_the_remedy_after_an_upgrade_of_smsd(machine: Machine) -> None:
+    """Debian's package makes each folder that it finds in the spool smsd's."""
+    machine.start_smsd()
+    before = len(machine.modem.messages())
+    machine.send()
+    machine.wait(before + 2)
+    machine.run("dpkg-reconfigure smstools", net=False)
+    (error,) = machine.check("error")
+    assert error.startswith(f"{SPOOL}/outgoing/.smsgw belongs to smsd: an upgrade of smsd's package takes all folders")
+    machine.stop()
+    remedy = error.partition("As root: ")[2]
+    assert f"\n{remedy}\n" in OPERATION
+    machine.run(remedy)
+    machine.serve()
+    assert machine.check("error") == []
+    machine.send()
+    machine.wait(before + 4)
 
 
 def test_the_remedy_for_a_file_system_without_access_lists(machine: Machine) -> None:

@@ -31,8 +31,11 @@ STUCK = 60.0  # seconds that the gateway leaves a complete request
 
 
 def check_folders(installation: Installation) -> Findings:
-    layout = installation.layout
-    yield from _check_user(layout)
+    layout, daemon = installation.layout, find_daemon(installation)
+    if daemon and _is_taken(layout, daemon):
+        yield from _check_taken(layout, daemon)
+    else:
+        yield from _check_user(layout)
     for kind in KINDS:
         for folder in layout.folders[kind]:
             if "simulator" in installation.smsgw.plugins and not folder.exists():
@@ -43,8 +46,27 @@ def check_folders(installation: Installation) -> Findings:
         return
     yield from _check_outgoing(layout)
     yield from _check_state(layout)
-    if daemon := find_daemon(installation):
+    if daemon:
         yield from _check_readable(installation, daemon)
+
+
+def _is_taken(layout: Layout, daemon: Daemon) -> bool:
+    """Whether Debian's package smstools has made smsgw's own folder like smsd's, as its upgrades do."""
+    with contextlib.suppress(OSError):
+        found = layout.state.stat()
+        return found.st_uid == daemon.uid and bool(found.st_mode & stat.S_ISVTX)
+    return False
+
+
+def _check_taken(layout: Layout, daemon: Daemon) -> Findings:
+    user, state = user_name(os.geteuid()), shlex.quote(str(layout.state))
+    with contextlib.suppress(OSError):
+        user = user_name((layout.state / "locks").stat().st_uid)  # a file, which the package leaves as it is
+    yield SPOOL.error(
+        f"{layout.state} belongs to {daemon.name}: an upgrade of smsd's package takes all folders in its spool",
+        "Stop the gateway, and start it again when this is done. As root:"
+        f" chown -R {user} {state} && find {state} -type d -exec chmod 700 {{}} +",
+    )
 
 
 def _check_user(layout: Layout) -> Findings:
