@@ -157,7 +157,7 @@ def _check_readable(installation: Installation, daemon: Daemon) -> Findings:
     if not daemon.may_change(layout.outgoing.stat()):
         yield SPOOL.error(
             f"{runs} cannot take files out of {layout.outgoing}",
-            f"It would send them again and again. As root: chown {daemon.name} {layout.outgoing}",
+            f"It would send them again and again. As root: chown {daemon.name} {shlex.quote(str(layout.outgoing))}",
         )
     for path, status in _waiting(layout):
         if not daemon.may_read(status.st_uid, status.st_gid, status.st_mode, acl.users_of(path)):
