@@ -17,7 +17,6 @@ import logging
 import os
 import shutil
 import stat
-import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -26,7 +25,7 @@ from pathlib import Path
 from ulid import ULID
 
 from smsgw.model import ConfigurationError, Message, Receipt, Unavailable
-from smsgw.spool import file, put_file
+from smsgw.spool import acl, file, put_file
 from smsgw.spool.entrance import RECEIPT, Entrance, open_folder, ready_lock, sync_folder
 from smsgw.spool.layout import Layout
 from smsgw.spool.locks import Locks
@@ -235,21 +234,20 @@ def _undone(name: str, folder: int) -> Iterator[None]:
 def _share(folder: Path, outgoing: Path, group: int | None) -> None:
     """Let what is made in that folder be such as smsd can read.
 
-    It gets the group, which set-group-ID folders pass on, and the very mode that it is made with, whatever the umask
-    says, where the file system knows default access lists (acl(5)); each file needs a call of its own otherwise.
+    It gets the group, which set-group-ID folders pass on. The owner of ``outgoing``, who is smsd's user, may do with it
+    what the group may: Debian's smsd runs without the group of its own folders. Where the file system has no access
+    lists, the group alone must do, and each file needs a call of its own for its mode.
     """
+    owner = os.stat(outgoing)
     try:
-        os.chown(folder, -1, os.stat(outgoing).st_gid if group is None else group)
+        os.chown(folder, -1, owner.st_gid if group is None else group)
     except PermissionError:
         if group is not None:
             raise
         log.warning("messages do not get the group of %s: let smsgw's user be in it", outgoing)
     os.chmod(folder, 0o2700)
-    # The kernel's struct posix_acl_xattr: version 2, then tag (user, group, others), permissions, no id. All are there,
-    # also x, without which nobody but root could write into the folders in it.
-    entries = b"".join(struct.pack("<HHI", tag, 7, 0xFFFFFFFF) for tag in (0x01, 0x04, 0x20))
     with contextlib.suppress(OSError):
-        os.setxattr(folder, "system.posix_acl_default", struct.pack("<I", 2) + entries)
+        acl.set_default(folder, owner.st_uid if owner.st_uid not in (0, os.geteuid()) else None)
 
 
 def _syncfs(fd: int) -> None:
