@@ -18,6 +18,7 @@ from smsgw.model import Unavailable
 from .outbox import Delivery, Ended, Outbox
 from .post import Undelivered
 from .receivers import Receivers
+from .rights import Rights
 from .signature import sign
 from .table import Webhook
 
@@ -37,12 +38,14 @@ log = logging.getLogger(__name__)
 class Dispatcher:
     """Works while ``run`` does.
 
+    :param rights: know which webhooks have ended.
     :param lease: milliseconds; more than an attempt takes.
     :param clock: seconds since 1970 (UTC).
     """
 
-    def __init__(self, outbox: Outbox, post: Post, lease: int, clock: Callable[[], float]) -> None:
+    def __init__(self, outbox: Outbox, rights: Rights, post: Post, lease: int, clock: Callable[[], float]) -> None:
         self._outbox = outbox
+        self._rights = rights
         self._post = post
         self._lease = lease
         self._clock = clock
@@ -81,15 +84,22 @@ class Dispatcher:
             random.shuffle(hungry)  # or the first would take all the room that there is, as long as they are hungry
             for webhook in hungry:
                 if count := self._receivers.room(webhook.id):
-                    now = self._now()
-                    for delivery in self._outbox.take(webhook.id, count, now, now + self._lease):
-                        lane = self._receivers.begin(webhook.id)
-                        loop.call_soon_threadsafe(self._start, webhook, delivery, lane)
+                    self._try(webhook, count, loop)
             self._is_down = False
         except Unavailable as error:
             if not self._is_down:
                 log.error("webhooks wait: %s (%s)", error.detail, error.__cause__)
             self._is_down = True
+
+    def _try(self, webhook: Webhook, count: int, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin so many attempts for a webhook, at most; none, if it has ended."""
+        now = self._now()
+        if ended := self._rights.end(webhook):
+            self._outbox.give_up(webhook.id, ended, now)
+            return
+        for delivery in self._outbox.take(webhook.id, count, now, now + self._lease):
+            lane = self._receivers.begin(webhook.id)
+            loop.call_soon_threadsafe(self._start, webhook, delivery, lane)
 
     def _settle(self) -> None:
         ended = list(self._ended)
@@ -118,9 +128,10 @@ class Dispatcher:
         return [under_way[task] for task in late]
 
     async def _attempt(self, webhook: Webhook, delivery: Delivery, lane: bool) -> None:
-        body, begun, error = delivery.body.encode(), time.monotonic(), None
+        begun, error = time.monotonic(), None
         try:
-            await self._post(webhook.url, sign(webhook.secret, delivery.id, int(self._clock()), body), body)
+            headers = sign(webhook.secret, delivery.id, int(self._clock()), delivery.body)
+            await self._post(webhook.url, headers, delivery.body.encode())
         except Undelivered as failure:
             error = str(failure)
         except Exception as failure:

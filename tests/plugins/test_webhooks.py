@@ -186,6 +186,7 @@ def test_registered_webhooks(gateway: Gateway, receiver: Receiver) -> None:
         "events": ["message.sent"],
         "description": "orders",
         "created_at": made["created_at"],
+        "ended": None,
     }
     assert gateway.get(WEBHOOKS).json == {"webhooks": [made]}
     path = f"{WEBHOOKS}/{made['id']}"
