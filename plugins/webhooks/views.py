@@ -65,30 +65,31 @@ def register(request: Request) -> Response:
     found = Webhook(make_id(), request.identity, *about, int(time.time()), _now(request))
     if not endpoints.webhooks.add(found, endpoints.most):
         raise full
-    shown = _resource(request, found) | {"secret": found.secret}
+    shown = _resource(found) | {"secret": found.secret}
     return reply(shown, 201, Location=f"{ROOT}/webhooks/{found.id}")
 
 
 @webhooks.get()
 def list_(request: Request) -> Response:
-    found = _endpoints(request).webhooks.all(request.identity.userid)
-    return reply({"webhooks": [_resource(request, each) for each in found]})
+    endpoints = _endpoints(request)
+    found = endpoints.webhooks.all(request.identity.userid)
+    return reply({"webhooks": [_resource(each) | {"ended": endpoints.rights.end(each)} for each in found]})
 
 
 @webhook.get()
 def read(request: Request) -> Response:
-    found = _own(request)
-    failures = _endpoints(request).failures
-    waiting, failed = failures.counts(found.id)
-    standing = {"waiting": waiting, "failed": failed, "last_error": failures.last_error(found.id)}
-    return reply(_resource(request, found) | standing)
+    found, endpoints = _own(request), _endpoints(request)
+    waiting, failed = endpoints.failures.counts(found.id)
+    last_error, ended = endpoints.failures.last_error(found.id), endpoints.rights.end(found)
+    standing = {"ended": ended, "waiting": waiting, "failed": failed, "last_error": last_error}
+    return reply(_resource(found) | standing)
 
 
 @webhook.delete()
 def remove(request: Request) -> Response:
     found = _own(request)
     _endpoints(request).webhooks.remove(found.id)
-    return reply(_resource(request, found))
+    return reply(_resource(found))
 
 
 @failures.get()
@@ -151,7 +152,7 @@ def _now(request: Request) -> int:
     return int(_endpoints(request).clock() * 1000)
 
 
-def _resource(request: Request, found: Webhook) -> dict[str, Any]:
+def _resource(found: Webhook) -> dict[str, Any]:
     """All of a webhook but its secret."""
     return {
         "id": found.id,
@@ -159,7 +160,6 @@ def _resource(request: Request, found: Webhook) -> dict[str, Any]:
         "events": list(found.events),
         "description": found.description,
         "created_at": moment(datetime.fromtimestamp(found.created, UTC)),
-        "ended": _endpoints(request).rights.end(found),
     }
 
 

