@@ -469,6 +469,10 @@ class House:
             make_token(store, "lvv", "staff", expires=NOW + 10 * DAY): ["lvv", frozenset({"staff"}), NOW + 10 * DAY],
         }
         self.made: list[Made] = []
+        for user, groups in (("ann", frozenset({"staff"})), ("root", frozenset[str]()), ("lvv", frozenset({"night"}))):
+            self.do("register", user, groups, None, 0)
+        for number in range(len(self.tokens)):
+            self.do("register", "", frozenset(), number, 0)
 
     def restart(self) -> None:
         self.running.close()
@@ -513,8 +517,7 @@ class House:
             self.knows_tokens = number is not None
             self.admins = {user, *(f"@{group}" for group in groups)}
             self.restart()
-        elif action == "tell":
-            self.tell()
+        self.tell()
 
     def tell(self) -> None:
         for owner, id in zip(OWNERS, tell(self.gateway, *OWNERS), strict=True):
@@ -539,7 +542,7 @@ class House:
 
 OWNERS = ("ann", "root", "lvv", None)
 STEPS = st.tuples(
-    st.sampled_from(["register", "register", "sign in", "revoke", "wait", "restart", "tell", "tell"]),
+    st.sampled_from(["register", "sign in", "revoke", "wait", "wait", "restart"]),
     st.sampled_from(["ann", "root", "lvv"]),
     st.frozensets(st.sampled_from(["staff", "night"])),
     st.none() | st.integers(0, 2),
@@ -548,10 +551,9 @@ STEPS = st.tuples(
 
 
 @settings(max_examples=20)
-@given(steps=st.lists(STEPS, min_size=3, max_size=12))
+@given(steps=st.lists(STEPS, min_size=1, max_size=8))
 def test_no_webhook_hears_what_its_maker_may_not(steps: list[tuple[Any, ...]]) -> None:
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         house = House(Path(folder), stack)
         for step in steps:
             house.do(*step)
-        house.tell()
