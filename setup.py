@@ -15,7 +15,11 @@ STORE = [
 ]
 POSTGRESQL = [*STORE, "psycopg[binary]>=3.2"]  # its driver
 LIMIT = ["regex"]  # where a character ends that is written as several (Unicode's annex 29); "re" does not know
-WEBHOOKS = [*STORE, "h11>=0.14"]  # HTTP without a network: ours goes to addresses that were judged, in bounded time
+WEBHOOKS = [
+    *STORE,
+    "h11>=0.14",  # HTTP without a network: ours goes to addresses that were judged, in bounded time
+    "standardwebhooks>=1.1",  # signatures as receivers check them; without dependencies since that version
+]
 HOURS = ["tzdata"]  # time zones, where the system has none
 TESTING = ["pytest>=8", "webtest>=3"]  # tests of plugins against the real application
 
@@ -90,7 +94,6 @@ setup(
             *TESTING,
             "gunicorn>=22",  # several processes on one spool
             "hypothesis>=6",
-            "standardwebhooks>=1",  # what receivers check signatures with
             "setuptools>=70.1",  # a plugin's distribution is built without a network
             "trustme>=1",  # a certificate authority for directories and identity providers
         ],

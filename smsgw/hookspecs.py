@@ -43,6 +43,24 @@ def authenticate(credentials: Credentials) -> Identity | Denied | None:
 
 
 @hookspec
+def signed_in(identity: Identity) -> None:
+    """A request of that user was authenticated.
+
+    Called for each request, in the process that serves it, before anything else is decided. It must return at once; one
+    that raises ends the request.
+    """
+
+
+@hookspec(firstresult=True)
+def holds(credential: str) -> bool | None:
+    """Whether that ``Identity.credential`` still lets its user in; ``None``: not mine.
+
+    The first answer counts. A credential that no plugin knows does not hold. A plugin that cannot tell now raises
+    ``smsgw.model.Unavailable``: it is asked again later.
+    """
+
+
+@hookspec
 def permits(identity: Identity, permission: str, context: object) -> Allowed | Denied | None:
     """Whether that user may do that; ``None``: no opinion.
 

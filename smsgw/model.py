@@ -29,10 +29,15 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who is asking: the userid in the backend's own spelling, and the groups that the backend puts it in."""
+    """Who is asking: the userid in the backend's own spelling, and the groups that the backend puts it in.
+
+    ``credential`` names what the client showed, where that can end earlier than the user's account does: such as
+    ``token:2bpDiRx7``. It is no secret. The hook ``holds`` tells whether it is still good.
+    """
 
     userid: str
     groups: frozenset[str] = frozenset()
+    credential: str | None = None
 
     @property
     def names(self) -> tuple[str, ...]:

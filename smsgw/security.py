@@ -19,7 +19,7 @@ from pyramid.security import Allowed, Denied
 
 from smsgw.guessing import Guesses
 from smsgw.logs import indented
-from smsgw.model import Credentials, Identity
+from smsgw.model import Credentials, Identity, Unavailable
 from smsgw.plugins import ask, implementations
 from smsgw.settings import UNIX, Address, is_userid
 
@@ -97,6 +97,7 @@ class SecurityPolicy:
             attempt.wrong()
         else:
             attempt.right()
+            self._hook.signed_in(identity=identity)
         return identity
 
     def _ask(self, credentials: Credentials) -> Identity | None:
@@ -230,7 +231,8 @@ def includeme(config: Configurator) -> None:
     """Nothing is public from here on but what says so.
 
     ``registry.guesses`` counts the wrong passwords, ``registry.challenge`` is what a 401 asks for;
-    ``registry.permits(identity, permission, context)`` is what the policies say, for plugins that ask them.
+    ``registry.permits(identity, permission, context)`` is what the policies say, for plugins that ask them, and
+    ``registry.holds(credential)`` whether a credential still lets its user in.
     """
     registry, settings = config.registry, config.registry.smsgw
     folder = registry.layout.state / "guesses"
@@ -243,5 +245,15 @@ def includeme(config: Configurator) -> None:
     def permits(identity: Identity, permission: str, context: object = None) -> bool:
         return bool(decide(policies, identity, permission, context))
 
+    def holds(credential: str) -> bool:
+        """:raises Unavailable: a plugin cannot tell now, or failed."""
+        try:
+            return registry.plugins.hook.holds(credential=credential) is True
+        except Unavailable:
+            raise
+        except Exception as error:
+            raise Unavailable("It cannot be told now whether a credential still holds") from error
+
     registry.permits = permits
+    registry.holds = holds
     config.set_default_permission(AUTHENTICATED)

@@ -427,7 +427,7 @@ def test_from_an_empty_folder_to_plugins_at_work(acme: Path, tmp_path: Path, bas
 
 EXAMPLES = (
     *("Polite", "Home", "Badge", "Monitor", "Cheap", "Tidy", "Frugal", "Watch", "Heartbeat", "Tally", "Hello"),
-    *("Notes", "Greeter"),
+    *("Notes", "Greeter", "Tickets"),
 )
 
 
@@ -489,6 +489,16 @@ def test_the_examples_of_plugins(make_gateway: MakeGateway, caplog: pytest.LogCa
     with caplog.at_level(logging.ERROR, "watch"):
         gateway.put("failed", "smsgw.http.X", "To: 79680000000\nFrom: lvv\nFail_reason: no network\n\nHi")
         eventually(lambda: "smsgw.http.X failed: no network" in caplog.text)
+
+
+@pytest.mark.usefixtures("examples")
+def test_the_example_of_a_credential(make_gateway: MakeGateway) -> None:
+    gateway = make_gateway({"smsgw.plugins": "tickets htpasswd allow hello"})
+    gateway.get("/hello", user=None, headers={"Authorization": "Bearer open sesame"})
+    assert gateway.registry.holds("tickets:7")
+    gateway.plugin("tickets").tickets.clear()
+    gateway.get("/hello", user=None, headers={"Authorization": "Bearer open sesame"}, status=401)
+    assert not gateway.registry.holds("tickets:7")
 
 
 @pytest.mark.usefixtures("examples")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 
 from pyramid.config import Configurator
 from pyramid.security import Denied
@@ -19,23 +20,28 @@ from .table import SCRIPTS, TABLES, Record
 from .text import PREFIX, digest, is_token
 
 USED = 60  # seconds between two notes of a token's use
+CREDENTIAL = "token:"  # how the credential of an identity begins; the token's id follows
 REMEMBERED = 10000  # tokens whose use this process knows to have noted
 
 log = logging.getLogger(__name__)
 
 
 class Token:
-    """An authentication backend. A token is as the database has it at each request: a revoked one stops at once."""
+    """An authentication backend. A token is as the database has it at each request: a revoked one stops at once.
+
+    :param clock: seconds since 1970 (UTC).
+    """
 
     schemes = ("Bearer", "Basic")
     commands = commands
 
-    def __init__(self) -> None:
+    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
         self._noted: dict[str, float] = {}
         self._lock = threading.Lock()
 
     def includeme(self, config: Configurator) -> None:
-        store = open_store(config.registry, TABLES, SCRIPTS)
+        store = self._store = open_store(config.registry, TABLES, SCRIPTS)
         self._find = table.find(store)
         self._note = table.note(store)
 
@@ -49,14 +55,21 @@ class Token:
         rows = self._find(digest=digest(secret))
         if not rows:
             return Denied("there is no such token")
-        record, now = Record(*rows[0]), time.time()
+        record, now = Record(*rows[0]), self._clock()
         if (state := record.state(now)) != "active":
             return Denied(f"the token is {state}")
         if credentials.scheme == "Basic" and credentials.userid != record.owner:
             return Denied("the token is another user's")
         if record.used is None or now - record.used >= USED:
             self._use(record.id, now)
-        return Identity(record.owner, frozenset(record.groups.split()))
+        return Identity(record.owner, frozenset(record.groups.split()), f"{CREDENTIAL}{record.id}")
+
+    @hookimpl
+    def holds(self, credential: str) -> bool | None:
+        if not credential.startswith(CREDENTIAL):
+            return None
+        record = table.find_by_id(self._store, credential.removeprefix(CREDENTIAL))
+        return record is not None and record.state(self._clock()) == "active"
 
     def _use(self, id: str, now: float) -> None:
         """Note that it was used, if that can be done: whether the token is right does not depend on it."""

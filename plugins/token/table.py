@@ -56,6 +56,12 @@ def find(store: Store) -> Lookup:
     return store.lookup(select(*_COLUMNS).where(TOKENS.c.digest == bindparam("digest")))
 
 
+def find_by_id(store: Store, id: str) -> Record | None:
+    with store.begin(is_reading=True) as connection:
+        row = connection.execute(select(*_COLUMNS).where(TOKENS.c.id == id)).one_or_none()
+        return None if row is None else _record(row)
+
+
 def note(store: Store) -> Statement:
     """Note that a token was used: ``note(id=…, now=…)``."""
     earlier = or_(TOKENS.c.used.is_(None), TOKENS.c.used < bindparam("now"))

@@ -389,7 +389,8 @@ def large(postgresql: Postgresql) -> Iterator[tuple[Store, Callable[[str], str]]
     url = postgresql.create()
     with contextlib.closing(Store(url)) as store:
         store.keep(TABLES, SCRIPTS)
-        Table(store).add(Webhook("wh_1", Identity("lvv"), "http://127.0.0.1:1/", ("message.sent",), "", "whsec_", 1), 1)
+        about = ("http://127.0.0.1:1/", ("message.sent",), "", "whsec_")
+        Table(store).add(Webhook("wh_1", Identity("lvv"), *about, created=1, signed_in=1), 1)
         yield store, lambda statement: postgresql.sql(url, statement)
 
 
@@ -716,13 +717,13 @@ def test_what_the_gateway_cannot_try_has_failed_too(
     with Receiver() as receiver:
         spoilt = register(gateway, receiver.url, "message.sent")["id"]
         with gateway.registry.store.begin() as connection:
-            connection.execute(update(REGISTERED).values(secret="whsec_geheim"))
+            connection.execute(update(REGISTERED).values(secret="whsec_geheimnis"))
         register(gateway, receiver.url, "message.sent")
         tell(gateway)
         receiver.wait(1)
         error = eventually(lambda: gateway.get(f"{WEBHOOKS}/{spoilt}").json["last_error"])
     assert error == "the gateway failed; its log says why"
-    assert "(ValueError)" in caplog.text
+    assert "(Error)" in caplog.text
     assert "geheim" not in caplog.text
 
 
