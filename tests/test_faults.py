@@ -416,8 +416,8 @@ def test_a_cancel_is_finished_wherever_its_process_dies(tmp_path: Path, smsd_had
         return step, layout, is_killed_at(step, lambda: cancel(layout))
 
     # Each waits for its second of grace, so all at once.
-    with ThreadPoolExecutor(24) as threads:
-        ends = list(threads.map(killed, range(1, 25)))
+    with ThreadPoolExecutor(32) as threads:
+        ends = list(threads.map(killed, range(1, 33)))
     assert [done for *_, done in ends] == sorted((done for *_, done in ends), reverse=True)
     assert not ends[-1][-1]  # so there was one for each step
     seen, locked = set(), []

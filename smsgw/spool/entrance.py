@@ -21,6 +21,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from smsgw.spool import file
+from smsgw.spool.disk import open_folder
+from smsgw.spool.disk import sync_folder as sync_folder
 from smsgw.spool.forks import begin_anew_in_children
 from smsgw.spool.index import HEAD, is_message
 from smsgw.spool.layout import Layout
@@ -48,6 +50,7 @@ class Entrance:
         self.must_sync = fsync
         self.waiting = layout.state / "waiting"
         self.scheduled = layout.state / "scheduled"
+        self._receipts = layout.state / "receipts"
         self._begin()
         begin_anew_in_children(self, Entrance._begin)
 
@@ -70,11 +73,25 @@ class Entrance:
                 yield self._layout.outgoing if room else self.waiting
 
     def release(self, name: str) -> None:
-        """Let a committed submission go its way, and its receipt to the receipts; its ``ready_lock`` is held.
+        """Complete a submission whose process died, or failed, before ``admit`` came to its end.
 
-        All of one submission are for the same time.
+        What that had moved already is synced first: nothing tells which messages these were.
 
         :raises OSError: not all could be moved; to be called again.
+        """
+        if not (self._layout.state / "ready" / name).exists():
+            return
+        if self.must_sync:
+            for folder in (self.scheduled, self.waiting, self._layout.outgoing, self._receipts):
+                sync_folder(folder)
+        self.admit(name)
+
+    def admit(self, name: str) -> None:
+        """Let a committed submission go its way, and its receipt to the receipts; its ``ready_lock`` is held.
+
+        All of one submission are for the same time. Its folder is removed when all are on disk where they went to.
+
+        :raises OSError: not all could be moved; ``release`` is to be called.
         """
         ready = self._layout.state / "ready" / name
         with contextlib.ExitStack() as opened:
@@ -91,7 +108,9 @@ class Entrance:
                     self._move(folder, messages[:room], self._layout.outgoing)
                 self._move(folder, messages[room:], self.waiting)
             if RECEIPT in names:
-                os.rename(RECEIPT, self._layout.state / "receipts" / name, src_dir_fd=folder)
+                os.rename(RECEIPT, self._receipts / name, src_dir_fd=folder)
+                if self.must_sync:
+                    sync_folder(self._receipts)
             os.rmdir(ready)
 
     @contextlib.contextmanager
@@ -187,19 +206,6 @@ def ready_lock(name: str) -> str:
 
 def is_later(send_at: datetime | None) -> bool:
     return send_at is not None and send_at > datetime.now(UTC)
-
-
-def open_folder(folder: Path, opened: contextlib.ExitStack) -> int:
-    """A descriptor of that folder, which is closed with the others."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    opened.callback(os.close, fd)
-    return fd
-
-
-def sync_folder(folder: Path) -> None:
-    """Let what was moved there be on disk."""
-    with contextlib.ExitStack() as opened:
-        os.fsync(open_folder(folder, opened))
 
 
 def _send_at(path: Path) -> datetime | None:

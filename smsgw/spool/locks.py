@@ -15,6 +15,7 @@ import weakref
 from pathlib import Path
 from types import TracebackType
 
+from smsgw.spool.disk import sync_folder
 from smsgw.spool.forks import begin_anew_in_children
 
 # In smsgw's own folder: what each process is writing, what is committed, messages for later and for their turn, replies
@@ -60,10 +61,12 @@ class Locks:
     """The locks of one spool. Whoever writes to smsgw's own folder takes one first, which makes the folder.
 
     :param folder: smsgw's own folder, in one that exists by the time that a lock is taken.
+    :param fsync: whether folders that are made wait for the disk.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, fsync: bool = True) -> None:
         self._folder = folder
+        self._fsync = fsync
         self._path = folder / "locks"
         self._made = False
         self._held: weakref.WeakSet[Lock] = weakref.WeakSet()
@@ -77,6 +80,11 @@ class Locks:
         for folder in (self._folder, *(self._folder / name for name in FOLDERS)):
             with contextlib.suppress(FileExistsError):
                 os.mkdir(folder, 0o700)
+                self._made = False
+        if self._fsync and not self._made:  # also what another process has just made, and perhaps not synced yet
+            sync_folder(self._folder)
+            with contextlib.suppress(PermissionError):  # the operator made it, in a folder that smsgw cannot read
+                sync_folder(self._folder.parent)
         self._made = True
 
     def take(self, name: str) -> Lock:
