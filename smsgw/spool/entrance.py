@@ -8,6 +8,7 @@ enter. Each is a plain rename, so that a message is in one of these folders, onc
 
 How many files there are is not asked for each message: a process takes some of the room that it saw, and uses that up
 first. Together, several processes can so exceed the depth by what they took, which is little where little is left.
+Those who look for room for several take turns. Where somebody does not end its turn, several wait in ``waiting``.
 """
 
 from __future__ import annotations
@@ -122,7 +123,8 @@ class Entrance:
         if not self._depth:
             yield count
             return
-        with self._locks.take("entrance"):
+        with contextlib.ExitStack() as held:
+            self._takes_turn(held)  # where it does not, the depth may be exceeded by what the other one lets in
             with self._lock:
                 self._left, self._until = 0, 0.0
                 room = min(count, self._free())
@@ -136,8 +138,10 @@ class Entrance:
         if not self._depth:
             yield count
             return
-        # Those who look for room for several take turns.
-        with self._locks.take("entrance") if count > 1 else contextlib.nullcontext():
+        with contextlib.ExitStack() as held:
+            if count > 1 and not self._takes_turn(held):
+                yield 0
+                return
             with self._lock:
                 if time.monotonic() >= self._until or 0 < self._left < count:
                     self._look(count)
@@ -148,6 +152,17 @@ class Entrance:
                     self._until = 0.0
             with self._counted(room):
                 yield room
+
+    def _takes_turn(self, held: contextlib.ExitStack) -> bool:
+        """Take turns with other processes that look for room for several, until ``held`` is closed.
+
+        ``False``: one of them has had its turn for too long, such as one that was stopped.
+        """
+        try:
+            held.enter_context(self._locks.take("entrance"))
+        except TimeoutError:
+            return False
+        return True
 
     def _look(self, count: int) -> None:
         free = 0 if self._is_anybody_waiting() else self._free()

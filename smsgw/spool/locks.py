@@ -7,10 +7,12 @@ description lock (``F_OFD_SETLK`` in fcntl(2)), which threads do not share eithe
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
 import struct
+import time
 import weakref
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +23,9 @@ from smsgw.spool.forks import begin_anew_in_children
 # In smsgw's own folder: what each process is writing, what is committed, messages for later and for their turn, replies
 # under an Idempotency-Key, messages that are being taken back and that were, and wrong passwords.
 FOLDERS = ("writers", "ready", "scheduled", "waiting", "receipts", "cancelling", "cancelled", "guesses")
+
+PATIENCE = 3.0  # seconds for which a lock that another holds is waited for; a cancel holds one for a second
+SHORTEST, LONGEST = 0.0005, 0.02  # seconds between two looks at it
 
 
 class Lock:
@@ -90,25 +95,32 @@ class Locks:
     def take(self, name: str) -> Lock:
         """The lock of that name, when it is free.
 
+        Whoever holds a lock does so for a moment, unless their process is stopped, or their disk hangs; nobody waits
+        for that.
+
+        :raises TimeoutError: it was not free within ``PATIENCE`` seconds.
         :raises OSError: the folder cannot be written to.
         """
-        return self._lock(name, fcntl.F_OFD_SETLKW)
+        deadline, pause = time.monotonic() + PATIENCE, SHORTEST
+        while (lock := self.try_take(name)) is None:
+            if time.monotonic() >= deadline:
+                raise TimeoutError(errno.ETIMEDOUT, "another process of smsgw holds a lock and does not go on")
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST)
+        return lock
 
     def try_take(self, name: str) -> Lock | None:
         """The lock of that name; ``None`` where somebody else holds it.
 
         :raises OSError: the folder cannot be written to.
         """
-        try:
-            return self._lock(name, fcntl.F_OFD_SETLK)
-        except BlockingIOError:
-            return None
-
-    def _lock(self, name: str, command: int) -> Lock:
         offset = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big") >> 2
         fd = self._open()
         try:
-            fcntl.fcntl(fd, command, _request(fcntl.F_WRLCK, offset, 1))
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _request(fcntl.F_WRLCK, offset, 1))
+        except BlockingIOError:
+            os.close(fd)
+            return None
         except BaseException:
             os.close(fd)
             raise
