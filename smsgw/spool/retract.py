@@ -32,9 +32,12 @@ def retract(layout: Layout, locks: Locks, id: str) -> bool:
         undo.callback(taken.unlink)
         try:
             _create(lock)
-            undo.callback(lock.unlink)
+        except FileExistsError:
+            return False
+        undo.callback(lock.unlink)
+        try:
             os.rename(layout.outgoing / id, taken)
-        except (FileExistsError, FileNotFoundError):
+        except FileNotFoundError:
             return False
         threading.Event().wait(GRACE)
         return not layout.has(id)
