@@ -39,7 +39,7 @@ KEY = "0" * 64
 RECEIPT = Receipt(KEY, "1" * 64, 201, '{"message_id": {}}')
 OCCUPANT = "cron.1"  # a file of another program, which fills an ``outgoing`` whose depth is 1
 WRITERS = "outgoing/.smsgw/writers/"
-ALL = 8  # calls that are not synced, of which all selections are tried; of more only some
+ALL = 6  # calls that are not synced, of which all selections are tried; of more only some
 
 
 # What is done to a spool, in a process of its own
@@ -289,7 +289,7 @@ def _selections(changes: Sequence[Change]) -> Iterator[Collection[Change]]:
     for each in changes:
         yield [each]
         yield [other for other in changes if other is not each]
-    for _ in range(50):
+    for _ in range(20):
         yield [change for change in changes if chance.random() < 0.5]
 
 
