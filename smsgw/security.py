@@ -6,7 +6,6 @@ import base64
 import binascii
 import ipaddress
 import logging
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -29,6 +28,8 @@ IDENTITY = "smsgw.identity"  # where a request keeps what was found out about it
 BASIC = ("Basic",)  # what a backend takes that says nothing of schemes
 REALM = 'realm="smsgw"'
 NOBODY = Denied("nobody allows it")
+HOPS = 16  # proxies in a row
+LONGEST_HOP = 64  # characters of an address with brackets and a port
 LOGGED = 100  # characters of a userid that nobody may have; a right one is not longer
 
 log = logging.getLogger(__name__)
@@ -166,21 +167,36 @@ def decide(
 
 
 def client_address(request: Request, proxies: tuple[Address, ...]) -> str:
-    """The client's address: the last one in the chain of trusted proxies that is none of them."""
+    """The client's address: the last one in the chain of trusted proxies that is none of them.
+
+    At most ``HOPS`` addresses are read, from the end of ``X-Forwarded-For``: proxies add theirs there.
+    """
     address = str(request.environ.get("REMOTE_ADDR", ""))
     if not proxies:
         return address
-    forwarded = request.headers.get("X-Forwarded-For", "").split(",")
-    while forwarded and _is_among(address, proxies):
-        hop = _HOP.fullmatch(forwarded.pop().strip())
-        if hop is None or _parse(hop["v6"] or hop["v4"]) is None:
+    hops = request.headers.get("X-Forwarded-For", "").rsplit(",", HOPS)[-HOPS:]
+    while hops and _is_among(address, proxies):
+        found = _read_hop(hops.pop().strip())
+        if found is None:
             break
-        address = hop["v6"] or hop["v4"]
+        address = found
     return address
 
 
-# RFC 7239, 6, has ports and brackets; some proxies write them here too.
-_HOP = re.compile(r"\[?(?P<v6>[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)(?:\](?::\d+)?)?|(?P<v4>[0-9.]+)(?::\d+)?")
+def _read_hop(written: str) -> str | None:
+    """The IP address of one hop, which can have brackets and a port (RFC 7239, 6); ``None``: it is none."""
+    if len(written) > LONGEST_HOP:
+        return None
+    host, port = written, ""
+    if written.startswith("["):
+        host, _, port = written[1:].partition("]:")
+        host = host.removesuffix("]")
+    elif written.count(":") == 1:
+        host, _, port = written.partition(":")
+    if port and not (port.isascii() and port.isdigit()):
+        return None
+    # A zone (RFC 4007, "fe80::1%eth0") can be any text.
+    return None if "%" in host or _parse(host) is None else host
 
 
 def _parse(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

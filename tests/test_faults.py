@@ -17,6 +17,7 @@ import random
 import shutil
 import signal
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -33,7 +34,7 @@ import pytest
 from inotify_simple import INotify, flags
 
 from smsgw.model import Content, Message, Receipt
-from smsgw.spool.entrance import Entrance
+from smsgw.spool.entrance import Entrance, ready_lock
 from smsgw.spool.folders import Folders
 from smsgw.spool.layout import Layout, from_folder
 from smsgw.spool.locks import Locks
@@ -416,8 +417,8 @@ def test_a_cancel_is_finished_wherever_its_process_dies(tmp_path: Path, smsd_had
         return step, layout, is_killed_at(step, lambda: cancel(layout))
 
     # Each waits for its second of grace, so all at once.
-    with ThreadPoolExecutor(24) as threads:
-        ends = list(threads.map(killed, range(1, 25)))
+    with ThreadPoolExecutor(32) as threads:
+        ends = list(threads.map(killed, range(1, 33)))
     assert [done for *_, done in ends] == sorted((done for *_, done in ends), reverse=True)
     assert not ends[-1][-1]  # so there was one for each step
     seen, locked = set(), []
@@ -556,6 +557,56 @@ def test_smsd_sees_a_message_only_when_it_is_complete(run: Callable[..., Server]
         ]
         seen = [(event.name, flags.from_mask(event.mask)) for event in watch.read(timeout=0)]
     assert seen == [(id, [flags.MOVED_TO]) for id in ids]
+
+
+# A process that is stopped, and goes on later or never
+
+STOPPED = """
+import os, signal, sys
+from pathlib import Path
+from smsgw.spool.locks import Locks
+with Locks(Path(sys.argv[1])).take(sys.argv[2]):
+    os.kill(os.getpid(), signal.SIGSTOP)
+"""
+
+
+@contextlib.contextmanager
+def stopped(state: Path, lock: str) -> Iterator[None]:
+    """Within the block, another process is stopped that holds that lock."""
+    with subprocess.Popen([sys.executable, "-c", STOPPED, state, lock]) as process:
+        try:
+            _, status = os.waitpid(process.pid, os.WUNTRACED)
+            assert os.WIFSTOPPED(status)
+            yield
+        finally:
+            process.kill()
+
+
+def test_nobody_waits_for_a_process_that_is_stopped_on_its_way_into_outgoing(
+    run: Callable[..., Server], spool: Spool
+) -> None:
+    """What is sent meanwhile goes out meanwhile."""
+    server = run()
+    assert server.send(ONE, "before").status == 201
+    with stopped(spool.state, "entrance"):
+        assert server.send(MANY, "several").status == 201
+        assert server.send(MANY, "with a key", key=KEY).status == 201
+        assert server.send(ONE, "one").status == 201
+        wait_until(lambda: len(names(spool.outgoing, "smsgw.*")) == 2 + 2 * len(MANY), spool.outgoing)
+    sent = files_of(ONE, "before") + files_of(MANY, "several") + files_of(MANY, "with a key") + files_of(ONE, "one")
+    assert Counter(spool.messages().values()) == sent
+
+
+def test_a_cancel_does_not_wait_for_a_process_that_is_stopped_while_it_moves_a_submission(
+    run: Callable[..., Server], spool: Spool
+) -> None:
+    server = run()
+    [id] = server.send(ONE).json["message_id"].values()
+    with stopped(spool.state, ready_lock("another")):
+        (spool.ready / "another").mkdir()
+        assert is_refused(server.request("DELETE", f"{OUTGOING}/{id}"))
+        assert id in spool.messages()
+    assert server.request("DELETE", f"{OUTGOING}/{id}").status == 200
 
 
 # A spool that is missing, read-only or full

@@ -81,7 +81,9 @@ class Smsd:
 
     def take(self) -> str | None:
         found = []
-        for name in names(self.outgoing):
+        there = names(self.outgoing)
+        locked = {name for name in there if name.endswith(".LOCK") or f"{name}.LOCK" in there}
+        for name in there - locked:
             with contextlib.suppress(FileNotFoundError):
                 path = self.outgoing / name
                 found.append(("\nPriority: HIGH\n" not in path.read_text(), path.stat().st_mtime_ns, name))

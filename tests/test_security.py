@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import base64
 import os
+import time
 from collections.abc import Callable
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyramid.request import Request
 
 from smsgw.guessing import Guesses
 from smsgw.hookspecs import hookimpl
 from smsgw.model import Credentials, Identity
+from smsgw.security import HOPS, client_address
 from tests.conftest import Gateway, basic
 
 LIST = "/api/v1.0/sms/sent/"
@@ -111,6 +115,15 @@ def test_any_basic_credentials(gateway: Gateway, pair: bytes) -> None:
     gateway.app.get(LIST, headers=header, extra_environ={"REMOTE_ADDR": os.urandom(4).hex()}, status=401)
 
 
+PROXIES = tuple(ip_network(f"10.0.{number}.0/24") for number in reversed(range(50)))
+
+
+def forwarded(header: str) -> str:
+    """The address of a client whose request came through trusted proxies."""
+    environ = {"REMOTE_ADDR": "10.0.0.1", "HTTP_X_FORWARDED_FOR": header}
+    return client_address(Request.blank("/", environ=environ), PROXIES)
+
+
 class TestGuessing:
     WRONG, RIGHT = basic("lvv", "wrong"), basic("lvv", "SecretPAss")
 
@@ -176,6 +189,38 @@ class TestGuessing:
         ask(gateway, self.WRONG, 401, address=proxy, **{"X-Forwarded-For": f"6.6.6.6, {hop}"})
         ask(gateway, self.RIGHT, 429, address=proxy, **{"X-Forwarded-For": hop})
         ask(gateway, self.RIGHT, 200, address=proxy, **{"X-Forwarded-For": "10.1.1.2"})
+
+    @pytest.mark.parametrize(
+        ("header", "address"),
+        [
+            ("6.6.6.6", "6.6.6.6"),
+            ("6.6.6.6:1, 10.0.0.2:4711", "6.6.6.6"),
+            ("::ffff:6.6.6.6, [::ffff:10.0.0.2]:4711", "::ffff:6.6.6.6"),
+            ("6.6.6.6,\t10.0.0.2 ", "6.6.6.6"),
+            ("6.6.6.6, unknown", "10.0.0.1"),
+            ("6.6.6.6, _hidden", "10.0.0.1"),
+            ("6.6.6.6, ", "10.0.0.1"),
+            ("6.6.6.6:http", "10.0.0.1"),
+            ("[::1]:_x", "10.0.0.1"),
+            ("[::1]x", "10.0.0.1"),
+            ("fe80::1%eth0", "10.0.0.1"),
+            ("::1:" + "0" * 100, "10.0.0.1"),
+            ("6.6.6.6" + ", 10.0.0.2" * (HOPS - 1), "6.6.6.6"),
+            ("6.6.6.6" + ", 10.0.0.2" * HOPS, "10.0.0.2"),
+        ],
+    )
+    def test_what_is_read_of_the_header(self, header: str, address: str) -> None:
+        assert forwarded(header) == address
+
+    @pytest.mark.parametrize(
+        "repeated", [*":.,[]1a% ", "10.0.0.1,", "10.0.0.1:1, ", "[::ffff:10.0.0.1]:1,", "::,", "::ffff:10.0.0.1, "]
+    )
+    def test_the_longest_header_takes_little_time(self, repeated: str) -> None:
+        """262,144 bytes is the most that waitress takes for all headers."""
+        header = (repeated * 262144)[-262144:]
+        begin = time.thread_time()
+        assert forwarded(header) in ("10.0.0.1", "::ffff:10.0.0.1", "::")
+        assert time.thread_time() - begin < 0.05
 
     def test_where_nothing_can_be_written(self, tmp_path: Path) -> None:
         guesses = Guesses(tmp_path / "nowhere", 3, 100)
