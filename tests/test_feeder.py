@@ -80,16 +80,24 @@ class Smsd:
         self.stop = threading.Event()
 
     def take(self) -> str | None:
-        found = []
-        for name in names(self.outgoing):
-            with contextlib.suppress(FileNotFoundError):
-                path = self.outgoing / name
-                found.append(("\nPriority: HIGH\n" not in path.read_text(), path.stat().st_mtime_ns, name))
+        found, there = [], names(self.outgoing)
+        for name in there:
+            if not name.endswith(".LOCK") and f"{name}.LOCK" not in there:
+                with contextlib.suppress(FileNotFoundError):
+                    path = self.outgoing / name
+                    found.append(("\nPriority: HIGH\n" not in path.read_text(), path.stat().st_mtime_ns, name))
         for _, _, name in sorted(found):
-            with contextlib.suppress(FileNotFoundError):  # it was taken back
-                (self.outgoing / name).rename(self.sent / name)
-                self.taken.append(name)
-                return name
+            lock = self.outgoing / f"{name}.LOCK"
+            with contextlib.suppress(FileExistsError):  # it is being taken back
+                lock.touch(exist_ok=False)
+                try:
+                    (self.outgoing / name).rename(self.sent / name)
+                    self.taken.append(name)
+                    return name
+                except FileNotFoundError:  # it was taken back
+                    continue
+                finally:
+                    lock.unlink()
         return None
 
     def drain(self, count: int) -> list[str]:
