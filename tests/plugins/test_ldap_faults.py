@@ -18,7 +18,7 @@ from pyramid.security import Denied
 
 from smsgw.model import ConfigurationError, Identity, Unavailable
 from tests import slapd
-from tests.conftest import Gateway, eventually, sha
+from tests.conftest import Gateway, at_length, eventually, sha
 from tests.directory import SECRET, BlackHole, Listener, Recorder, ask, gateway_settings, make, send
 from tests.server import Server
 from tests.slapd import PEOPLE, SERVICE_PASSWORD, SUFFIX, Certificate, Slapd, certify, person
@@ -344,7 +344,7 @@ def test_a_warning_where_passwords_could_be_read(caplog: pytest.LogCaptureFixtur
 # Servers that are false
 
 
-@settings(max_examples=60)
+@settings(max_examples=at_length(120, 15))
 @given(st.lists(st.binary(min_size=1, max_size=60), min_size=1, max_size=3))
 def test_any_answer(answers: list[bytes]) -> None:
     """No octets are a yes, or an error of ours."""
