@@ -216,9 +216,8 @@ def test_a_file_in_another_one_s_place(store: Store, path: Path) -> None:
         file.unlink(missing_ok=True)
     fresh.rename(path)
     eventually(lambda: lookup(id=1) == [(8,)])
-    with sqlite3.connect(path) as connection:
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(SET.format(9))
-    connection.close()
     assert lookup(id=1) == [(9,)]
 
 
