@@ -228,6 +228,19 @@ class TestSend:
             b"Validity: 60 min\nReport: yes\n\nHi, Jack!",
         ]
 
+    def test_the_most_parts_that_may_be(self, make_gateway: MakeGateway) -> None:
+        gateway = make_gateway({"smsgw.max_parts": "2"})
+        drafts = [{"to": "911", "text": "a" * length} for length in (306, 307)]
+        reply = send(gateway, {"messages": drafts})
+        assert [message["parts"] for message in reply["messages"]] == [2]
+        assert [(why["pointer"], why["code"]) for why in reply["rejected"]] == [("#/messages/1/text", "too_many_parts")]
+
+    def test_a_queue_that_was_asked_for_comes_before_the_default(self, make_gateway: MakeGateway) -> None:
+        gateway = make_gateway({"smsgw.default_queue": "GSM1"})
+        send(gateway, queue="GSM2")
+        send(gateway)
+        assert sorted(message.headers["Queue"] for message in gateway.messages()) == ["GSM1", "GSM2"]
+
     def test_duplicates(self, gateway: Gateway) -> None:
         reply = send(gateway, to=["+7 (968) 000-00-00", "79680000000", "0079680000000"])
         assert [message["to"] for message in reply["messages"]] == ["+79680000000"]
@@ -312,6 +325,10 @@ class TestSend:
             ({"reference": " a"}, ["#/reference"]),
             ({"reference": "a\nInclude: /etc/passwd"}, ["#/reference"]),
             ({"reference": "a\x85b"}, ["#/reference"]),
+            ({"reference": "a\tb"}, ["#/reference"]),
+            ({"reference": "a\0b"}, ["#/reference"]),
+            ({"reference": "a\x1b[2Jb"}, ["#/reference"]),
+            ({"reference": "a\x7fb"}, ["#/reference"]),
             ({"reference": "\udc80"}, ["#/reference"]),
             ({"reference": "é" * 50}, ["#/reference"]),
             ({"send_at": "tomorrow"}, ["#/send_at"]),
