@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import os
 import pwd
@@ -184,7 +185,7 @@ def test_the_backup_of_operation_md(make_machine: Any, is_lost: bool) -> None:
     machine.run("\n".join(put_back.splitlines()[1:]))
     knows(machine, token, messages, 1000 - 4)
     for file in ("store.sqlite3", "history/store.sqlite3"):
-        with sqlite3.connect(f"file:{machine.state / file}?mode=ro", uri=True) as store:
+        with contextlib.closing(sqlite3.connect(f"file:{machine.state / file}?mode=ro", uri=True)) as store:
             assert store.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 

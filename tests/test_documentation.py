@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import contextlib
 import dataclasses
 import hashlib
 import importlib
@@ -484,7 +485,7 @@ def test_the_examples_of_plugins(make_gateway: MakeGateway, caplog: pytest.LogCa
         ({"X-Badge": "badge-17", "X-PIN": "1235"}, 401),
     ):
         gateway.get("/hello", user=None, headers=headers, status=status)
-    with sqlite3.connect(gateway.state / "store.sqlite3") as store:
+    with contextlib.closing(sqlite3.connect(gateway.state / "store.sqlite3")) as store:
         assert dict(store.execute("SELECT userid, count FROM tally_sent")) == {"lvv": 102, "ops": 1}
     with caplog.at_level(logging.ERROR, "watch"):
         gateway.put("failed", "smsgw.http.X", "To: 79680000000\nFrom: lvv\nFail_reason: no network\n\nHi")

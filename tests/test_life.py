@@ -21,7 +21,7 @@ from smsgw.model import Event
 from smsgw.spool.folders import Folders
 from smsgw.spool.layout import from_folder
 from smsgw.spool.locks import Locks
-from tests.conftest import eventually, make_spool
+from tests.conftest import at_length, eventually, make_spool
 from tests.test_tracker import tracked
 
 MODEMS, NUMBERS, BYTES = 2, 2, 2
@@ -202,7 +202,7 @@ TIMES = st.tuples(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=at_length(120, 15))
 @given(times=st.lists(TIMES, min_size=2, max_size=4))
 def test_what_plugins_hear_is_what_became_of_messages(
     times: list[tuple[str, int, list[Thing]]],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import struct
 import time
 from collections.abc import Callable
 from ipaddress import ip_network
@@ -39,6 +40,18 @@ class Folding:
     def authenticate(self, credentials: Credentials) -> Identity | None:
         userid = credentials.userid.lower()
         return Identity(userid) if credentials.secret == f"{userid}'s own" else None
+
+
+class Anybody:
+    """Lets in whoever comes, by the userid that was shown, or by one that the secret spells out."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    @hookimpl
+    def authenticate(self, credentials: Credentials) -> Identity:
+        self.asked.append(credentials.userid)
+        return Identity(credentials.secret.encode().decode("unicode_escape") or credentials.userid)
 
 
 def ask(gateway: Gateway, header: str | None, status: int, address: str = "10.0.0.1", **headers: str) -> dict[str, str]:
@@ -124,6 +137,22 @@ def forwarded(header: str) -> str:
     return client_address(Request.blank("/", environ=environ), PROXIES)
 
 
+@pytest.mark.parametrize("userid", ["lvv\x07", "lvv\x1b[2J", "l\u200bvv", "lvv\x85", "l\u2028vv", "lvv\t", "lvv\x7f"])
+def test_a_userid_that_cannot_be_printed_is_shown_to_no_plugin(
+    make_gateway: Callable[..., Gateway], userid: str
+) -> None:
+    gateway = make_gateway({"smsgw.plugins": "anybody allow", "smsgw.htpasswd.path": None}, anybody=Anybody)
+    ask(gateway, basic(userid, ""), 401)
+    assert gateway.plugin("anybody").asked == []
+    ask(gateway, basic("lvv", ""), 200)
+
+
+@pytest.mark.parametrize("answer", ["@alarms", "*", " lvv", "lvv\\n", "l\\x07vv", "\\x85lvv", "x" * 1000])
+def test_a_userid_that_cannot_be_one_lets_nobody_in(make_gateway: Callable[..., Gateway], answer: str) -> None:
+    gateway = make_gateway({"smsgw.plugins": "anybody allow", "smsgw.htpasswd.path": None}, anybody=Anybody)
+    ask(gateway, basic("lvv", answer), 401)
+
+
 class TestGuessing:
     WRONG, RIGHT = basic("lvv", "wrong"), basic("lvv", "SecretPAss")
 
@@ -135,6 +164,41 @@ class TestGuessing:
             assert 0 < int(ask(gateway, header, 429)["Retry-After"]) <= 60
         ask(gateway, self.RIGHT, 200, address="10.0.0.2")
         ask(gateway, basic("ops", "Alarm!ng"), 200)
+
+    def test_however_a_userid_is_spelt(self, make_gateway: Callable[..., Gateway]) -> None:
+        gateway = make_gateway({"smsgw.guesses_per_user": "3", "smsgw.guesses_per_address": "0"})
+        for userid in ("lvv", "LVV", "Lvv"):
+            ask(gateway, basic(userid, "wrong"), 401)
+        ask(gateway, self.RIGHT, 429)
+        for userid in ("straße", "STRASSE", "Strasse"):
+            ask(gateway, basic(userid, "wrong"), 401)
+        ask(gateway, basic("strasse", "wrong"), 429)
+
+    def test_a_success_clears_no_count_of_the_address(self, make_gateway: Callable[..., Gateway]) -> None:
+        gateway = make_gateway({"smsgw.guesses_per_user": "0", "smsgw.guesses_per_address": "3"})
+        for _ in range(2):
+            ask(gateway, self.WRONG, 401)
+            ask(gateway, self.RIGHT, 200)
+        ask(gateway, self.WRONG, 401)
+        ask(gateway, self.RIGHT, 429)
+
+    def test_a_minute_is_waited_at_most_and_then_nothing(self, tmp_path: Path) -> None:
+        """The file has times of the machine's clock since it was started."""
+        guesses = Guesses(tmp_path, 3, 0)
+        for _ in range(3):
+            guesses.attempt("lvv", "10.0.0.1").wrong()
+        assert 55 <= guesses.attempt("lvv", "10.0.0.1").wait <= 60
+        (counter,) = tmp_path.iterdir()
+        now = time.monotonic()
+        for ages, least, most in (
+            ((61, 61, 61), 0, 0),
+            ((61, 5, 5), 0, 0),
+            ((40, 5, 5), 15, 20),
+            ((70, 40, 30, 20), 15, 20),
+            ((50, 40, 30, 20), 15, 20),  # the oldest no longer counts, since three are enough
+        ):
+            counter.write_bytes(b"".join(struct.pack("d", now - age) for age in ages))
+            assert least <= guesses.attempt("lvv", "10.0.0.1").wait <= most, ages
 
     def test_a_success_clears_the_user_there(self, make_gateway: Callable[..., Gateway]) -> None:
         gateway = make_gateway({"smsgw.guesses_per_user": "3", "smsgw.guesses_per_address": "0"})

@@ -23,6 +23,7 @@ from sqlalchemy import Column, Integer, MetaData, Table, text
 from smsgw.store import REMEMBERED, Store
 from smsgw.testing import eventually
 from smsgw.walindex import WalIndex
+from tests.conftest import at_length
 from tests.test_store import forked
 
 METADATA = MetaData()
@@ -130,7 +131,7 @@ WAYS = [
 ]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=at_length(40, 5), deadline=None)
 @given(ways=st.lists(st.sampled_from(WAYS), min_size=1, max_size=20))
 def test_whatever_another_process_does(tmp_path_factory: pytest.TempPathFactory, ways: list[str]) -> None:
     path = tmp_path_factory.mktemp("ways") / "store.sqlite3"
@@ -162,14 +163,14 @@ def test_a_commit_is_seen_as_soon_as_anybody_knows_of_it(store: Store, another: 
     threads = [threading.Thread(target=look) for _ in range(4)]
     for thread in threads:
         thread.start()
-    for number in range(1, 1500):
+    for number in range(1, at_length(1500, 300)):
         another(SET.format(number))
         known[0] = number
     stop.set()
     for thread in threads:
         thread.join()
     assert behind == []
-    assert lookup(id=1) == [(1499,)]
+    assert lookup(id=1) == [(at_length(1499, 299),)]
 
 
 def test_own_transactions(store: Store) -> None:
@@ -215,9 +216,8 @@ def test_a_file_in_another_one_s_place(store: Store, path: Path) -> None:
         file.unlink(missing_ok=True)
     fresh.rename(path)
     eventually(lambda: lookup(id=1) == [(8,)])
-    with sqlite3.connect(path) as connection:
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(SET.format(9))
-    connection.close()
     assert lookup(id=1) == [(9,)]
 
 

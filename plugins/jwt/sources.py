@@ -82,7 +82,7 @@ class Url:
     ) -> None:
         self._url, self._context = url, context
         self._timeout, self._refresh, self._keep = timeout, refresh, keep
-        self._content = b""
+        self._content: bytes | None = None
         self._keys: Keys | None = None
         self._fetched = self._tried = float("-inf")  # on the monotonic clock
         self._has_failed = False

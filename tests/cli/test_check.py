@@ -21,7 +21,7 @@ from smsgw.cli.check.finding import Level
 from smsgw.cli.check.smsd import Daemon
 from smsgw.settings import CoreSchema
 from tests.cli.conftest import Ended, Ini, as_user, executable, smsgw
-from tests.conftest import eventually, make_spool
+from tests.conftest import at_length, eventually, make_spool
 from tests.postgresql import Postgresql
 from tests.server import LOGGING, Server, free_port
 from tests.smsd.server import Smsd
@@ -750,7 +750,7 @@ def test_logging_that_would_not_start(ini: Ini) -> None:
     assert len(lines(check(path), "stops")) == 2
 
 
-@settings(max_examples=60)
+@settings(max_examples=at_length(120, 15))
 @given(
     st.dictionaries(
         st.sampled_from(
@@ -773,7 +773,7 @@ def test_whatever_stands_in_the_ini_file(ini: Ini, app: dict[str, str], server: 
     assert all(character.isprintable() or character == "\n" for character in told.out + told.err)
 
 
-@settings(max_examples=60)
+@settings(max_examples=at_length(120, 15))
 @given(
     st.lists(
         st.sampled_from(

@@ -24,6 +24,7 @@ from smsgw.testing import eventually
 from smsgw_plugins.quota.counters import Counters, Exhausted
 from smsgw_plugins.quota.limits import Claim, Limit
 from smsgw_plugins.quota.rows import TABLES
+from tests.conftest import at_length
 from tests.test_store import forked
 from tests.tmpfs import need
 
@@ -204,7 +205,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=at_length(120, 15), deadline=None)
 @given(STEPS)
 def test_as_one_counter_does(
     tmp_path_factory: pytest.TempPathFactory, steps: Sequence[tuple[str, int, int, int]]

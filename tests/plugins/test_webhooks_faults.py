@@ -33,7 +33,7 @@ from smsgw_plugins.webhooks.outbox import Outbox
 from smsgw_plugins.webhooks.table import SCRIPTS, TABLES, Webhook
 from smsgw_plugins.webhooks.table import WEBHOOKS as REGISTERED
 from smsgw_plugins.webhooks.table import Webhooks as Table
-from tests.conftest import Gateway, eventually, make_spool
+from tests.conftest import Gateway, at_length, eventually, make_spool
 from tests.plugins.test_webhooks import SETTINGS, WEBHOOKS, happen, listening, register
 from tests.postgresql import Postgresql
 from tests.receiver import Receiver, speaking
@@ -808,12 +808,12 @@ def test_everybody_hears_of_everything_in_spite_of_kills(base_settings: dict[str
             made = server.request("POST", WEBHOOKS, body).json
             secret = made["secret"]
             wait_until(told.exists, told.parent)
-            for _ in range(2):
+            for _ in range(at_length(2, 1)):
                 with receiving():
                     send(10)
                 send(3)
             with receiving() as receiver:
-                for _ in range(2):
+                for _ in range(at_length(2, 1)):
                     send(10)
                     server.kill()
                     send(3)
