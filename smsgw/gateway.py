@@ -6,16 +6,17 @@ Called by the views with an identity and plain values; answers with types and re
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from typing import Protocol, TypeVar
 
 import pluggy
 from pyramid.config import Configurator
 from pyramid.security import Denied
 
-from smsgw.hookspecs import hookimpl
+from smsgw.delivery import Delivery
 from smsgw.ids import Ids
 from smsgw.model import (
     Allowance,
@@ -44,12 +45,14 @@ from smsgw.security import decide
 from smsgw.settings import Settings, is_header_value
 from smsgw.spool.layout import Layout
 from smsgw.spool.receipts import InUse, Receipts, digest
-from smsgw.spool.writer import SpoolUnavailable, Writer
+from smsgw.spool.writer import SpoolUnavailable
 from smsgw.text import measure
 
 MAX_VALIDITY = 63 * 7 * 24 * 60  # minutes: the longest relative validity period (TS 23.040, 9.2.3.12.1)
 
 MAX_DELAY = timedelta(days=400)  # until a message is sent
+
+UNDELIVERED = "could not be sent now"  # a message, beside others that were taken
 
 REFUSAL = 4096  # bytes of a refusal that is remembered: one block of a disk that refusals shall not fill
 
@@ -102,13 +105,31 @@ class Outcome:
     def messages(self) -> tuple[Message, ...]:
         return tuple({message.id: message for message in self.accepted.values()}.values())
 
+    def without(self, left: Collection[Message]) -> Outcome:
+        """The same, where those messages could not be delivered."""
+        ids = {message.id for message in left}
+        refused = {number: UNDELIVERED for number, message in self.accepted.items() if message.id in ids}
+        accepted = {number: message for number, message in self.accepted.items() if message.id not in ids}
+        return Outcome(accepted, {**self.refused, **refused}, self.content)
+
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What is sent of a batch, and what is not, each in the order of the batch."""
+    """What is sent of a batch, by its place in it, and what is not; both in the order of the batch."""
 
-    messages: tuple[Message, ...]
+    accepted: Mapping[int, Message]
     rejected: Sequence[Rejection]
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        return tuple(self.accepted.values())
+
+    def without(self, left: Collection[Message]) -> Selection:
+        """The same, where those messages could not be delivered."""
+        ids = {message.id for message in left}
+        accepted = {place: message for place, message in self.accepted.items() if message.id not in ids}
+        rejected = [Rejection(place, "unavailable", UNDELIVERED) for place in self.accepted if place not in accepted]
+        return Selection(accepted, sorted([*self.rejected, *rejected], key=attrgetter("place")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,29 +152,18 @@ class Dialect(Protocol[Words]):
     def refused(self, refusal: Refused) -> Reply: ...
 
 
-class SpoolDelivery:
-    """The core's own ``deliver``: into smsd's spool."""
-
-    def __init__(self, writer: Writer) -> None:
-        self._writer = writer
-
-    @hookimpl(trylast=True)
-    def deliver(self, submission: Submission) -> Sequence[Message]:
-        self._writer.put(submission.messages, submission.receipt)
-        return submission.messages
-
-
 class Gateway:
     """The corridor of one application; shared by all threads."""
 
     def __init__(
         self,
         hook: pluggy.HookRelay,
+        delivery: Delivery,
         settings: Settings,
         layout: Layout,
         receipts: Receipts,
     ) -> None:
-        self._hook = hook
+        self._delivery = delivery
         self._policies = implementations(hook.permits)
         self._transforms = implementations(hook.transform)
         self._limits = implementations(hook.limits)
@@ -211,7 +221,7 @@ class Gateway:
         numbers = self._numbers(drafts, rejected)
         ids = self._allowed(identity, batch, numbers, rejected)
         contents: dict[str, Content | Rejection] = {}
-        messages = []
+        accepted = {}
         for place, id in ids.items():
             draft = drafts[place]
             content = contents.get(draft.text)
@@ -220,11 +230,11 @@ class Gateway:
             if isinstance(content, Rejection):
                 rejected[place] = replace(content, place=place)
             else:
-                messages.append(Message(id, numbers[place], content, draft.reference))
+                accepted[place] = Message(id, numbers[place], content, draft.reference)
         reasons = [rejected[place] for place in sorted(rejected)]
-        if not messages:
+        if not accepted:
             raise (NoneAllowed if any(reason.code == "forbidden" for reason in reasons) else NoneAccepted)(reasons)
-        return Selection(tuple(messages), reasons)
+        return Selection(accepted, reasons)
 
     def transform(self, text: str, identity: Identity) -> str:
         """That text of that user as it would go out.
@@ -264,10 +274,7 @@ class Gateway:
         self, identity: Identity, prepare: Callable[[], Prepared], dialect: Dialect[Prepared], once: Once | None
     ) -> Reply:
         if once is None:
-            prepared = prepare()
-            reply = dialect.accepted(prepared)
-            self._deliver(identity, prepared.messages)
-            return reply
+            return self._deliver(identity, prepare(), dialect)
         try:
             with self._receipts.hold(once.key):
                 return self._send_once(identity, prepare, dialect, once)
@@ -292,16 +299,28 @@ class Gateway:
             if len(reply.body) <= REFUSAL:
                 self._receipts.keep(Receipt(once.key, once.fingerprint, reply.status, reply.body))
             return reply
+        return self._deliver(identity, prepared, dialect, once)
+
+    def _deliver(
+        self, identity: Identity, prepared: Prepared, dialect: Dialect[Prepared], once: Once | None = None
+    ) -> Reply:
         reply = dialect.accepted(prepared)
-        receipt = Receipt(once.key, once.fingerprint, reply.status, reply.body)
-        self._deliver(identity, prepared.messages, receipt)
-        if not self._receipts.exists(once.key):  # a plugin carried the messages elsewhere
-            self._receipts.keep(receipt)
+        submission = Submission(identity, prepared.messages)
+        delivered = self._delivery.deliver(submission, _receipt(once, reply))
+        if delivered.left:
+            reply = dialect.accepted(prepared.without(delivered.left))
+        if once is not None:
+            self._remember(once, reply)
         return reply
 
-    def _deliver(self, identity: Identity, messages: tuple[Message, ...], receipt: Receipt | None = None) -> None:
-        if self._hook.deliver(submission=Submission(identity, messages, receipt)) is None:
-            raise SpoolUnavailable("nothing delivers messages")
+    def _remember(self, once: Once, reply: Reply) -> None:
+        """Keep the receipt of what was sent, unless the spool took it with the messages."""
+        try:
+            receipt = _receipt(once, reply)
+            if receipt is not None and not self._receipts.exists(once.key):
+                self._receipts.keep(receipt)
+        except SpoolUnavailable as error:
+            log.error("messages were sent, and their Idempotency-Key is not remembered: %s", error)
 
     def _check(self, order: Order) -> Order:
         if len(order.numbers) > self._settings.max_recipients:
@@ -402,6 +421,10 @@ class Gateway:
         return Content(identity.userid, text, encoding.alphabet, encoding.parts, options)
 
 
+def _receipt(once: Once | None, reply: Reply) -> Receipt | None:
+    return None if once is None else Receipt(once.key, once.fingerprint, reply.status, reply.body)
+
+
 def once(identity: Identity, key: str, *request: str | bytes) -> Once:
     """Under which key that request of that user is done once.
 
@@ -415,5 +438,6 @@ def once(identity: Identity, key: str, *request: str | bytes) -> Once:
 def includeme(config: Configurator) -> None:
     """From here on, ``registry.gateway`` does what the views ask."""
     registry = config.registry
-    registry.plugins.register(SpoolDelivery(registry.writer), "smsgw")
-    registry.gateway = Gateway(registry.plugins.hook, registry.smsgw, registry.layout, registry.receipts)
+    hook = registry.plugins.hook
+    delivery = Delivery(hook, registry.writer)
+    registry.gateway = Gateway(hook, delivery, registry.smsgw, registry.layout, registry.receipts)

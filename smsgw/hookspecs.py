@@ -62,12 +62,21 @@ def transform(text: str, identity: Identity) -> str:
     raise NotImplementedError
 
 
-@hookspec(firstresult=True)
+@hookspec
 def deliver(submission: Submission) -> Sequence[Message] | None:
-    """Take the submission out, whole, and return its messages; the core's own implementation writes the spool.
+    """Take messages, and return a list or tuple of those that were taken; ``None``, or an empty list: none.
 
-    A plugin may wrap it (``@hookimpl(wrapper=True)``) and refuse by raising ``smsgw.model.TooMany``, or implement it
-    and carry the submission elsewhere; ``None``: not mine.
+    Plugins are asked in the order of ``smsgw.plugins``. Each is offered what the ones before it left, and the core
+    writes the rest to the spool. Any other answer is an error in the log, and the reply is 500.
+
+    A plugin that raises takes nothing, and nobody after it is asked. Where no message was taken before, nothing is sent
+    and the exception decides the reply: 503 for ``smsgw.model.Unavailable``, also where the spool takes nothing. Where
+    some were taken, those are answered as accepted, and each other message as rejected: ``unavailable``.
+
+    A wrapper (``@hookimpl(wrapper=True)``) sees the whole submission before anybody takes a message. It refuses the
+    whole by raising ``smsgw.model.TooMany`` or ``smsgw.api.Forbidden`` before its one ``yield``, which gives the
+    messages that were taken, and which it returns. An exception after the ``yield`` is an error in the log and changes
+    no reply: what was sent is answered as sent.
     """
 
 

@@ -92,11 +92,10 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """The messages of one request, delivered as a whole or refused as a whole."""
+    """The messages of one request; a plugin that implements ``deliver`` is offered those that nobody took yet."""
 
     identity: Identity
     messages: tuple[Message, ...]
-    receipt: Receipt | None = None
 
 
 @dataclass(frozen=True, slots=True)

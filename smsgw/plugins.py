@@ -25,6 +25,13 @@ HOOKS = tuple(hook for hook in vars(hookspecs) if hasattr(getattr(hookspecs, hoo
 log = logging.getLogger(__name__)
 
 
+class Misbehaved(Exception):
+    """A plugin gave an answer that its hook does not allow. The message names the plugin and says what is wrong."""
+
+    def __init__(self, implementation: pluggy.HookImpl, sentence: str) -> None:
+        super().__init__(f"the plugin {implementation.plugin_name!r} {sentence}")
+
+
 def load(names: tuple[str, ...], raw: Mapping[str, Any]) -> pluggy.PluginManager:
     """A plugin manager with those plugins, called in that order.
 
@@ -55,6 +62,16 @@ def implementations(hook: pluggy.HookCaller) -> list[pluggy.HookImpl]:
 def ask(implementation: pluggy.HookImpl, arguments: Mapping[str, Any]) -> Any:
     """What one plugin says, given those of the arguments that it takes."""
     return implementation.function(*[arguments[name] for name in implementation.argnames])
+
+
+def kind(answer: object) -> str:
+    """What sort of thing a plugin answered, for a log: never what is in it, which may be a secret."""
+    if answer is None or isinstance(answer, bool):
+        return repr(answer)
+    if inspect.iscoroutine(answer):
+        answer.close()  # or Python warns that nobody awaited it
+        return "a coroutine ('async def')"
+    return "a generator ('yield')" if inspect.isgenerator(answer) else f"a value of type {type(answer).__name__!r}"
 
 
 def asking(implementation: pluggy.HookImpl, argument: str) -> Callable[[Any], Any]:
@@ -135,6 +152,10 @@ def _register(manager: pluggy.PluginManager, name: str, plugin: Any) -> None:
             )
         if options is not None and (options.get("wrapper") or options.get("hookwrapper")) and hook != "deliver":
             raise ConfigurationError(f"the plugin {name!r} wraps {hook!r}, and only 'deliver' can be wrapped")
+        if options is not None and options.get("hookwrapper"):
+            raise ConfigurationError(
+                f"the plugin {name!r} has hookwrapper=True; write wrapper=True and 'return (yield)'"
+            )
     try:
         manager.register(plugin, name)
     except pluggy.PluginValidationError as error:

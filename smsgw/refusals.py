@@ -11,7 +11,8 @@ from typing import ClassVar
 class Rejection:
     """Why a draft is not sent: its place in the batch, a word for programs, and a reason that names no field.
 
-    ``code`` is ``"invalid_number"``, ``"forbidden"``, ``"duplicate"``, ``"text_refused"`` or ``"too_many_parts"``.
+    ``code`` is ``"invalid_number"``, ``"forbidden"``, ``"duplicate"``, ``"text_refused"``, ``"too_many_parts"`` or
+    ``"unavailable"``.
     """
 
     place: int

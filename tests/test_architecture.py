@@ -40,8 +40,9 @@ MAY_IMPORT = {
     "smsgw.guessing": {"smsgw.spool"},
     "smsgw.security": {"smsgw.logs", "smsgw.plugins", "smsgw.guessing", "smsgw.model", "smsgw.settings"},
     "smsgw.refusals": set(),
+    "smsgw.delivery": {"smsgw.logs", "smsgw.model", "smsgw.plugins", "smsgw.spool"},
     "smsgw.gateway": {
-        *("smsgw.model", "smsgw.hookspecs", "smsgw.numbers", "smsgw.text"),
+        *("smsgw.delivery", "smsgw.model", "smsgw.numbers", "smsgw.text"),
         *("smsgw.ids", "smsgw.plugins", "smsgw.refusals", "smsgw.security", "smsgw.settings", "smsgw.spool"),
     },
     "smsgw.search": {"smsgw.model", "smsgw.numbers", "smsgw.plugins", "smsgw.resources", "smsgw.spool"},

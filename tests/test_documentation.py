@@ -427,7 +427,7 @@ def test_from_an_empty_folder_to_plugins_at_work(acme: Path, tmp_path: Path, bas
 
 EXAMPLES = (
     *("Polite", "Home", "Badge", "Monitor", "Cheap", "Tidy", "Frugal", "Watch", "Heartbeat", "Tally", "Hello"),
-    *("Notes", "Greeter"),
+    *("Notes", "Greeter", "Roaming"),
 )
 
 
@@ -446,6 +446,16 @@ def test_every_example_of_plugins_md_is_tried() -> None:
     tests += ("def upgrade(op",)  # which test_migrations tries
     assert len(blocks(PLUGINS, "python")) == len(classes) + len(tests)
     assert all(block(PLUGINS, "python", words) for words in tests)
+
+
+@pytest.mark.usefixtures("examples")
+def test_the_example_that_carries_messages(make_gateway: MakeGateway) -> None:
+    gateway = make_gateway({"smsgw.plugins": "htpasswd allow roaming"})
+    posted = []
+    gateway.plugin("roaming").post = lambda *message: posted.append(message)
+    ids = gateway.send(mobiles=["79680000000", "12025550123"], text="Hi").json["message_id"]
+    assert posted == [(ids["12025550123"], "12025550123", "Hi")]
+    assert [message.headers["To"] for message in gateway.messages()] == ["79680000000"]
 
 
 @pytest.mark.usefixtures("examples")
