@@ -29,7 +29,7 @@ from smsgw.model import (
     TextRefused,
 )
 from smsgw.numbers import NumberPlan
-from smsgw.plugins import ask, implementations
+from smsgw.plugins import Misbehaved, ask, implementations, kind
 from smsgw.refusals import (
     Forbidden,
     Invalid,
@@ -247,14 +247,22 @@ class Gateway:
             except TextRefused as refusal:
                 raise invalid("text", refusal.reason) from None
             if not isinstance(text, str):
-                raise TypeError(f"the plugin {implementation.plugin_name!r} made no text of a text")
+                raise Misbehaved(implementation, f"should make a text of a text, and made {kind(text)}")
+            if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+                raise Misbehaved(implementation, "made a text with half of a surrogate pair")
             if not text:
                 raise invalid("text", "is empty as it would go out")
         return text
 
     def limits(self, identity: Identity) -> Sequence[Allowance]:
         """The limits that apply to that user, of all plugins in their order."""
-        return [each for plugin in self._limits for each in ask(plugin, {"identity": identity})]
+        found: list[Allowance] = []
+        for plugin in self._limits:
+            answer = ask(plugin, {"identity": identity})
+            if not isinstance(answer, list | tuple) or not all(isinstance(each, Allowance) for each in answer):
+                raise Misbehaved(plugin, f"should answer a list of Allowance, and answered {kind(answer)}")
+            found += answer
+        return found
 
     def permits(self, identity: Identity, permission: str) -> bool:
         """Whether that user has a permission that is about no single message: ``list``, ``read-all``."""

@@ -5,7 +5,7 @@ Public: plugins are written against these types. Everything here is immutable an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
@@ -29,10 +29,25 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who is asking: the userid in the backend's own spelling, and the groups that the backend puts it in."""
+    """Who is asking: the userid in the backend's own spelling, and the groups that the backend puts it in.
+
+    ``groups`` may be given as any collection of names.
+
+    :raises TypeError: ``groups`` is one name, or has something else than names in it.
+    """
 
     userid: str
     groups: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        if isinstance(self.groups, str) or not isinstance(self.groups, Iterable):
+            raise TypeError(
+                f"groups should be a set of names, such as {{'alarms'}}, and is {type(self.groups).__name__}"
+            )
+        groups = frozenset(self.groups)
+        if stray := next((group for group in groups if not isinstance(group, str)), None):
+            raise TypeError(f"groups should be a set of names, and one is of type {type(stray).__name__}")
+        object.__setattr__(self, "groups", groups)
 
     @property
     def names(self) -> tuple[str, ...]:
