@@ -13,7 +13,18 @@ import pluggy
 from pyramid.request import Request
 from pyramid.security import Allowed, Denied
 
-from smsgw.model import Allowance, Credentials, Event, Identity, Message, Query, Remembered, StoredMessage, Submission
+from smsgw.model import (
+    Allowance,
+    Credentials,
+    Event,
+    Identity,
+    Message,
+    Options,
+    Query,
+    Remembered,
+    StoredMessage,
+    Submission,
+)
 
 PROJECT = "smsgw"
 
@@ -47,8 +58,12 @@ def permits(identity: Identity, permission: str, context: object) -> Allowed | D
     """Whether that user may do that; ``None``: no opinion.
 
     Any ``Denied`` wins, no ``Allowed`` at all means denied, and a plugin that raises refuses. Permissions: ``send``
-    (context: the ``Message`` with the text as the client wrote it, one call a recipient); ``read``, ``delete`` and
-    ``cancel`` (context: the ``StoredMessage``); ``list`` and ``read-all`` (context: ``None``, one call a request).
+    (context: the ``Message`` with the text as the client wrote it, one call a recipient); ``submit`` (context: the
+    ``Submission``, as it would be delivered, one call a request); ``read``, ``delete`` and ``cancel`` (context: the
+    ``StoredMessage``); ``list`` and ``read-all`` (context: ``None``, one call a request).
+
+    ``submit`` is asked after ``send`` has allowed each of its messages. So ``Denied`` refuses the whole request (403),
+    and no opinion at all allows it.
     """
 
 
@@ -60,6 +75,19 @@ def transform(text: str, identity: Identity) -> str:
     ``smsgw.model.TextRefused`` the client is told what is wrong with the text.
     """
     raise NotImplementedError
+
+
+@hookspec(firstresult=True)
+def route(message: Message, identity: Identity) -> Options | None:
+    """Which queue a message takes, and its priority and other options; ``None``: no opinion.
+
+    The first answer counts, in the order of ``smsgw.plugins``. It takes the place of all options that the client asked
+    for, which ``message.content.options`` has: change a copy (``dataclasses.replace``). Without a queue, the message
+    takes ``smsgw.default_queue``. Called once for each message that may be sent, with the text as it goes out.
+
+    Options that a client could not have, such as an unknown queue, are an error in the log; the reply is 500, and
+    nothing is sent.
+    """
 
 
 @hookspec

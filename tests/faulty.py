@@ -173,10 +173,10 @@ class GroupsWithSigns(Sound):
         return Identity(credentials.userid, frozenset({"@alarms"}))
 
 
-@fault(Authentication, "test_users_are_let_in", "should be a frozenset")
-class ListOfGroups(Sound):
+@fault(Authentication, "test_users_are_let_in", "is answered 500, not let in")
+class OneGroup(Sound):
     def let_in(self, credentials: Credentials) -> Any:
-        return Identity(credentials.userid, ["alarms"])  # type: ignore[arg-type]
+        return Identity(credentials.userid, "alarms")  # type: ignore[arg-type]
 
 
 @fault(Authentication, "test_wrong_secrets_are_refused", "a wrong Basic secret of 'lvv' lets in")

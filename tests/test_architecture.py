@@ -41,8 +41,10 @@ MAY_IMPORT = {
     "smsgw.security": {"smsgw.logs", "smsgw.plugins", "smsgw.guessing", "smsgw.model", "smsgw.settings"},
     "smsgw.refusals": set(),
     "smsgw.delivery": {"smsgw.logs", "smsgw.model", "smsgw.plugins", "smsgw.spool"},
+    "smsgw.batch": {"smsgw.model", "smsgw.refusals"},
+    "smsgw.options": {"smsgw.model", "smsgw.refusals", "smsgw.settings"},
     "smsgw.gateway": {
-        *("smsgw.delivery", "smsgw.model", "smsgw.numbers", "smsgw.text"),
+        *("smsgw.batch", "smsgw.delivery", "smsgw.model", "smsgw.numbers", "smsgw.options", "smsgw.text"),
         *("smsgw.ids", "smsgw.plugins", "smsgw.refusals", "smsgw.security", "smsgw.settings", "smsgw.spool"),
     },
     "smsgw.search": {"smsgw.model", "smsgw.numbers", "smsgw.plugins", "smsgw.resources", "smsgw.spool"},
@@ -54,6 +56,7 @@ MAY_IMPORT = {
     "smsgw.errors": {"smsgw.logs", "smsgw.model", "smsgw.gateway", "smsgw.refusals", "smsgw.spool", "smsgw.views"},
     "smsgw.views": {
         "smsgw",
+        "smsgw.batch",
         "smsgw.errors",
         "smsgw.gateway",
         "smsgw.mailbox",
@@ -74,7 +77,7 @@ MAY_IMPORT = {
     "smsgw.migrations": {"smsgw.model"},
     "smsgw.store": {"smsgw.migrations", "smsgw.model", "smsgw.postgresql", "smsgw.walindex"},
     "smsgw.cli": {
-        *("smsgw", "smsgw.cli", "smsgw.cli.check", "smsgw.gateway", "smsgw.model", "smsgw.numbers", "smsgw.plugins"),
+        *("smsgw", "smsgw.batch", "smsgw.cli", "smsgw.cli.check", "smsgw.model", "smsgw.numbers", "smsgw.plugins"),
         *("smsgw.refusals", "smsgw.security", "smsgw.settings", "smsgw.spool", "smsgw.text"),
     },
     "smsgw.cli.check": {

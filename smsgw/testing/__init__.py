@@ -23,6 +23,7 @@ from smsgw.testing.gateway import (
     offered,
     running,
     stored,
+    submission,
 )
 from smsgw.testing.policy import PolicyConformance
 from smsgw.testing.transform import TransformConformance
@@ -51,4 +52,5 @@ __all__ = [
     "refusal",
     "running",
     "stored",
+    "submission",
 ]

@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 import pytest
 from pyramid.security import Allowed, Denied
 
-from smsgw.model import Content, Identity, Message, Options
+from smsgw.model import Content, Identity, Message, Options, Submission
 from smsgw.spool.layout import KINDS
 from smsgw.testing.candidate import Candidate, candidate_in, demand, in_threads
 from smsgw.testing.gateway import OUTGOING, message, stored
@@ -56,6 +56,7 @@ UNKNOWN = ("", "Send", "send ", "authenticated", "acme-permission", "__class__",
 def _documented() -> Iterator[Question]:
     for identity in IDENTITIES:
         yield from ((identity, "send", context) for context in MESSAGES)
+        yield from ((identity, "submit", Submission(identity, messages)) for messages in (MESSAGES[:1], MESSAGES))
         yield from (
             (identity, permission, context) for permission in ("read", "cancel", "delete") for context in STORED
         )
@@ -80,7 +81,7 @@ class PolicyConformance:
     def answers(self) -> Sequence[Expectation]:
         """What it should answer: ``(Denied, identity, permission, context)``, or ``Allowed``, or ``None``. To be given.
 
-        ``smsgw.testing.message`` and ``smsgw.testing.stored`` make contexts.
+        ``smsgw.testing.message``, ``smsgw.testing.submission`` and ``smsgw.testing.stored`` make contexts.
         """
         raise NotImplementedError("override the fixture 'answers'")
 

@@ -14,11 +14,12 @@ from pyramid.config import Configurator
 from pyramid.request import Request
 from pyramid.response import Response
 
-from smsgw.gateway import Batch, Gateway, Reply, once
+from smsgw.batch import Batch
+from smsgw.gateway import Gateway, Reply, once
 from smsgw.mailbox import Mailbox
 from smsgw.model import Options, Place, Query
 from smsgw.numbers import e164
-from smsgw.refusals import Invalid, Refused
+from smsgw.refusals import Invalid
 from smsgw.resources import Resources
 from smsgw.search import RECEIVED, SENT
 from smsgw.security import AUTHENTICATED
@@ -52,16 +53,12 @@ def send(request: Request) -> Response:
         report=fields["report"],
         send_at=fields["send_at"],
     )
-    dialect = V2(drafts, each=fields["messages"] is not None)
+    presenter = V2(drafts, each=fields["messages"] is not None)
     key = request.headers.get("Idempotency-Key")
     repeat = None
     if key is not None:
         repeat = once(request.identity, key, request.method, request.path_qs, request.body)
-    try:
-        reply = _gateway(request).send_batch(request.identity, Batch(drafts, options), dialect, repeat)
-    except Refused as refusal:
-        reply = dialect.refused(refusal)
-    return respond(reply)
+    return respond(_gateway(request).send(request.identity, Batch(drafts, options), presenter, repeat))
 
 
 @messages.get()

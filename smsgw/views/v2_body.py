@@ -8,7 +8,7 @@ from typing import Any
 import colander
 from pyramid.request import Request
 
-from smsgw.gateway import Draft
+from smsgw.batch import Draft
 from smsgw.settings import is_header_value, moment
 from smsgw.views.body import Flag, Text, Validator, WholeNumber, Word, flaw, read_object
 from smsgw.views.problem import Malformed
