@@ -52,7 +52,10 @@ MAY_IMPORT = {
         *("smsgw.model", "smsgw.plugins", "smsgw.refusals", "smsgw.search", "smsgw.security", "smsgw.spool"),
     },
     "smsgw.resources": {"smsgw.model", "smsgw.numbers", "smsgw.spool", "smsgw.text"},
-    "smsgw.api": {"smsgw.gateway", "smsgw.refusals", "smsgw.security", "smsgw.views"},
+    "smsgw.api": {
+        *("smsgw.batch", "smsgw.gateway", "smsgw.model", "smsgw.options", "smsgw.refusals", "smsgw.security"),
+        *("smsgw.settings", "smsgw.views"),
+    },
     "smsgw.errors": {"smsgw.logs", "smsgw.model", "smsgw.gateway", "smsgw.refusals", "smsgw.spool", "smsgw.views"},
     "smsgw.views": {
         "smsgw",

@@ -427,7 +427,7 @@ def test_from_an_empty_folder_to_plugins_at_work(acme: Path, tmp_path: Path, bas
 
 EXAMPLES = (
     *("Polite", "Home", "Badge", "Monitor", "Cheap", "Tidy", "Frugal", "Watch", "Heartbeat", "Tally", "Hello"),
-    *("Notes", "Greeter", "Roaming", "Bulk", "Carrier"),
+    *("Notes", "Greeter", "Roaming", "Bulk", "Carrier", "AutoReply"),
 )
 
 
@@ -456,6 +456,18 @@ def test_the_example_that_carries_messages(make_gateway: MakeGateway) -> None:
     ids = gateway.send(mobiles=["79680000000", "12025550123"], text="Hi").json["message_id"]
     assert posted == [(ids["12025550123"], "12025550123", "Hi")]
     assert [message.headers["To"] for message in gateway.messages()] == ["79680000000"]
+
+
+@pytest.mark.usefixtures("examples")
+def test_the_example_that_answers(make_gateway: MakeGateway, caplog: pytest.LogCaptureFixture) -> None:
+    gateway = make_gateway(
+        {"smsgw.plugins": "htpasswd allow autoreply", "smsgw.autoreply.text": "Thanks", "smsgw.region": "RU"}
+    )
+    gateway.put("incoming", "GSM1.1", "From: ACME\nModem: GSM1\n\nBuy!")
+    gateway.put("incoming", "GSM1.2", "From: 8613800138000\nModem: GSM1\n\nHi")
+    (answer,) = eventually(gateway.messages)
+    assert (answer.headers["To"], answer.owner, answer.text) == ("8613800138000", "auto-reply", "Thanks")
+    eventually(lambda: "no answer to GSM1.1: None of the messages can be sent" in caplog.text)
 
 
 @pytest.mark.usefixtures("examples")

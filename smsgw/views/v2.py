@@ -14,10 +14,9 @@ from pyramid.config import Configurator
 from pyramid.request import Request
 from pyramid.response import Response
 
-from smsgw.batch import Batch
 from smsgw.gateway import Gateway, Reply, once
 from smsgw.mailbox import Mailbox
-from smsgw.model import Options, Place, Query
+from smsgw.model import Place, Query
 from smsgw.numbers import e164
 from smsgw.refusals import Invalid
 from smsgw.resources import Resources
@@ -26,7 +25,7 @@ from smsgw.security import AUTHENTICATED
 from smsgw.text import foreign, measure
 from smsgw.views.body import response
 from smsgw.views.problem import ROOT, problem, respond
-from smsgw.views.v2_body import PreviewSchema, SendSchema, drafts_of, strict_body
+from smsgw.views.v2_body import PreviewSchema, SendSchema, batch_of, strict_body
 from smsgw.views.v2_search import Search, number_filter, read_search, time_filter, word_filter
 from smsgw.views.v2_words import V2, allowance
 
@@ -44,21 +43,13 @@ PREVIEW = PreviewSchema()
 @messages.post(validators=(strict_body(SEND),))
 def send(request: Request) -> Response:
     fields = request.validated
-    drafts = drafts_of(fields)
-    options = Options(
-        queue=fields["queue"],
-        flash=fields["flash"],
-        high_priority=fields["priority"] == "high",
-        validity=fields["validity_minutes"],
-        report=fields["report"],
-        send_at=fields["send_at"],
-    )
-    presenter = V2(drafts, each=fields["messages"] is not None)
+    batch = batch_of(fields)
+    presenter = V2(batch.drafts, each=fields["messages"] is not None)
     key = request.headers.get("Idempotency-Key")
     repeat = None
     if key is not None:
         repeat = once(request.identity, key, request.method, request.path_qs, request.body)
-    return respond(_gateway(request).send(request.identity, Batch(drafts, options), presenter, repeat))
+    return respond(_gateway(request).send(request.identity, batch, presenter, repeat))
 
 
 @messages.get()
