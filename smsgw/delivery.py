@@ -14,7 +14,7 @@ import pluggy
 
 from smsgw.logs import indented
 from smsgw.model import Message, Receipt, Submission
-from smsgw.plugins import Misbehaved, ask, implementations, kind
+from smsgw.plugins import Misbehaved, ask, blame, implementations, kind
 from smsgw.spool.writer import Writer
 
 Wrapping = Generator[None, Sequence[Message], Any]
@@ -127,6 +127,9 @@ def _begin(wrapper: pluggy.HookImpl, submission: Submission) -> Wrapping:
         raise Misbehaved(
             wrapper, "returned from its wrapper of 'deliver' before 'yield'; raise TooMany to refuse"
         ) from None
+    except Exception as error:
+        blame(wrapper, error)
+        raise
     return generator
 
 

@@ -66,10 +66,15 @@ def ask(implementation: pluggy.HookImpl, arguments: Mapping[str, Any]) -> Any:
     try:
         return implementation.function(*[arguments[name] for name in implementation.argnames])
     except Exception as error:
-        note = f"raised by the plugin {implementation.plugin_name!r}"
-        if note not in getattr(error, "__notes__", ()):
-            error.add_note(note)
+        blame(implementation, error)
         raise
+
+
+def blame(implementation: pluggy.HookImpl, error: Exception) -> None:
+    """Let the traceback of that exception say which plugin raised it."""
+    note = f"raised by the plugin {implementation.plugin_name!r}"
+    if note not in getattr(error, "__notes__", ()):
+        error.add_note(note)
 
 
 def kind(answer: object) -> str:
@@ -147,8 +152,8 @@ def _distribution(offer: EntryPoint) -> str:
 
 
 def _register(manager: pluggy.PluginManager, name: str, plugin: Any) -> None:
-    for member, found in inspect.getmembers_static(type(plugin)):
-        function = getattr(found, "__func__", found)  # of a static method, or one of the class
+    for member, found in inspect.getmembers_static(plugin):
+        function = getattr(found, "__func__", found)  # of a static method, one of the class, or a bound one
         if inspect.isfunction(function):
             _check(name, member, function, getattr(found, MARK, None) or getattr(function, MARK, None))
     try:

@@ -88,8 +88,8 @@ MAY_IMPORT = {
         *("smsgw.store", "smsgw.text"),
     },
     "smsgw.testing": {
-        *("smsgw", "smsgw.hookspecs", "smsgw.model", "smsgw.plugins", "smsgw.settings", "smsgw.spool"),
-        *("smsgw.testing", "smsgw.text"),
+        *("smsgw", "smsgw.hookspecs", "smsgw.model", "smsgw.options", "smsgw.plugins", "smsgw.settings"),
+        *("smsgw.spool", "smsgw.testing", "smsgw.text"),
     },
     "smsgw": {"smsgw.model", "smsgw.settings"},
     "smsgw_plugins": PUBLIC,
@@ -177,6 +177,7 @@ def test_every_hook_is_tested(hook: str) -> None:
 CONFORMANCE = {
     "authenticate": ("AuthenticationConformance", "OutageConformance", "DelayConformance"),
     "permits": ("PolicyConformance",),
+    "route": ("RouteConformance",),
     "transform": ("TransformConformance",),
 }
 

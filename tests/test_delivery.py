@@ -309,6 +309,19 @@ def test_a_wrapper_refuses_the_whole(make_gateway: MakeGateway) -> None:
     assert gateway.files() == {}
 
 
+def test_a_wrapper_that_fails_is_named(make_gateway: MakeGateway, caplog: pytest.LogCaptureFixture) -> None:
+    class Acme:
+        @hookimpl(wrapper=True)
+        def deliver(self) -> Any:
+            raise RuntimeError("secret detail")
+            yield
+
+    gateway = make_gateway({"smsgw.plugins": "htpasswd allow acme"}, acme=Acme)
+    assert "secret" not in str(v1(gateway, 500))
+    assert "raised by the plugin 'acme'" in caplog.text
+    assert gateway.files() == {}
+
+
 def test_a_wrapper_that_hides_a_failure(make_gateway: MakeGateway, caplog: pytest.LogCaptureFixture) -> None:
     class Acme:
         @hookimpl(wrapper=True)

@@ -125,6 +125,11 @@ def test_settings_that_are_wrong(
             "class Plugin:\n    @hookimpl\n    async def notify(self, events): ...",
             ["'async def notify'", "'def notify'"],
         ),
+        (
+            "class Plugin:\n    def __init__(self):\n        self.notify = self.tell\n\n"
+            "    async def tell(self, events): ...\n    tell.smsgw_impl = hookimpl(lambda: None).smsgw_impl",
+            ["'async def notify'"],
+        ),
         ("class Plugin:\n    @hookimpl\n    async def permits(self):\n        yield", ["'async def permits'"]),
         (
             "class Plugin:\n    @staticmethod\n    @hookimpl\n    async def transform(text): ...",

@@ -26,6 +26,7 @@ from smsgw.testing.gateway import (
     submission,
 )
 from smsgw.testing.policy import PolicyConformance
+from smsgw.testing.route import RouteConformance
 from smsgw.testing.transform import TransformConformance
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "MakeGateway",
     "OutageConformance",
     "PolicyConformance",
+    "RouteConformance",
     "TransformConformance",
     "Users",
     "base_settings",

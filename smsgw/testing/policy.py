@@ -14,7 +14,7 @@ class TestCheap(PolicyConformance):
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -92,13 +92,7 @@ class PolicyConformance:
         settings: Mapping[str, str],
         answers: Sequence[Expectation],
     ) -> Iterator[Candidate]:
-        users = {identity.userid: identity.groups for _, identity, _, _ in answers}
-        groups: dict[str, list[str]] = {}
-        for userid, group in ((userid, group) for userid, found in users.items() for group in found):
-            groups.setdefault(f"@{group}", []).append(userid)
-        known = {"smsgw.users.passwords": _lines(dict.fromkeys(users, "SecretPAss"))}
-        if groups:
-            known["smsgw.users.groups"] = _lines({name: " ".join(members) for name, members in groups.items()})
+        known = users_of(identity for _, identity, _, _ in answers)
         order = ("users", self.plugin, "allow")
         with candidate_in(tmp_path, self.plugin, self.plugin_class, known | dict(settings), order) as candidate:
             yield candidate
@@ -186,6 +180,18 @@ class PolicyConformance:
             f"{_asked(question)}{when} should be answered {expected and expected.__name__}, and is answered {answer!r}",
             heading,
         )
+
+
+def users_of(identities: Iterable[Identity]) -> dict[str, str]:
+    """Settings of the kit's ``users`` by which all of these can log in."""
+    users = {identity.userid: identity.groups for identity in identities}
+    groups: dict[str, list[str]] = {}
+    for userid, group in ((userid, group) for userid, found in users.items() for group in found):
+        groups.setdefault(f"@{group}", []).append(userid)
+    known = {"smsgw.users.passwords": _lines(dict.fromkeys(users, "SecretPAss"))}
+    if groups:
+        known["smsgw.users.groups"] = _lines({name: " ".join(members) for name, members in groups.items()})
+    return known
 
 
 def _asked(question: tuple[Any, ...]) -> str:
