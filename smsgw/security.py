@@ -19,7 +19,7 @@ from pyramid.security import Allowed, Denied
 from smsgw.guessing import Guesses
 from smsgw.logs import indented
 from smsgw.model import Credentials, Identity, Unavailable
-from smsgw.plugins import ask, implementations
+from smsgw.plugins import Misbehaved, ask, implementations, kind
 from smsgw.settings import UNIX, Address, is_userid
 
 AUTHENTICATED = "authenticated"  # the one permission that every identity has: to be asked for more by the gateway
@@ -44,8 +44,7 @@ class SecurityPolicy:
     """
 
     def __init__(self, hook: pluggy.HookRelay, guesses: Guesses, proxies: tuple[Address, ...]) -> None:
-        self._hook = hook
-        self._finds = bool(implementations(hook.find_credentials))
+        self._finders = implementations(hook.find_credentials)
         self._backends = implementations(hook.authenticate)
         self._policies = implementations(hook.permits)
         self._guesses = guesses
@@ -83,7 +82,11 @@ class SecurityPolicy:
 
     def _authenticate(self, request: Request) -> Identity | None:
         address = client_address(request, self._proxies)
-        credentials = (self._finds and self._hook.find_credentials(request=request)) or _from_header(request, address)
+        try:
+            credentials = self._find(request) or _from_header(request, address)
+        except Misbehaved as error:
+            log.error("%s", error)
+            return None
         if credentials is None:
             return None
         attempt = self._guesses.attempt(credentials.userid, address)
@@ -101,6 +104,22 @@ class SecurityPolicy:
             self._hook.signed_in(identity=identity)
         return identity
 
+    def _find(self, request: Request) -> Credentials | None:
+        """What a plugin finds in the request; the first that finds anything decides.
+
+        :raises Misbehaved: its answer is none, and nobody gets in by it.
+        """
+        for finder in self._finders:
+            answer = ask(finder, {"request": request})
+            if answer is not None:
+                if not isinstance(answer, Credentials):
+                    raise Misbehaved(finder, f"should find Credentials or None, and found {kind(answer)}")
+                for field in ("scheme", "userid", "secret", "address"):
+                    if not isinstance(getattr(answer, field), str):
+                        raise Misbehaved(finder, f"should find Credentials of str, and their {field} is none")
+                return answer
+        return None
+
     def _ask(self, credentials: Credentials) -> Identity | None:
         """Ask the backends in turn; the first that answers decides."""
         for place, backend in enumerate(self._backends):
@@ -114,9 +133,9 @@ class SecurityPolicy:
 
     def _answer(self, backend: pluggy.HookImpl, credentials: Credentials) -> Identity | Denied | None:
         try:
-            return proper(ask(backend, {"credentials": credentials}))
-        except Improper as error:
-            log.error("%r %s", backend.plugin_name, error)
+            return proper(backend, ask(backend, {"credentials": credentials}))
+        except Misbehaved as error:
+            log.error("%s", error)
             return Denied("no proper answer")
 
 
@@ -130,19 +149,15 @@ def respelt(credentials: Credentials, identity: Identity) -> Credentials | None:
     return replace(credentials, userid=identity.userid)
 
 
-class Improper(Exception):
-    """What a backend answered cannot be an answer; the sentence goes on after the plugin's name."""
-
-
-def proper(answer: object) -> Identity | Denied | None:
+def proper(backend: pluggy.HookImpl, answer: object) -> Identity | Denied | None:
     """That answer of a backend.
 
-    :raises Improper: it cannot be one, and so denies.
+    :raises Misbehaved: it cannot be one, and so denies.
     """
     if isinstance(answer, Identity) and not is_userid(answer.userid):
-        raise Improper(f"answered with a userid that cannot be one, {answer.userid!r}")
+        raise Misbehaved(backend, f"answered with a userid that cannot be one, {answer.userid!r}")
     if not (answer is None or isinstance(answer, Identity | Denied)):
-        raise Improper(f"should answer Identity, Denied or None, and not {type(answer)}")
+        raise Misbehaved(backend, f"should answer Identity, Denied or None, and answered {kind(answer)}")
     return answer
 
 
@@ -157,12 +172,16 @@ def decide(
             # As ask() does: this is called for each of thousands of recipients.
             answer = policy.function(*[arguments[name] for name in policy.argnames])
         except Exception as error:
-            log.error("%r failed to judge, which refuses %r%s", policy.plugin_name, permission, indented(error))
+            name = policy.plugin_name
+            log.error("the plugin %r failed to judge, which refuses %r%s", name, permission, indented(error))
             return Denied("a permission policy failed")
         if isinstance(answer, Allowed):
             allowed = answer
+        elif isinstance(answer, Denied):
+            return answer
         elif answer is not None:
-            return answer if isinstance(answer, Denied) else Denied("a permission policy gave no proper answer")
+            log.error("%s", Misbehaved(policy, f"should answer Allowed, Denied or None, and answered {kind(answer)}"))
+            return Denied("a permission policy gave no proper answer")
     return allowed
 
 

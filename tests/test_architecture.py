@@ -40,8 +40,11 @@ MAY_IMPORT = {
     "smsgw.guessing": {"smsgw.spool"},
     "smsgw.security": {"smsgw.logs", "smsgw.plugins", "smsgw.guessing", "smsgw.model", "smsgw.settings"},
     "smsgw.refusals": set(),
+    "smsgw.delivery": {"smsgw.logs", "smsgw.model", "smsgw.plugins", "smsgw.spool"},
+    "smsgw.batch": {"smsgw.model", "smsgw.refusals"},
+    "smsgw.options": {"smsgw.model", "smsgw.refusals", "smsgw.settings"},
     "smsgw.gateway": {
-        *("smsgw.model", "smsgw.hookspecs", "smsgw.numbers", "smsgw.text"),
+        *("smsgw.batch", "smsgw.delivery", "smsgw.model", "smsgw.numbers", "smsgw.options", "smsgw.text"),
         *("smsgw.ids", "smsgw.plugins", "smsgw.refusals", "smsgw.security", "smsgw.settings", "smsgw.spool"),
     },
     "smsgw.search": {"smsgw.model", "smsgw.numbers", "smsgw.plugins", "smsgw.resources", "smsgw.spool"},
@@ -49,10 +52,14 @@ MAY_IMPORT = {
         *("smsgw.model", "smsgw.plugins", "smsgw.refusals", "smsgw.search", "smsgw.security", "smsgw.spool"),
     },
     "smsgw.resources": {"smsgw.model", "smsgw.numbers", "smsgw.spool", "smsgw.text"},
-    "smsgw.api": {"smsgw.gateway", "smsgw.refusals", "smsgw.security", "smsgw.views"},
+    "smsgw.api": {
+        *("smsgw.batch", "smsgw.gateway", "smsgw.model", "smsgw.options", "smsgw.refusals", "smsgw.security"),
+        *("smsgw.settings", "smsgw.views"),
+    },
     "smsgw.errors": {"smsgw.logs", "smsgw.model", "smsgw.gateway", "smsgw.refusals", "smsgw.spool", "smsgw.views"},
     "smsgw.views": {
         "smsgw",
+        "smsgw.batch",
         "smsgw.errors",
         "smsgw.gateway",
         "smsgw.mailbox",
@@ -73,7 +80,7 @@ MAY_IMPORT = {
     "smsgw.migrations": {"smsgw.model"},
     "smsgw.store": {"smsgw.migrations", "smsgw.model", "smsgw.postgresql", "smsgw.walindex"},
     "smsgw.cli": {
-        *("smsgw", "smsgw.cli", "smsgw.cli.check", "smsgw.gateway", "smsgw.model", "smsgw.numbers", "smsgw.plugins"),
+        *("smsgw", "smsgw.batch", "smsgw.cli", "smsgw.cli.check", "smsgw.model", "smsgw.numbers", "smsgw.plugins"),
         *("smsgw.refusals", "smsgw.security", "smsgw.settings", "smsgw.spool", "smsgw.text"),
     },
     "smsgw.cli.check": {
@@ -81,8 +88,8 @@ MAY_IMPORT = {
         *("smsgw.store", "smsgw.text"),
     },
     "smsgw.testing": {
-        *("smsgw", "smsgw.hookspecs", "smsgw.model", "smsgw.plugins", "smsgw.settings", "smsgw.spool"),
-        *("smsgw.testing", "smsgw.text"),
+        *("smsgw", "smsgw.hookspecs", "smsgw.model", "smsgw.options", "smsgw.plugins", "smsgw.settings"),
+        *("smsgw.spool", "smsgw.testing", "smsgw.text"),
     },
     "smsgw": {"smsgw.model", "smsgw.settings"},
     "smsgw_plugins": PUBLIC,
@@ -170,6 +177,7 @@ def test_every_hook_is_tested(hook: str) -> None:
 CONFORMANCE = {
     "authenticate": ("AuthenticationConformance", "OutageConformance", "DelayConformance"),
     "permits": ("PolicyConformance",),
+    "route": ("RouteConformance",),
     "transform": ("TransformConformance",),
 }
 

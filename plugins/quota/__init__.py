@@ -28,7 +28,7 @@ from .rows import SCRIPTS, TABLES
 HOUR = 3600  # seconds between two looks for old counters
 DAY = 24 * HOUR  # seconds for which they are kept: a clock that is set back by less opens no limit again
 
-Delivered = Sequence[Message] | None
+Delivered = Sequence[Message]
 
 log = logging.getLogger(__name__)
 
@@ -71,8 +71,8 @@ class Quota:
         except BaseException:
             self._give_back(claims, submission.messages)
             raise
-        if delivered is not submission.messages:
-            sent = {message.id for message in delivered or ()}
+        if len(delivered) < len(submission.messages):
+            sent = {message.id for message in delivered}
             self._give_back(claims, [message for message in submission.messages if message.id not in sent])
         return delivered
 

@@ -22,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smsgw.hookspecs import hookimpl
+from smsgw.model import Unavailable
 from smsgw.store import Store
 from smsgw.testing import Gateway, MakeGateway
 from smsgw_plugins.quota import Quota
@@ -275,15 +276,19 @@ def test_a_spool_that_is_missing(limited: Callable[..., Gateway]) -> None:
     assert send(gateway, "lvv", "lvv", "lvv") == [201, 201, 429]
 
 
-def test_what_another_plugin_does_not_deliver(limited: Callable[..., Gateway]) -> None:
+def test_what_nobody_delivers_is_not_counted(limited: Callable[..., Gateway]) -> None:
     class Elsewhere:
         @hookimpl
         def deliver(self, submission: Any) -> Any:
-            count = int(submission.messages[0].content.text)
-            return list(submission.messages[:count]) if count >= 0 else 1 / 0
+            return submission.messages[: int(submission.messages[0].content.text)]
 
-    gateway = limited("lvv: 20/day 200 parts/day", plugins="elsewhere", elsewhere=Elsewhere)
-    for delivered, status, expected in ((2, 201, 2), (0, 201, 2), (-1, 500, 2), (3, 201, 5)):
+    class Broken:
+        @hookimpl
+        def deliver(self) -> Any:
+            raise Unavailable("the line is down")
+
+    gateway = limited("lvv: 20/day 200 parts/day", plugins="elsewhere broken", elsewhere=Elsewhere, broken=Broken)
+    for delivered, status, expected in ((2, 201, 2), (0, 503, 2), (3, 201, 5)):
         assert send(gateway, "lvv", count=3, text=str(delivered)) == [status]
         assert used(gateway) == {"lvv messages/day": expected, "lvv parts/day": expected}
 
@@ -294,13 +299,13 @@ def test_it_is_given_back_to_the_window_that_it_was_taken_from(limited: Callable
         def deliver(self, submission: Any) -> Any:
             if submission.messages[0].content.text == "slow":
                 clock.now += 60
-                return []
+                raise Unavailable("the line is down")
             return None
 
     gateway = limited("lvv: 2/minute", plugins="slow", slow=Slow)
     begin = clock.now
     assert send(gateway, "lvv") == [201]
-    assert send(gateway, "lvv", text="slow") == [201]  # taken in this minute, given back in the next
+    assert send(gateway, "lvv", text="slow") == [503]  # taken in this minute, given back in the next
     clock.now = begin + 60
     assert send(gateway, "lvv", "lvv", "lvv") == [201, 201, 429]
     clock.now = begin
