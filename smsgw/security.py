@@ -46,6 +46,7 @@ class SecurityPolicy:
     def __init__(self, hook: pluggy.HookRelay, guesses: Guesses, proxies: tuple[Address, ...]) -> None:
         self._finders = implementations(hook.find_credentials)
         self._backends = implementations(hook.authenticate)
+        self._sign_ins = implementations(hook.signed_in)
         self._policies = implementations(hook.permits)
         self._guesses = guesses
         self._proxies = proxies
@@ -101,7 +102,8 @@ class SecurityPolicy:
             attempt.wrong()
         else:
             attempt.right()
-            self._hook.signed_in(identity=identity)
+            for observer in self._sign_ins:
+                ask(observer, {"identity": identity})
         return identity
 
     def _find(self, request: Request) -> Credentials | None:
