@@ -68,10 +68,10 @@ MAY_IMPORT = {
         "smsgw.text",
         "smsgw.views",
     },
-    "smsgw.postgresql": set(),
-    "smsgw.walindex": set(),
+    "smsgw.postgresql": {"smsgw.model"},
+    "smsgw.sqlite": set(),
     "smsgw.migrations": {"smsgw.model"},
-    "smsgw.store": {"smsgw.migrations", "smsgw.model", "smsgw.postgresql", "smsgw.walindex"},
+    "smsgw.store": {"smsgw.migrations", "smsgw.model", "smsgw.postgresql", "smsgw.sqlite"},
     "smsgw.cli": {
         *("smsgw", "smsgw.cli", "smsgw.cli.check", "smsgw.gateway", "smsgw.model", "smsgw.numbers", "smsgw.plugins"),
         *("smsgw.refusals", "smsgw.security", "smsgw.settings", "smsgw.spool", "smsgw.text"),
