@@ -13,7 +13,7 @@ from typing import Any
 
 import psycopg
 import sqlalchemy
-from sqlalchemy import URL, Engine, ExceptionContext, event
+from sqlalchemy import URL, Engine, event
 
 from smsgw.model import ConfigurationError
 
@@ -60,11 +60,4 @@ def make_engine(url: URL) -> Engine:
         url, connect_args=ARGUMENTS, pool_pre_ping=True, pool_timeout=WAIT, hide_parameters=True
     )
     event.listen(engine, "do_connect", lambda _, __, words, named: Bounded.connect(*words, **named))
-    event.listen(engine, "handle_error", _drop)
     return engine
-
-
-def _drop(context: ExceptionContext) -> None:
-    """After a failure use no connection that was open before: its tables may be gone."""
-    if not isinstance(context.original_exception, psycopg.IntegrityError):
-        context.is_disconnect = True

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy
-from sqlalchemy import URL, Engine, ExceptionContext, event
+from sqlalchemy import URL, Engine, event
 from sqlalchemy.exc import DisconnectionError
 
-LOCKED = 3.0  # seconds to wait for other processes' transactions
+LOCKED = 5.0  # seconds to wait for other processes' transactions
 LEFTOVER = 1024 * 1024  # bytes of the journal that stay between transactions
 
 
@@ -56,7 +56,6 @@ def make_engine(url: URL, *, is_durable: bool) -> Engine:
     event.listen(engine, "do_connect", before)
     event.listen(engine, "connect", set_up)
     event.listen(engine, "checkout", check)
-    event.listen(engine, "handle_error", _drop)
     return engine
 
 
@@ -73,13 +72,6 @@ def is_corrupt(error: BaseException | None) -> bool:
 def _code(error: BaseException | None) -> int:
     """SQLite's primary result code; 0: it is no error of SQLite."""
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
-
-
-def _drop(context: ExceptionContext) -> None:
-    """After a failure open the file anew: one that could only be read when it was opened stays so in its connection."""
-    error = context.original_exception
-    if not (is_locked(error) or _code(error) == sqlite3.SQLITE_CONSTRAINT):
-        context.is_disconnect = True
 
 
 def _make_file(path: Path) -> None:

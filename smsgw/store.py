@@ -27,7 +27,7 @@ from smsgw import migrations, sqlite
 from smsgw.model import ConfigurationError, Unavailable
 
 FILE = "store.sqlite3"  # in smsgw's own folder
-WAIT = 5.0  # seconds for other threads of this process that use SQLite
+WAIT = 8.0  # seconds for other threads of this process that use SQLite: longer than one of them waits for its locks
 LONG = 1.0  # seconds: who failed after a longer time has waited in vain
 AVOIDED = 5.0  # seconds for which nobody else waits then
 TABLES = 0x736D7367  # PostgreSQL's advisory lock under which tables are made
@@ -89,7 +89,7 @@ class Store:
         begun = self._breaker.enter()
         in_vain: BaseException | None = None
         try:
-            with self._alone(), self._engine.connect() as connection:
+            with self._alone(), self._engine.connect() as connection, _closed_when_it_fails(connection):
                 self._make_tables(connection)
                 with _transaction(connection, is_reading=is_reading):
                     yield connection
@@ -108,7 +108,7 @@ class Store:
 
     def before_fork(self) -> None:
         """Close SQLite's connections: a child may inherit none (https://sqlite.org/howtocorrupt.html, 2.6)."""
-        if self._turn is not None and self._turn.acquire(timeout=WAIT):
+        if self._turn is not None and self._turn.acquire(timeout=4 * WAIT):
             self._is_forking = True
             self._engine.dispose()
 
@@ -263,6 +263,19 @@ def _transaction(connection: Connection, *, is_reading: bool = False) -> Iterato
         if is_sqlite:
             connection.exec_driver_sql("BEGIN" if is_reading else "BEGIN IMMEDIATE")
         yield
+
+
+@contextlib.contextmanager
+def _closed_when_it_fails(connection: Connection) -> Iterator[None]:
+    """Use no connection again that failed: its tables may be gone, or its file was read-only when it was opened."""
+    try:
+        yield
+    except IntegrityError:
+        raise
+    except (DBAPIError, PendingRollbackError) as error:
+        if not sqlite.is_locked(getattr(error, "orig", None)):
+            connection.invalidate(error)
+        raise
 
 
 def _are_current(connection: Connection, kept: Sequence[tuple[MetaData, Path | None]]) -> bool:
