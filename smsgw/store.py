@@ -44,6 +44,7 @@ class Store:
     def __init__(self, url: str, *, is_durable: bool = True) -> None:
         self._url = _read(url)
         self._tables: list[tuple[MetaData, Path | None]] = []
+        self._is_durable = is_durable
         self._engine = _make_engine(self._url, is_durable=is_durable)
         self._breaker = _Breaker()
         # SQLite lets those poll who wait for its locks: threads of one process wait here instead. And while the process
@@ -113,9 +114,10 @@ class Store:
             self._engine.dispose()
 
     def after_fork(self, *, is_child: bool) -> None:
-        """Go on. A child takes no part in what other threads of its parent were doing."""
+        """Go on. A child begins anew: another thread of its parent may have been setting up the engine."""
         if is_child:
             self._engine.dispose(close=False)
+            self._engine = _make_engine(self._url, is_durable=self._is_durable)
             self._turn = threading.Lock() if self._turn is not None else None
             self._breaker = _Breaker()
         elif self._turn is not None and self._is_forking:

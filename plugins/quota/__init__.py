@@ -26,7 +26,7 @@ from .limits import Claim, Limit, read, window
 from .rows import SCRIPTS, TABLES, remove_old_copies
 
 DAY = 24 * 3600  # seconds for which old counters are kept: a clock that is set back by less opens no limit again
-SAVED = 10  # seconds after which what was counted outlives a power failure
+SAVED = 5  # seconds after which what was counted outlives a start of the machine
 
 Delivered = Sequence[Message] | None
 
@@ -94,7 +94,7 @@ class Quota:
     @hookimpl
     def background(self, stop: threading.Event) -> None:
         remove_old_copies(self._store)
-        is_last = is_broken = False
+        is_broken = False
         while True:
             try:
                 self._counters.forget(math.floor(self._clock()) - DAY)
@@ -104,9 +104,8 @@ class Quota:
                 if not is_broken:
                     log.warning("counters cannot be saved now: %s", error.__cause__)
                 is_broken = True
-            if is_last:
+            if stop.wait(SAVED):
                 return
-            is_last = stop.wait(SAVED)
 
     def _claims(self, submission: Submission) -> list[Claim]:
         """What the submission needs of each limit that applies, sorted."""
