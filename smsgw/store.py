@@ -116,7 +116,6 @@ class Store:
     def after_fork(self, *, is_child: bool) -> None:
         """Go on. A child begins anew: another thread of its parent may have been setting up the engine."""
         if is_child:
-            self._engine.dispose(close=False)
             self._engine = _make_engine(self._url, is_durable=self._is_durable)
             self._turn = threading.Lock() if self._turn is not None else None
             self._breaker = _Breaker()
