@@ -109,6 +109,17 @@ def test_what_raises_is_rolled_back(store: Store) -> None:
     assert numbers(store) == [4]
 
 
+def test_one_statement_by_itself(store: Store) -> None:
+    assert store.execute(INSERT, {"number": 1}) == []
+    assert [tuple(row) for row in store.execute(SELECT, {})] == [(1,)]
+    with pytest.raises(IntegrityError):
+        store.execute(INSERT, {"number": 1})
+    with pytest.raises(Unavailable):
+        store.execute(text("SELECT 1 FROM nothing"), {})
+    store.execute(INSERT, {"number": 2})
+    assert numbers(store) == [1, 2]
+
+
 def test_a_broken_constraint_is_the_plugin_s_own_business(store: Store) -> None:
     put(store, 1)
     with pytest.raises(IntegrityError), store.begin() as connection:

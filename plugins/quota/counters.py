@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import delete, insert, select, text
+from sqlalchemy import TextClause, delete, insert, select, text
 from sqlalchemy.exc import IntegrityError
 
 from smsgw.store import Store
@@ -14,11 +14,12 @@ from smsgw.store import Store
 from .limits import Claim
 from .rows import QUOTA, working_copy
 
-# The table's constraint refuses what would exceed a limit, and with it the whole transaction.
-TAKE = text("""
-INSERT INTO quota (name, counted, until, used, most) VALUES (:name, :counted, :until, :amount, :most)
+# The table's constraint refuses what would exceed a limit, and with it the whole statement.
+TAKE = """
+INSERT INTO quota (name, counted, until, used, most) VALUES {}
 ON CONFLICT (name, counted, until) DO UPDATE SET used = quota.used + excluded.used, most = excluded.most
-""")
+"""
+ROW = "(:name{0}, :counted{0}, :until{0}, :amount{0}, :most{0})"  # of each limit
 GIVE_BACK = text("""
 UPDATE quota SET used = used - :amount
 WHERE name = :name AND counted = :counted AND until = :until AND used >= :amount
@@ -53,8 +54,8 @@ class Counters:
         :raises Exhausted: a limit has too little left, and nothing was taken.
         """
         while True:
-            with contextlib.suppress(IntegrityError), self._working.begin() as connection:
-                connection.execute(TAKE, _parameters(claims))
+            with contextlib.suppress(IntegrityError):
+                self._working.execute(*_taking(claims))
                 return
             left = {claim: rest for claim, rest in self.left(claims).items() if rest < claim.amount}
             if left:  # otherwise somebody has just given back
@@ -93,7 +94,14 @@ class Counters:
                     connection.execute(insert(QUOTA), [dict(row) for row in rows])
 
 
+def _taking(claims: Sequence[Claim]) -> tuple[TextClause, dict[str, Any]]:
+    """The statement that takes what all of them need, or nothing, and its parameters."""
+    rows = ", ".join(ROW.format(number) for number in range(len(claims)))
+    values = {f"{name}{n}": value for n, row in enumerate(_parameters(claims)) for name, value in row.items()}
+    return text(TAKE.format(rows)), values
+
+
 def _parameters(claims: Sequence[Claim]) -> list[dict[str, Any]]:
-    """Those of the statements above."""
+    """Those of the statements above, of each limit."""
     names = ("name", "counted", "until", "amount", "most")
     return [dict(zip(names, (*claim.key, claim.amount, claim.limit.most), strict=True)) for claim in claims]

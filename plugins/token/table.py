@@ -61,15 +61,13 @@ _NOTE = (
 
 def find(store: Store, digest: str) -> Record | None:
     """The token of that digest, if there is one."""
-    with store.begin(is_reading=True) as connection:
-        row = connection.execute(_FIND, {"digest": digest}).one_or_none()
-        return None if row is None else _record(row)
+    rows = store.execute(_FIND, {"digest": digest})
+    return _record(rows[0]) if rows else None
 
 
 def note(store: Store, id: str, now: int) -> None:
     """Note that a token was used."""
-    with store.begin() as connection:
-        connection.execute(_NOTE, {"token": id, "now": now})
+    store.execute(_NOTE, {"token": id, "now": now})
 
 
 def add(store: Store, record: Record, digest: str) -> None:
