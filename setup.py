@@ -9,14 +9,9 @@ HTPASSWD = [
 TRANSLITERATE = ["anyascii>=0.3"]  # the tables of transliteration
 LDAP = ["ldap3>=2.9.1"]  # in Python alone: nothing is compiled
 JWT = ["PyJWT[crypto]>=2.13"]  # signatures, claims, keys
-STORE = [
-    "sqlalchemy>=2",  # one database for plugins with a memory
-    "alembic>=1.14",  # their tables from one version to the next
-]
-POSTGRESQL = [*STORE, "psycopg[binary]>=3.2"]  # its driver
+POSTGRESQL = ["psycopg[binary]>=3.2"]  # its driver
 LIMIT = ["regex"]  # where a character ends that is written as several (Unicode's annex 29); "re" does not know
 WEBHOOKS = [
-    *STORE,
     "h11>=0.14",  # HTTP without a network: ours goes to addresses that were judged, in bounded time
     "standardwebhooks>=1.1",  # signatures as receivers check them; without dependencies since that version
 ]
@@ -74,6 +69,7 @@ setup(
     # Without a compiler the same is done in Python.
     ext_modules=[Extension("smsgw.spool._put_file", ["smsgw/spool/_put_file.c"], optional=True)],
     install_requires=[
+        "alembic>=1.14",  # the database's tables from one version to the next
         "click>=8.1",  # the command line
         "colander>=2",  # schemas of bodies and settings
         "cornice>=6.1",  # services, one a path
@@ -84,12 +80,14 @@ setup(
         "pyramid>=2.1",
         "python-ulid>=3",  # message ids that sort by time
         "rich>=13",  # tables on the command line
+        "sqlalchemy>=2",  # the database: SQLite or PostgreSQL
         "sortedcontainers>=2.4",  # lists of a folder, in order while messages come and go
         "setuptools<82",  # Pyramid and Cornice import pkg_resources, which newer ones lack
         "waitress>=3",  # the server of both ini files
     ],
+    # An extra without packages was needed by an older version; who still names it installs nothing more.
     extras_require={
-        "history": STORE,
+        "history": [],
         "hours": HOURS,
         "htpasswd": HTPASSWD,
         "jwt": JWT,
@@ -98,10 +96,10 @@ setup(
         # Exact versions: a new one may find what the old one let pass. ./check and .ci/run both take them from here.
         "lint": ["mypy==2.4.1", "ruff==0.17.6"],
         "postgresql": POSTGRESQL,
-        "quota": [*STORE, *HOURS],
-        "store": STORE,
+        "quota": HOURS,
+        "store": [],
         "testing": TESTING,
-        "token": STORE,
+        "token": [],
         "transliterate": TRANSLITERATE,
         "webhooks": WEBHOOKS,
         "test": [

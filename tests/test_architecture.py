@@ -16,7 +16,7 @@ from smsgw.plugins import hooks_of
 ROOT = Path(__file__).parent.parent
 PUBLIC = {"smsgw.model", "smsgw.hookspecs", "smsgw.numbers", "smsgw.text", "smsgw.settings"}
 PUBLIC |= {"smsgw.spool.file", "smsgw.spool.layout", "smsgw.store", "smsgw.cli", "smsgw.resources", "smsgw.api"}
-PUBLIC |= {"smsgw.spool.census"}
+PUBLIC |= {"smsgw.spool.census", "smsgw.verified", "smsgw.files"}
 
 # What each module, or all of a package, may import of ours.
 MAY_IMPORT = {
@@ -24,6 +24,8 @@ MAY_IMPORT = {
     "smsgw.hookspecs": {"smsgw.model"},
     "smsgw.numbers": {"smsgw.model"},
     "smsgw.ids": set(),
+    "smsgw.files": set(),
+    "smsgw.verified": set(),
     "smsgw.logs": set(),
     "smsgw.text": set(),
     "smsgw.settings": {"smsgw.model", "smsgw.numbers", "smsgw.text"},
@@ -75,10 +77,10 @@ MAY_IMPORT = {
         "smsgw.text",
         "smsgw.views",
     },
-    "smsgw.postgresql": set(),
-    "smsgw.walindex": set(),
+    "smsgw.postgresql": {"smsgw.model"},
+    "smsgw.sqlite": set(),
     "smsgw.migrations": {"smsgw.model"},
-    "smsgw.store": {"smsgw.migrations", "smsgw.model", "smsgw.postgresql", "smsgw.walindex"},
+    "smsgw.store": {"smsgw.migrations", "smsgw.model", "smsgw.postgresql", "smsgw.sqlite"},
     "smsgw.cli": {
         *("smsgw", "smsgw.batch", "smsgw.cli", "smsgw.cli.check", "smsgw.model", "smsgw.numbers", "smsgw.plugins"),
         *("smsgw.refusals", "smsgw.security", "smsgw.settings", "smsgw.spool", "smsgw.text"),

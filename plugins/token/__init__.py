@@ -16,7 +16,7 @@ from smsgw.store import open_store
 
 from . import table
 from .commands import commands
-from .table import SCRIPTS, TABLES, Record
+from .table import SCRIPTS, TABLES
 from .text import PREFIX, digest, is_token
 
 USED = 60  # seconds between two notes of a token's use
@@ -41,9 +41,7 @@ class Token:
         self._lock = threading.Lock()
 
     def includeme(self, config: Configurator) -> None:
-        store = self._store = open_store(config.registry, TABLES, SCRIPTS)
-        self._find = table.find(store)
-        self._note = table.note(store)
+        self._store = open_store(config.registry, TABLES, SCRIPTS)
 
     @hookimpl
     def authenticate(self, credentials: Credentials) -> Identity | Denied | None:
@@ -52,10 +50,9 @@ class Token:
             return None
         if not is_token(secret):
             return Denied("the token is misspelt")
-        rows = self._find(digest=digest(secret))
-        if not rows:
+        record, now = table.find(self._store, digest(secret)), self._clock()
+        if record is None:
             return Denied("there is no such token")
-        record, now = Record(*rows[0]), self._clock()
         if (state := record.state(now)) != "active":
             return Denied(f"the token is {state}")
         if credentials.scheme == "Basic" and credentials.userid != record.owner:
@@ -80,6 +77,6 @@ class Token:
                 self._noted.clear()
             self._noted[id] = now
         try:
-            self._note(token=id, now=int(now))
+            table.note(self._store, id, int(now))
         except Unavailable as error:
             log.warning("the use of the token %s could not be noted (%s)", id, error.__cause__)

@@ -619,7 +619,7 @@ def test_a_store_of_another_user(ini: Ini, distribution: Install, spool: Path) -
     shutil.chown(file, "nobody")
     told = check(ini({"smsgw.plugins": "htpasswd allow keep"}), "-v")
     assert any("was not opened" in line for line in lines(told, "ok"))
-    assert sorted(path.name for path in state.iterdir()) == ["store.sqlite3"]
+    assert sorted(path.name for path in state.iterdir()) == ["store.sqlite3", "store.sqlite3-journal"]
 
 
 HISTORY = {"smsgw.plugins": "htpasswd allow history"}

@@ -25,7 +25,8 @@ from pyramid.security import Denied
 
 from smsgw.model import Credentials, Identity
 from smsgw.testing import DelayConformance, OutageConformance
-from smsgw_plugins.jwt import MAX_LENGTH, REMEMBERED
+from smsgw.verified import REMEMBERED
+from smsgw_plugins.jwt import MAX_LENGTH
 from smsgw_plugins.jwt.sources import PAUSE
 from tests.conftest import OUTGOING, Gateway, eventually
 from tests.provider import AUDIENCE, CURVES, ISSUER, Provider, claims, jwk, make_key, pem, reply, token

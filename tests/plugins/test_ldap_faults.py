@@ -431,7 +431,7 @@ def test_what_was_verified_is_not_asked_for_again(server: Slapd, monkeypatch: py
     for userid, secret in (("lvv", SECRET), ("LVV", "wrong"), ("ops", SECRET)):
         with pytest.raises(Unavailable):
             ask(plugin, userid, secret)
-    monkeypatch.setattr("smsgw_plugins.ldap.verified.time.monotonic", lambda: now + 61)
+    monkeypatch.setattr("smsgw.verified.time.monotonic", lambda: now + 61)
     with pytest.raises(Unavailable):
         ask(plugin, "LVV")
 
