@@ -16,7 +16,7 @@ from smsgw.plugins import hooks_of
 ROOT = Path(__file__).parent.parent
 PUBLIC = {"smsgw.model", "smsgw.hookspecs", "smsgw.numbers", "smsgw.text", "smsgw.settings"}
 PUBLIC |= {"smsgw.spool.file", "smsgw.spool.layout", "smsgw.store", "smsgw.cli", "smsgw.resources", "smsgw.api"}
-PUBLIC |= {"smsgw.spool.census"}
+PUBLIC |= {"smsgw.spool.census", "smsgw.verified", "smsgw.files"}
 
 # What each module, or all of a package, may import of ours.
 MAY_IMPORT = {
@@ -24,6 +24,8 @@ MAY_IMPORT = {
     "smsgw.hookspecs": {"smsgw.model"},
     "smsgw.numbers": {"smsgw.model"},
     "smsgw.ids": set(),
+    "smsgw.files": set(),
+    "smsgw.verified": set(),
     "smsgw.logs": set(),
     "smsgw.text": set(),
     "smsgw.settings": {"smsgw.model", "smsgw.numbers", "smsgw.text"},
@@ -40,8 +42,11 @@ MAY_IMPORT = {
     "smsgw.guessing": {"smsgw.spool"},
     "smsgw.security": {"smsgw.logs", "smsgw.plugins", "smsgw.guessing", "smsgw.model", "smsgw.settings"},
     "smsgw.refusals": set(),
+    "smsgw.delivery": {"smsgw.logs", "smsgw.model", "smsgw.plugins", "smsgw.spool"},
+    "smsgw.batch": {"smsgw.model", "smsgw.refusals"},
+    "smsgw.options": {"smsgw.model", "smsgw.refusals", "smsgw.settings"},
     "smsgw.gateway": {
-        *("smsgw.model", "smsgw.hookspecs", "smsgw.numbers", "smsgw.text"),
+        *("smsgw.batch", "smsgw.delivery", "smsgw.model", "smsgw.numbers", "smsgw.options", "smsgw.text"),
         *("smsgw.ids", "smsgw.plugins", "smsgw.refusals", "smsgw.security", "smsgw.settings", "smsgw.spool"),
     },
     "smsgw.search": {"smsgw.model", "smsgw.numbers", "smsgw.plugins", "smsgw.resources", "smsgw.spool"},
@@ -49,10 +54,14 @@ MAY_IMPORT = {
         *("smsgw.model", "smsgw.plugins", "smsgw.refusals", "smsgw.search", "smsgw.security", "smsgw.spool"),
     },
     "smsgw.resources": {"smsgw.model", "smsgw.numbers", "smsgw.spool", "smsgw.text"},
-    "smsgw.api": {"smsgw.gateway", "smsgw.refusals", "smsgw.security", "smsgw.views"},
+    "smsgw.api": {
+        *("smsgw.batch", "smsgw.gateway", "smsgw.model", "smsgw.options", "smsgw.refusals", "smsgw.security"),
+        *("smsgw.settings", "smsgw.views"),
+    },
     "smsgw.errors": {"smsgw.logs", "smsgw.model", "smsgw.gateway", "smsgw.refusals", "smsgw.spool", "smsgw.views"},
     "smsgw.views": {
         "smsgw",
+        "smsgw.batch",
         "smsgw.errors",
         "smsgw.gateway",
         "smsgw.mailbox",
@@ -68,12 +77,12 @@ MAY_IMPORT = {
         "smsgw.text",
         "smsgw.views",
     },
-    "smsgw.postgresql": set(),
-    "smsgw.walindex": set(),
+    "smsgw.postgresql": {"smsgw.model"},
+    "smsgw.sqlite": set(),
     "smsgw.migrations": {"smsgw.model"},
-    "smsgw.store": {"smsgw.migrations", "smsgw.model", "smsgw.postgresql", "smsgw.walindex"},
+    "smsgw.store": {"smsgw.migrations", "smsgw.model", "smsgw.postgresql", "smsgw.sqlite"},
     "smsgw.cli": {
-        *("smsgw", "smsgw.cli", "smsgw.cli.check", "smsgw.gateway", "smsgw.model", "smsgw.numbers", "smsgw.plugins"),
+        *("smsgw", "smsgw.batch", "smsgw.cli", "smsgw.cli.check", "smsgw.model", "smsgw.numbers", "smsgw.plugins"),
         *("smsgw.refusals", "smsgw.security", "smsgw.settings", "smsgw.spool", "smsgw.text"),
     },
     "smsgw.cli.check": {
@@ -81,8 +90,8 @@ MAY_IMPORT = {
         *("smsgw.store", "smsgw.text"),
     },
     "smsgw.testing": {
-        *("smsgw", "smsgw.hookspecs", "smsgw.model", "smsgw.plugins", "smsgw.settings", "smsgw.spool"),
-        *("smsgw.testing", "smsgw.text"),
+        *("smsgw", "smsgw.hookspecs", "smsgw.model", "smsgw.options", "smsgw.plugins", "smsgw.settings"),
+        *("smsgw.spool", "smsgw.testing", "smsgw.text"),
     },
     "smsgw": {"smsgw.model", "smsgw.settings"},
     "smsgw_plugins": PUBLIC,
@@ -170,6 +179,7 @@ def test_every_hook_is_tested(hook: str) -> None:
 CONFORMANCE = {
     "authenticate": ("AuthenticationConformance", "OutageConformance", "DelayConformance"),
     "permits": ("PolicyConformance",),
+    "route": ("RouteConformance",),
     "transform": ("TransformConformance",),
 }
 
