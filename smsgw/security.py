@@ -43,6 +43,7 @@ class SecurityPolicy:
     """
 
     def __init__(self, hook: pluggy.HookRelay, guesses: Guesses, proxies: tuple[Address, ...]) -> None:
+        self._hook = hook
         self._finders = implementations(hook.find_credentials)
         self._backends = implementations(hook.authenticate)
         self._policies = implementations(hook.permits)
