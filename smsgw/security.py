@@ -43,7 +43,6 @@ class SecurityPolicy:
     """
 
     def __init__(self, hook: pluggy.HookRelay, guesses: Guesses, proxies: tuple[Address, ...]) -> None:
-        self._hook = hook
         self._finders = implementations(hook.find_credentials)
         self._backends = implementations(hook.authenticate)
         self._policies = implementations(hook.permits)
