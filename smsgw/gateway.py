@@ -150,8 +150,10 @@ class Gateway:
                 raise invalid("text", refusal.reason) from None
             if not isinstance(text, str):
                 raise Misbehaved(implementation, f"should make a text of a text, and made {kind(text)}")
-            if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-                raise Misbehaved(implementation, "made a text with half of a surrogate pair")
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                raise Misbehaved(implementation, "made a text with half of a surrogate pair") from None
             if not text:
                 raise invalid("text", "is empty as it would go out")
         return text
