@@ -789,9 +789,10 @@ def test_a_disk_that_fills_up_while_a_bulk_enters_outgoing_makes_nobody_told_a_f
         server = run(on(small) | {"smsgw.fsync": "true"}, enter=small.enter)
         falsehoods, midway = [], 0
         for leave, key in itertools.product(range(50, 70), (None, KEY)):
-            # A folder that has grown does not shrink, so a new one.
-            shutil.rmtree(spool.outgoing)
+            # A folder that has grown does not shrink, so a new one; the server makes its own folder anew meanwhile.
+            gone = spool.outgoing.rename(small.outside / "gone")
             spool.outgoing.mkdir()
+            shutil.rmtree(gone)
             assert server.monitor().status == 200
             filler = small.fill(leave)
             reply = server.send(MANY, "Hi, Jack!", key=key)
