@@ -242,6 +242,9 @@ class Store:
         session = self._current()
         kept = session.connections.get(threading.get_ident())
         if kept is None or kept.file != session.file:
+            if kept is not None:  # of a file that another has taken the place of
+                with contextlib.suppress(*self._errors):
+                    kept.connection.close()
             pooled = session.engine.raw_connection()
             connection: Any = pooled.driver_connection
             pooled.detach()
