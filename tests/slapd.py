@@ -33,7 +33,7 @@ ROOT_DN, ROOT_PASSWORD = f"cn=admin,{SUFFIX}", "R00tSecret"
 SERVICE_DN, SERVICE_PASSWORD = f"cn=smsgw,{SUFFIX}", "S3rviceSecret"
 MODULES = Path("/usr/lib/ldap")
 SCHEMA = Path("/etc/ldap/schema")
-TIMEOUT = 20.0  # seconds for what takes less than one on a quiet machine
+TIMEOUT = 120.0  # seconds for what takes less than one on a quiet machine
 
 # Users may read themselves, the service account reads everything, nobody else anything.
 CONFIGURATION = """

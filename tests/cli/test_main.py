@@ -11,9 +11,9 @@ import shutil
 import signal
 import struct
 import subprocess
+import sys
 import termios
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import IO
 
@@ -26,12 +26,22 @@ Install = Callable[..., None]
 COMMANDS = ["check", "login", "plugins", "preview", "send"]
 
 
+def cost(*command: str | Path) -> float:
+    """Seconds of processor time that a command takes, at best: what else runs on a core makes it slower."""
+
+    def once() -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        return resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
+
+    return min(once() for _ in range(3))
+
+
 def test_help_is_quick_and_quiet() -> None:
-    executable("--help")  # so that it is compiled
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    """It takes little more than the libraries of the plugins, whose commands it lists."""
+    libraries = "import sqlalchemy, ldap3, cryptography, phonenumbers, pyramid.config"
+    assert cost(SMSGW, "--help") < 4 * cost(sys.executable, "-c", libraries)
     told = executable("--help")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert after.ru_utime - before.ru_utime < 2  # seconds, however busy the machine is; it was 0.6
     assert (told.status, told.err) == (0, "")
     assert set(COMMANDS) <= set(re.findall(r"^  ([a-z]+) ", told.out, re.M))
 
@@ -44,8 +54,8 @@ def test_help_of_each(command: str) -> None:
 
 
 def test_version() -> None:
-    """Of what is installed; that this names the commit, ``test_packaging`` shows."""
-    assert executable("--version").out == f"smsgw {version('smsgw')}\n"
+    """That it names the commit, ``test_packaging`` shows."""
+    assert re.fullmatch(r"smsgw \d+\.\d+\.\d+(\.dev\d+)?(\+[a-z0-9.]+)?\n", executable("--version").out)
 
 
 def test_a_command_of_a_plugin_that_lacks_something(distribution: Install) -> None:
