@@ -9,6 +9,7 @@ from pyramid.config import Configurator
 from smsgw.journal.database import open_database
 from smsgw.journal.journal import Journal
 from smsgw.journal.notifier import Notifier
+from smsgw.journal.retention import Retention
 from smsgw.model import Accepted
 from smsgw.plugins import asking, implementations
 from smsgw.spool.following.follower import Follower, followed
@@ -26,7 +27,7 @@ def open_journal(registry: object, layout: Layout) -> Journal:
 
 
 def includeme(config: Configurator) -> None:
-    """From here on there are ``registry.journal``, ``.follower`` and ``.notifiers``."""
+    """From here on there are ``registry.journal``, ``.follower``, ``.notifiers`` and ``.retention``."""
     registry = config.registry
     journal = registry.journal = open_journal(registry, registry.layout)
     tellers = implementations(registry.plugins.hook.notify)
@@ -48,3 +49,5 @@ def includeme(config: Configurator) -> None:
         wants_accepted=any(Accepted in events for events in hears.values()),
         tell=tell,
     )
+    names = [notifier.name for notifier in notifiers]
+    registry.retention = Retention(journal, registry.layout, names, registry.smsgw.journal)

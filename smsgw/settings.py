@@ -23,6 +23,7 @@ from smsgw.numbers import NumberPlan
 from smsgw.text import MAX_PARTS
 
 PREFIX = "smsgw."
+JOURNAL = "journal"  # its settings are the core's; all others with a dot in their names are plugins'
 
 UNIX = "unix"  # stands for a unix socket among addresses
 _MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})")
@@ -252,6 +253,34 @@ class CoreSchema(colander.MappingSchema):
     )
 
 
+DAYS = colander.Range(1, 100_000)
+
+
+class JournalSchema(colander.MappingSchema):
+    """What ``smsgw.journal.*`` says."""
+
+    keep_days = colander.SchemaNode(
+        colander.Integer(),
+        missing=365,
+        validator=DAYS,
+        description="days for which the journal keeps a message whose file is gone",
+    )
+    keep_files_days = colander.SchemaNode(
+        colander.Integer(),
+        missing=None,
+        validator=DAYS,
+        description="days after which files in sent, failed, incoming and report are deleted; else never",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class JournalSettings:
+    """The journal's settings, as ``JournalSchema`` read them."""
+
+    keep_days: int
+    keep_files_days: int | None
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """The core's settings, as ``CoreSchema`` read them."""
@@ -275,6 +304,7 @@ class Settings:
     guesses_per_user: int
     guesses_per_address: int
     trusted_proxies: tuple[Address, ...]
+    journal: JournalSettings
 
 
 def refuse_defaults(defaults: Mapping[str, str]) -> None:
@@ -302,15 +332,29 @@ def read_core(raw: Mapping[str, Any]) -> Settings:
             f"{strays[0]!r} is no setting: those of smsgw begin with {PREFIX!r}, and the lines of a list are indented"
         )
     own = {key.removeprefix(PREFIX): value for key, value in raw.items() if key.startswith(PREFIX)}
-    own = {name: value for name, value in own.items() if "." not in name}  # the others are plugins'
+    own = {name: value for name, value in own.items() if "." not in name}  # the others are the journal's and plugins'
     values = read(CoreSchema(), own, PREFIX)
     if (values["spool"] is None) == (values["smsd_conf"] is None):
         raise ConfigurationError("set either smsgw.spool, the folder of smsd's folders, or smsgw.smsd_conf, its file")
-    return Settings(**values)
+    sections = _sections(raw)
+    if "history" in sections or "history" in values["plugins"]:
+        raise ConfigurationError(
+            "history is a part of the gateway now: take it out of smsgw.plugins, and call smsgw.history.keep_days "
+            "smsgw.journal.keep_days"
+        )
+    if JOURNAL in values["plugins"]:
+        raise ConfigurationError("journal is a part of the gateway, and no plugin; take it out of smsgw.plugins")
+    journal = read(JournalSchema(), sections.get(JOURNAL, {}), f"{PREFIX}{JOURNAL}.")
+    return Settings(**values, journal=JournalSettings(**journal))
 
 
 def plugin_settings(raw: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """What an application's settings say for each plugin, by the names in its schema."""
+    return {name: found for name, found in _sections(raw).items() if name != JOURNAL}
+
+
+def _sections(raw: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The settings ``smsgw.<section>.<name>``, by their sections and names."""
     found: dict[str, dict[str, Any]] = {}
     for key, value in raw.items():
         owner, dot, name = key.removeprefix(PREFIX).partition(".")

@@ -16,7 +16,7 @@ from smsgw.plugins import hooks_of
 ROOT = Path(__file__).parent.parent
 PUBLIC = {"smsgw.model", "smsgw.hookspecs", "smsgw.numbers", "smsgw.text", "smsgw.settings"}
 PUBLIC |= {"smsgw.spool.file", "smsgw.spool.layout", "smsgw.store", "smsgw.cli", "smsgw.resources", "smsgw.api"}
-PUBLIC |= {"smsgw.spool.census", "smsgw.verified", "smsgw.files"}
+PUBLIC |= {"smsgw.verified", "smsgw.files"}
 
 # What each module, or all of a package, may import of ours.
 MAY_IMPORT = {
@@ -39,6 +39,17 @@ MAY_IMPORT = {
         "smsgw.spool",
         "smsgw.settings",
     },
+    "smsgw.spool.following": {
+        *("smsgw.journal", "smsgw.model", "smsgw.numbers", "smsgw.spool", "smsgw.spool.following"),
+    },
+    "smsgw.journal": {
+        *("smsgw.journal", "smsgw.logs", "smsgw.model", "smsgw.numbers", "smsgw.settings", "smsgw.spool"),
+        *("smsgw.spool.following", "smsgw.status", "smsgw.store"),
+    },
+    "smsgw.status": {"smsgw.model"},
+    "smsgw.following": {
+        *("smsgw.journal", "smsgw.model", "smsgw.plugins", "smsgw.spool", "smsgw.spool.following", "smsgw.status"),
+    },
     "smsgw.guessing": {"smsgw.spool"},
     "smsgw.security": {"smsgw.logs", "smsgw.plugins", "smsgw.guessing", "smsgw.model", "smsgw.settings"},
     "smsgw.refusals": set(),
@@ -49,9 +60,9 @@ MAY_IMPORT = {
         *("smsgw.batch", "smsgw.delivery", "smsgw.model", "smsgw.numbers", "smsgw.options", "smsgw.text"),
         *("smsgw.ids", "smsgw.plugins", "smsgw.refusals", "smsgw.security", "smsgw.settings", "smsgw.spool"),
     },
-    "smsgw.search": {"smsgw.model", "smsgw.numbers", "smsgw.plugins", "smsgw.resources", "smsgw.spool"},
     "smsgw.mailbox": {
-        *("smsgw.model", "smsgw.plugins", "smsgw.refusals", "smsgw.search", "smsgw.security", "smsgw.spool"),
+        *("smsgw.journal", "smsgw.model", "smsgw.numbers", "smsgw.plugins", "smsgw.refusals", "smsgw.resources"),
+        *("smsgw.security", "smsgw.spool", "smsgw.status"),
     },
     "smsgw.resources": {"smsgw.model", "smsgw.numbers", "smsgw.spool", "smsgw.text"},
     "smsgw.api": {
@@ -70,7 +81,6 @@ MAY_IMPORT = {
         "smsgw.plugins",
         "smsgw.refusals",
         "smsgw.resources",
-        "smsgw.search",
         "smsgw.security",
         "smsgw.settings",
         "smsgw.spool",

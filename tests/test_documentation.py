@@ -31,11 +31,11 @@ from pyramid.paster import get_app
 
 from smsgw import cli, model
 from smsgw.options import MAX_DELAY, MAX_VALIDITY
+from smsgw.mailbox import SEARCHED
 from smsgw.refusals import Rejection
-from smsgw.resources import DELIVERED, SCHEDULED, STATUSES, UNDELIVERED
-from smsgw.search import SEARCHED
-from smsgw.settings import CoreSchema
+from smsgw.settings import CoreSchema, JournalSchema
 from smsgw.spool.owner import CANCELLED_KEPT
+from smsgw.status import OUTGOING
 from smsgw.testing import MakeGateway
 from smsgw.views.problem import KINDS, KINDS_OF_REFUSALS
 from smsgw.views.v2_body import SendSchema
@@ -69,6 +69,7 @@ def block(text: str, language: str, words: str) -> str:
 
 def known_settings() -> set[str]:
     found = {f"smsgw.{node.name}" for node in CoreSchema().children}
+    found |= {f"smsgw.journal.{node.name}" for node in JournalSchema().children}
     for name in SHIPPED:
         plugin = getattr(importlib.import_module(f"smsgw_plugins.{name}"), name.capitalize())
         found |= {f"smsgw.{name}.{node.name}" for node in getattr(plugin, "Settings", MappingSchema)().children}
@@ -735,7 +736,7 @@ def first_cells(text: str) -> set[str]:
 
 def test_api_v2_md_has_every_status_code_parameter_and_problem() -> None:
     statuses = V2[V2.index("| status | where") : V2.index("### Taking it back")]
-    assert first_cells(statuses) == {*STATUSES.values(), SCHEDULED, DELIVERED, UNDELIVERED}
+    assert first_cells(statuses) == set(OUTGOING)
     codes = V2[V2.index("| `code` in") : V2.index("`pointer` says")]
     assert first_cells(codes.partition("\n")[2]) == set(re.findall(r'"(\w+)"', inspect.getdoc(Rejection) or ""))
     fields = V2[V2.index("| field |") : V2.index("At most 10000")]

@@ -168,7 +168,7 @@ class World:
         self._parts = contextlib.ExitStack()
         self._folder, self._store, self._database = folder, store, database
         self._settings = settings | {
-            "smsgw.plugins": "htpasswd allow history webhooks",
+            "smsgw.plugins": "htpasswd allow webhooks",
             "smsgw.webhooks.allow_private": "true",
             "smsgw.webhooks.timeout": "2",
             "smsgw.outgoing_depth": "20",

@@ -19,16 +19,16 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Column, Integer, MetaData, Table, Text, text
 
 from smsgw import migrations
+from smsgw.journal import tables as journal
 from smsgw.model import ConfigurationError, Unavailable
 from smsgw.store import Store
-from smsgw_plugins.history import table as messages
 from smsgw_plugins.quota import rows
 from smsgw_plugins.token import table
 from smsgw_plugins.webhooks import table as webhooks
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = {
-    "history": (messages.TABLES, messages.SCRIPTS),
+    "journal": (journal.TABLES, journal.SCRIPTS),
     "quota": (rows.TABLES, rows.SCRIPTS),
     "token": (table.TABLES, table.SCRIPTS),
     "webhooks": (webhooks.TABLES, webhooks.SCRIPTS),

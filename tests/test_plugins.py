@@ -48,6 +48,10 @@ def refused(
         ),
         ({"smsgw.spol": "x"}, ["'smsgw.spol'", "did you mean 'smsgw.spool'"]),
         ({"smsgw.quota.limits": "x"}, ["'quota'", "does not name"]),
+        ({"smsgw.journal.keep_day": "9"}, ["'smsgw.journal.keep_day'", "did you mean 'smsgw.journal.keep_days'?"]),
+        ({"smsgw.journal.keep_days": "0"}, ["smsgw.journal.keep_days", "0"]),
+        ({"smsgw.journal.keep_files_days": "a year"}, ["smsgw.journal.keep_files_days", "a year"]),
+        ({"smsgw.plugins": "htpasswd allow journal"}, ["journal is a part of the gateway", "smsgw.plugins"]),
         ({"smsgw.spool": None}, ["smsgw.spool", "smsgw.smsd_conf"]),
         ({"smsgw.spool": "spool"}, ["absolute"]),
         ({"smsgw.smsd_conf": "/etc/smsd.conf"}, ["either"]),
@@ -96,6 +100,23 @@ def test_settings_that_are_wrong(
 ) -> None:
     sentence = refused(changes)
     assert all(word in sentence for word in words), sentence
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"smsgw.plugins": "htpasswd allow history"},
+        {"smsgw.history.keep_days": "30"},
+        {"smsgw.plugins": "htpasswd allow history", "smsgw.history.keep_files_days": "400"},
+    ],
+)
+def test_an_ini_file_from_before_the_journal(
+    refused: Callable[[dict[str, str | None]], str], changes: dict[str, str | None]
+) -> None:
+    assert refused(changes) == (
+        "smsgw does not start: history is a part of the gateway now: take it out of smsgw.plugins, and call"
+        " smsgw.history.keep_days smsgw.journal.keep_days.\n"
+    )
 
 
 @pytest.mark.parametrize(

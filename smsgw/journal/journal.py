@@ -20,8 +20,6 @@ from smsgw.journal.tables import (
     FILES,
     FOLDERS,
     MESSAGES,
-    PARTS,
-    REPORTS,
     SPOOLS,
     UNTOLD,
     key,
@@ -73,13 +71,6 @@ class Journal:
                 if plugin not in told:
                     connection.execute(insert(CURSORS).values(spool=spool, plugin=plugin, number=last))
             return self._folders_of(connection, spool)
-
-    def empty(self, *, anew: bool) -> None:
-        """Let all files be read once more, as no news; ``anew``: and forget what became of all messages."""
-        with self.database.writing() as connection:
-            spool = self.spool(connection)
-            for table in (FILES, FOLDERS, *((MESSAGES, PARTS, REPORTS) if anew else ())):
-                connection.execute(delete(table).where(table.c.spool == spool))
 
     def known(self, kinds: Collection[str], names: Collection[str]) -> dict[tuple[str, str], int]:
         """When the files that are here were written (ns), by their kinds and names: those of these names."""
@@ -191,16 +182,24 @@ class Journal:
             connection.execute(delete(EVENTS).where(*events, *is_old))
             yield
 
+    def is_whole(self) -> bool:
+        """Whether the follower has seen all files of all folders once.
+
+        :raises Unavailable: the database is out of service.
+        """
+        with self.database.reading() as connection:
+            return self._has_seen(self._folders_of(connection, self.reader(connection)))
+
     def standing(self) -> Standing:
         """:raises Unavailable: the database is out of service."""
         with self.database.reading() as connection:
             spool = self.reader(connection)
-            known = self._folders_of(connection, spool)
+            is_whole = self._has_seen(self._folders_of(connection, spool))
             counted = select(MESSAGES.c.status, func.count()).where(MESSAGES.c.spool == spool)
             counts = {row[0]: row[1] for row in connection.execute(counted.group_by(MESSAGES.c.status))}
             files = connection.scalar(select(func.count()).select_from(FILES).where(FILES.c.spool == spool)) or 0
             oldest = connection.scalar(select(func.min(MESSAGES.c.began)).where(MESSAGES.c.spool == spool))
-        return Standing(all(str(folder) in known for folder in self._folders), counts, files, oldest)
+        return Standing(is_whole, counts, files, oldest)
 
     def spool(self, connection: Connection) -> int:
         """The spool's number, in a transaction that writes; nobody else writes of it until that ends."""
@@ -220,6 +219,9 @@ class Journal:
     def _folders_of(self, connection: Connection, spool: int) -> dict[str, int]:
         rows = select(FOLDERS.c.folder, FOLDERS.c.modified).where(FOLDERS.c.spool == spool)
         return {row.folder: row.modified for row in connection.execute(rows)}
+
+    def _has_seen(self, known: Mapping[str, int]) -> bool:
+        return all(str(folder) in known for folder in self._folders)
 
     def _has(self, wanted: Mapping[str, int]) -> bool:
         with self.database.reading() as connection:

@@ -108,6 +108,7 @@ EVENTS = Table(
     Column("at", Text, nullable=False),
     Column("content", Text, nullable=False),
     Column("report", Text),
+    Index("journal_events_in_order", "spool", "number"),
     Index("journal_events_by_key", "spool", "key", unique=True),
     Index("journal_events_of", "spool", "message"),
     sqlite_autoincrement=True,  # a number is never used again, also where the last event was deleted

@@ -197,7 +197,7 @@ def includeme(config: Configurator) -> None:
     registry = config.registry
     hook = registry.plugins.hook
     feeder = Feeder(registry.layout, registry.entrance)
-    works: list[tuple[str, Work]] = [("feeder", feeder.run)]
+    works: list[tuple[str, Work]] = [("feeder", feeder.run), ("retention", registry.retention.run)]
     works += [(plugin.plugin_name, asking(plugin, "stop")) for plugin in implementations(hook.background)]
     followers = [("follower", registry.follower), *((each.name, each) for each in registry.notifiers)]
     works += [(name, each.run) for name, each in followers]

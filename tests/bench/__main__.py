@@ -311,14 +311,14 @@ def webhook(folder: Path, scale: Scale) -> Result:
 def followed(folder: Path, scale: Scale) -> Result:
     """All that follows messages, with somebody who hears of them."""
     with (
-        servers.smsgw(_made(folder / "on"), plugins=f"{receiving.PLUGIN} history", settings=receiving.SETTINGS) as on,
+        servers.smsgw(_made(folder / "on"), plugins=receiving.PLUGIN, settings=receiving.SETTINGS) as on,
         servers.smsgw(_made(folder / "off")) as off,
         receiving.Receiver() as receiver,
     ):
         receiving.register(on, receiver.url)
         _warm_up(on, off)
         rates = in_turn(scale.rounds, lambda: on.rate(scale.seconds), lambda: off.rate(scale.seconds))
-    return at_least("Single sends with history and webhooks; without them", *rates, "/s", 0.8, 0.95)
+    return at_least("Single sends with webhooks; without them", *rates, "/s", 0.8, 0.95)
 
 
 def page(folder: Path, scale: Scale) -> Result:
@@ -329,7 +329,7 @@ def page(folder: Path, scale: Scale) -> Result:
     ):
         ours.page(), theirs.page()
         took = in_turn(scale.rounds, ours.page, theirs.page)
-    what = f"A page of 100 by user, status and time, of an index of {many:,} messages; of {few:,}"
+    what = f"A page of 100 by user, status and time, of a journal of {many:,} messages; of {few:,}"
     return at_most(what, f"{took[0] * 1e3:.1f} ms", f"{took[1] * 1e3:.1f} ms", took[2], 1.5, 1.0)
 
 
@@ -342,7 +342,7 @@ def status(folder: Path, scale: Scale) -> Result:
         ours.wait(), theirs.wait()
         ours.status(), theirs.status()
         took = in_turn(scale.rounds, ours.status, theirs.status)
-    what = f"Status of one message, of {many:,} in the spool, with history; of {few:,}"
+    what = f"Status of one message, of {many:,} in the spool; of {few:,}"
     return at_most(what, f"{took[0] * 1e3:.2f} ms", f"{took[1] * 1e3:.2f} ms", took[2], 1.5, 1.0)
 
 
@@ -351,10 +351,8 @@ def rebuild(folder: Path, scale: Scale) -> Result:
     count = scale.messages // 10
     with remembering.filed(_made(folder / "spool"), count) as made:
         ini = made.server.spool / servers.INI
-    rates = a_second(
-        count, in_turn(1, lambda: remembering.rebuild(ini, "--anew"), lambda: remembering.read(folder / "spool"))
-    )
-    found = at_least(f"The index made again of {count:,} files; the files read", *rates, "/s", 0.0, 1.0)
+    rates = a_second(count, in_turn(1, lambda: remembering.rebuild(ini), lambda: remembering.read(folder / "spool")))
+    found = at_least(f"The journal made of {count:,} files; the files read", *rates, "/s", 0.0, 1.0)
     return dataclasses.replace(found, wanted="at least 5,000 /s", is_met=rates[0] >= 5000)
 
 

@@ -1,10 +1,10 @@
-"""Spools and indexes with many messages, for the rows of the plugin ``history``."""
+"""Spools and journals with many messages, for the rows of searches, statuses, and of a journal that is made."""
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import random
+import shutil
 import socket
 import statistics
 import subprocess
@@ -18,12 +18,15 @@ from pathlib import Path
 import servers
 from ulid import ULID
 
-from smsgw.model import Event, Failed, Sent, StoredMessage
+from smsgw.journal.database import NAME, Database
+from smsgw.journal.journal import Journal
+from smsgw.journal.tables import SCRIPTS, TABLES
+from smsgw.journal.writing import Found
+from smsgw.model import StoredMessage
+from smsgw.spool.following.follower import followed
+from smsgw.spool.layout import from_folder
 from smsgw.store import FILE, Store
-from smsgw_plugins.history.index import Index
-from smsgw_plugins.history.table import SCRIPTS, TABLES, row
 
-PLUGINS = f"{servers.PLUGINS} history"
 PERIOD = 90 * 86400  # seconds before now in which messages began
 USERS = 10
 BATCH = 10_000
@@ -33,7 +36,7 @@ DRAW = random.Random(1)  # the same messages in each run
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A server with that many messages in its index, and one connection to it."""
+    """A server with that many messages in its journal, and one connection to it."""
 
     server: servers.Server
     client: servers.Client
@@ -49,11 +52,11 @@ class Asked:
         return took
 
     def wait(self) -> None:
-        """Until the index has heard of all files, each of which is looked at once."""
+        """Until the journal has all files, each of which is looked at once."""
         until = time.monotonic() + LONG
-        while "up to date" not in history(self.server.spool / servers.INI, "status"):
+        while "does not have all files" in journal(self.server.spool / servers.INI, "status"):
             if time.monotonic() > until:
-                raise RuntimeError("the index is not up to date")
+                raise RuntimeError("the journal does not have all files")
             time.sleep(1)
 
     def status(self) -> float:
@@ -71,10 +74,12 @@ def ids(count: int) -> Iterator[str]:
 @contextlib.contextmanager
 def indexed(folder: Path, count: int) -> Iterator[Asked]:
     """Messages of which there are no files any more."""
-    with servers.smsgw(folder, plugins=PLUGINS) as server:
-        index = _index(folder)
+    with servers.smsgw(folder) as server:
+        made = _journal(folder)
         for begin in range(0, count, BATCH):
-            index.put([_row(id) for id in ids(min(BATCH, count - begin))])
+            some = [_seen(id) for id in ids(min(BATCH, count - begin))]
+            made.put(some, [], {})
+            made.put([], [(each.kind, each.name) for each in some], {})
         with server.client() as client:
             yield Asked(server, client, [])
 
@@ -82,26 +87,27 @@ def indexed(folder: Path, count: int) -> Iterator[Asked]:
 @contextlib.contextmanager
 def filed(folder: Path, count: int) -> Iterator[Asked]:
     """Messages with their files, for each of which a status report was asked."""
-    ini, found = servers.prepared(folder, plugins=PLUGINS), list(ids(count))
+    ini, found = servers.prepared(folder, plugins=servers.PLUGINS), list(ids(count))
     head = b"To: %d\nFrom: sha\nModem: GSM1\nMessage_id: %d\nSent: 26-01-01 00:00:00\n\nHi, Jack!"
     for number, id in enumerate(found):
         (folder / "sent" / id).write_bytes(head % (79160000000 + number, number % 256))
     rebuild(ini)
-    with servers.smsgw(folder, plugins=PLUGINS) as server, server.client() as client:
+    with servers.smsgw(folder) as server, server.client() as client:
         yield Asked(server, client, found)
 
 
-def rebuild(ini: Path, *options: str) -> float:
-    """Seconds, from the beginning of the command to its end."""
+def rebuild(ini: Path) -> float:
+    """Seconds until the command has made the journal from nothing."""
+    shutil.rmtree(ini.parent / "outgoing" / ".smsgw" / NAME, ignore_errors=True)
     begun = time.perf_counter()
-    if "The index is made" not in (said := history(ini, "rebuild", *options)):
+    if "The journal is made" not in (said := journal(ini, "rebuild")):
         raise RuntimeError(said)
     return time.perf_counter() - begun
 
 
-def history(ini: Path, *words: str) -> str:
+def journal(ini: Path, *words: str) -> str:
     """What that command says."""
-    command = [str(Path(sys.executable).with_name("smsgw")), "history", *words, str(ini)]
+    command = [str(Path(sys.executable).with_name("smsgw")), "journal", *words, str(ini)]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     return ran.stdout + ran.stderr
 
@@ -114,21 +120,26 @@ def read(spool: Path) -> float:
     return time.perf_counter() - begun
 
 
-def _index(folder: Path) -> Index:
-    """That of a server, which makes it when it starts."""
-    state = folder / "outgoing" / ".smsgw"
-    store = Store(f"sqlite:///{state / 'history' / FILE}")
+def _journal(folder: Path) -> Journal:
+    """That of a server, when it has seen its folders."""
+    layout = from_folder(folder)
+    store = Store(f"sqlite:///{layout.state / NAME / FILE}")
     store.keep(TABLES, SCRIPTS)
-    index = Index(store, f"{socket.gethostname()}:{folder / 'outgoing'}")
-    for _ in itertools.takewhile(lambda _: not (state / "history").exists() or not index.is_complete(), range(100)):
+    made = Journal(Database(store), f"{socket.gethostname()}:{layout.outgoing}", followed(layout))
+    until = time.monotonic() + LONG
+    while not (layout.state / NAME / FILE).exists() or not made.is_whole():
+        if time.monotonic() > until:
+            raise RuntimeError("the server makes no journal")
         time.sleep(0.1)
-    return index
+    return made
 
 
-def _row(id: str) -> dict[str, object]:
+def _seen(id: str) -> Found:
+    """A message that came to its end, as the follower reads it."""
     user = DRAW.randrange(USERS)
     headers = {"To": str(79160000000 + DRAW.randrange(10**6)), "From": f"user{user}" if user else "sha"}
     headers |= {"Alphabet": "UTF-8", "Modem": "GSM1", "Sent": "26-01-01 00:00:00"}
-    kind, event = ("failed", Failed) if DRAW.random() < 0.1 else ("sent", Sent)
-    made: Event = event(StoredMessage(kind, id, headers, "Hi, Jack!", headers["From"]), datetime.now(UTC))
-    return row(made, int(ULID.from_str(id.removeprefix("smsgw.http.")).milliseconds))
+    kind = "failed" if DRAW.random() < 0.1 else "sent"
+    began = int(ULID.from_str(id.removeprefix("smsgw.http.")).milliseconds)
+    message = StoredMessage(kind, id, headers, "Hi, Jack!", headers["From"])
+    return Found(kind, id, 1, began, datetime.now(UTC), message, None, None, True, False)

@@ -10,11 +10,16 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from smsgw.journal.database import NAME, Database
+from smsgw.journal.journal import Journal
+from smsgw.journal.notifier import Notifier
+from smsgw.journal.tables import SCRIPTS, TABLES
 from smsgw.model import Delivered, Event, Sent
 from smsgw.spool.folders import Folders
+from smsgw.spool.following.follower import Follower, followed
 from smsgw.spool.layout import from_folder
 from smsgw.spool.locks import Locks
-from smsgw.spool.tracker import Tracker
+from smsgw.store import FILE, Store
 
 HEAD = "From: sha\nModem: GSM2\n"
 
@@ -70,12 +75,23 @@ def ear(spool: Path) -> Iterator[Ear]:
     locks = Locks(layout.state)
     locks.make()
     folders, found, stop = Folders(layout, locks, "smsgw.http."), Ear(spool), threading.Event()
-    time.sleep(2.5)  # what is younger might be told of
-    thread = threading.Thread(target=Tracker(layout, folders, "ear", found.notify).run, args=(stop,))
-    thread.start()
+    store = Store(f"sqlite:///{layout.state / NAME / FILE}")
+    store.keep(TABLES, SCRIPTS)
+    journal = Journal(Database(store), "spool", followed(layout))
+    notifier = Notifier(journal, "ear", found.notify, (Sent, Delivered))
+    follower = Follower(layout, folders, journal, "smsgw.http.", ["ear"], tell=notifier.wake)
+    follower.begin()
+    threads = [threading.Thread(target=each.run, args=(stop,)) for each in (follower, notifier)]
+    for thread in threads:
+        thread.start()
     try:
+        while not journal.is_whole():
+            time.sleep(0.1)
         yield found
     finally:
         stop.set()
-        thread.join()
+        follower.wake(), notifier.wake()
+        for thread in threads:
+            thread.join()
         folders.close()
+        store.close()

@@ -622,15 +622,12 @@ def test_a_store_of_another_user(ini: Ini, distribution: Install, spool: Path) -
     assert sorted(path.name for path in state.iterdir()) == ["store.sqlite3", "store.sqlite3-journal"]
 
 
-HISTORY = {"smsgw.plugins": "htpasswd allow history"}
-
-
-def test_the_index_of_messages(ini: Ini, tmp_path: Path) -> None:
-    """``history`` has a database of its own, in a folder that the gateway makes."""
-    file = tmp_path / "history" / "store.sqlite3"
+def test_the_journal(ini: Ini, tmp_path: Path) -> None:
+    """It has a database of its own, in a folder that the gateway makes."""
+    file = tmp_path / "journal" / "store.sqlite3"
 
     def look(folder: Path = tmp_path) -> Ended:
-        path = ini(HISTORY | {"smsgw.store": f"sqlite:///{folder / 'store.sqlite3'}"})
+        path = ini({"smsgw.store": f"sqlite:///{folder / 'store.sqlite3'}"})
         path.chmod(0o600)
         return check(path, "-v")
 
@@ -654,25 +651,25 @@ def test_the_index_of_messages(ini: Ini, tmp_path: Path) -> None:
     file.write_text("this is no database, and long enough to show that it is none" * 10)
     assert lines(look(), "error") == [
         f"store: the database {file} is out of service: file is not a database."
-        " Stop the gateway, and put a backup in its place. Without one, only history's is made anew."
+        " Stop the gateway, and put a backup in its place. Without one, only the journal is made anew."
     ]
 
 
-def test_an_index_of_another_user(ini: Ini, spool: Path) -> None:
+def test_a_journal_of_another_user(ini: Ini, spool: Path) -> None:
     if os.geteuid():
         pytest.skip("root, who can be others")
     state = spool / "outgoing" / ".smsgw"
-    file = state / "history" / "store.sqlite3"
+    file = state / "journal" / "store.sqlite3"
     file.parent.mkdir(0o700, parents=True)
     for path in (state, file.parent):
         path.chmod(0o700)
         shutil.chown(path, "nobody")
     file.touch(0o400)
-    assert lines(check(ini(HISTORY)), "error") == [
+    assert lines(check(ini()), "error") == [
         f"store: {file} belongs to root, and the gateway runs as nobody. chown nobody {file}"
     ]
     shutil.chown(file, "nobody")
-    told = executable("check", ini(HISTORY), enter=as_user("nobody"))
+    told = executable("check", ini(), enter=as_user("nobody"))
     (line,) = [line for line in lines(told, "error") if line.startswith("store: ")]
     assert line == (
         f"store: the database {file} is out of service: attempt to write a readonly database."
@@ -682,11 +679,11 @@ def test_an_index_of_another_user(ini: Ini, spool: Path) -> None:
 
 def test_little_room_for_databases(tmp_path: Path, ini: Ini) -> None:
     with Tmpfs(tmp_path / "small", "4m", 100_000) as small:
-        (small.outside / "history").mkdir()
-        path = ini(HISTORY | {"smsgw.store": f"sqlite:///{small.path}/store.sqlite3"})
+        (small.outside / "journal").mkdir()
+        path = ini({"smsgw.store": f"sqlite:///{small.path}/store.sqlite3"})
         told = executable("check", path, enter=small.enter)
     (line,) = lines(told, "error")
-    assert line.startswith(f"spool: the file system of {small.path / 'history'} has ")
+    assert line.startswith(f"spool: the file system of {small.path / 'journal'} has ")
     assert line.endswith(" MiB left. Make room there, or put smsgw.store elsewhere.")
 
 

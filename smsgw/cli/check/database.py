@@ -1,4 +1,4 @@
-"""The store, and plugins' own databases: whether they can be opened and written to, and whose their files are."""
+"""The store, and the journal: whether they can be opened and written to, and whose their files are."""
 
 from __future__ import annotations
 
@@ -13,16 +13,12 @@ STORE = Topic("store")
 
 
 def check_store(installation: Installation) -> Findings:
-    """Opens a transaction that changes nothing, as the gateway would, on the shared database and on plugins' own."""
+    """Opens a transaction that changes nothing, as the gateway would: on the shared database, and on the journal."""
     try:
         registry = installation.registry
     except Wrong:
         return  # which check_start tells
     shared, own = getattr(registry, "store", None), getattr(registry, "own_stores", ())
-    if shared is None and not own:
-        if installation.smsgw.store:
-            yield STORE.ok("smsgw.store is set, and no plugin uses it")
-        return
     from smsgw.store import FILE  # SQLAlchemy takes a quarter of a second
 
     if shared is not None:
@@ -86,7 +82,7 @@ def _check_database(url: str, what: str) -> Findings:
     except Unavailable as error:
         cause = getattr(error.__cause__, "orig", None) or error.__cause__ or error
         if is_broken(error):
-            remedy = "Stop the gateway, and put a backup in its place. Without one, only history's is made anew."
+            remedy = "Stop the gateway, and put a backup in its place. Without one, only the journal is made anew."
         elif store.path:
             remedy = "Let the gateway's user read and write it, and the folder that it is in."
         else:

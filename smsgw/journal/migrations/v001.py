@@ -21,6 +21,7 @@ INDEXES = {
     "journal_parts_of": ("journal_parts", ("spool", "message")),
     "journal_reports_about": ("journal_reports", ("spool", "modem", "number", "byte", "came")),
     "journal_reports_by_time": ("journal_reports", ("spool", "came")),
+    "journal_events_in_order": ("journal_events", ("spool", "number")),
     "journal_events_of": ("journal_events", ("spool", "message")),
 }
 

@@ -132,11 +132,33 @@ class Follower:
                     with self._trying(kind):
                         self._look_through(kind, stop)
                         self._whole.pop(kind, None)
-            self._take_due(stop)
+            self._take_due(stop, self._kinds)
         except Unavailable:
             self._forget()
             raise
         return self._pause()
+
+    def read_again(self, tell: Callable[[int], object]) -> None:
+        """Read all files once more that the journal has, so that it knows of them what they say; none of it is news.
+
+        Any process may do that, while another one follows: what came since, or is another file now, is left to it.
+
+        :param tell: told how many were read, now and then.
+        :raises Unavailable: the journal is out of service.
+        """
+        for kind in ENDED:
+            after = ""
+            while names := self._journal.names(kind, after, MOST):
+                after = names[-1]
+                known = self._journal.known([kind], names)
+                found = list[Found]()
+                for name in names:
+                    with self._trying(f"{kind}/{name}"):
+                        read = self._read(kind, name, is_news=False)
+                        if read is not None and known.get((kind, name)) == read.written:
+                            found.append(read)
+                self._journal.put(self._in_order(found), [], {}, self._is_there)
+                tell(len(names))
 
     def _see(self) -> None:
         """Find out from the kernel what changed."""
@@ -168,6 +190,8 @@ class Follower:
             if stop.is_set():
                 return
             self._see()  # what the kernel told of since is news in any case
+            # A message that moves on meanwhile comes before its report.
+            self._take_due(stop, self._kinds[: self._kinds.index(kind) + 1])
             known = self._journal.known([kind], names)
             found = {name: self._stat(kind, name) for name in names}
             fresh = [name for name, status in found.items() if status and known.get((kind, name)) != status.st_mtime_ns]
@@ -195,10 +219,10 @@ class Follower:
                     if is_message(entry.name) and entry.is_file(follow_symlinks=False):
                         yield entry.name
 
-    def _take_due(self, stop: threading.Event) -> None:
-        """Take in the files whose time has come, and let the journal know up to when all was seen."""
+    def _take_due(self, stop: threading.Event, kinds: Sequence[str]) -> None:
+        """Take in the files of those kinds whose time has come, and let the journal know up to when all was seen."""
         now = time.monotonic()
-        due = [each for each, at in self._due.items() if at <= now]
+        due = [each for each, at in self._due.items() if at <= now and each[0] in kinds]
         for names in _steps(sorted(due, key=self._order)):
             if stop.is_set():
                 return
