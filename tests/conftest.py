@@ -60,14 +60,6 @@ def pytest_report_header() -> str:
     return "smsgw: all tests" if FULL else "smsgw: a sample of the tests; all are run with SMSGW_TESTS=full"
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what only the full suite runs, and say how many these are."""
-    left_out = [] if FULL else [item for item in items if item.get_closest_marker("full")]
-    if left_out:
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if not item.get_closest_marker("full")]
-
-
 def sha(word: str) -> str:
     """That password as ``htpasswd -s`` would write it."""
     return "{SHA}" + base64.b64encode(hashlib.sha1(word.encode()).digest()).decode()
