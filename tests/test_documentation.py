@@ -30,8 +30,8 @@ from colander import MappingSchema
 from pyramid.paster import get_app
 
 from smsgw import cli, model
-from smsgw.options import MAX_DELAY, MAX_VALIDITY
 from smsgw.mailbox import SEARCHED
+from smsgw.options import MAX_DELAY, MAX_VALIDITY
 from smsgw.refusals import Rejection
 from smsgw.settings import CoreSchema, JournalSchema
 from smsgw.spool.owner import CANCELLED_KEPT
