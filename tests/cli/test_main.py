@@ -23,7 +23,7 @@ from tests.cli.conftest import SMSGW, Ini, executable, smsgw
 from tests.conftest import eventually
 
 Install = Callable[..., None]
-COMMANDS = ["check", "login", "plugins", "preview", "send"]
+COMMANDS = ["check", "journal", "login", "plugins", "preview", "send"]
 
 
 def cost(*command: str | Path) -> float:
