@@ -9,22 +9,41 @@ HTPASSWD = [
 TRANSLITERATE = ["anyascii>=0.3"]  # the tables of transliteration
 LDAP = ["ldap3>=2.9.1"]  # in Python alone: nothing is compiled
 JWT = ["PyJWT[crypto]>=2.13"]  # signatures, claims, keys
-STORE = [
-    "sqlalchemy>=2",  # one database for plugins with a memory
-    "alembic>=1.14",  # their tables from one version to the next
-]
-POSTGRESQL = [*STORE, "psycopg[binary]>=3.2"]  # its driver
+POSTGRESQL = ["psycopg[binary]>=3.2"]  # its driver
 LIMIT = ["regex"]  # where a character ends that is written as several (Unicode's annex 29); "re" does not know
-WEBHOOKS = [*STORE, "h11>=0.14"]  # HTTP without a network: ours goes to addresses that were judged, in bounded time
+WEBHOOKS = [
+    "h11>=0.14",  # HTTP without a network: ours goes to addresses that were judged, in bounded time
+    "standardwebhooks>=1.1",  # signatures as receivers check them; without dependencies since that version
+]
 HOURS = ["tzdata"]  # time zones, where the system has none
 TESTING = ["pytest>=8", "webtest>=3"]  # tests of plugins against the real application
 
+VERSION = "1.1.0.dev0"  # of what is built from this folder; the commit of a release says "1.1.0"
+
 setup(
     name="smsgw",
-    version="1.0.0",
+    # Git adds the commit where it has no tag, to tell builds apart: "1.1.0.dev0+g1a2b3c4". Without Git: VERSION alone.
+    use_scm_version={"version_scheme": lambda _: VERSION, "fallback_version": VERSION},
     description="HTTP gateway in front of SMS Server Tools 3, with plugins for who may send what",
     long_description=Path(__file__).with_name("README.md").read_text("utf-8"),
     long_description_content_type="text/markdown",
+    author="the smsgw authors",
+    license_expression="MIT",
+    license_files=["LICENSE"],
+    classifiers=[
+        "Development Status :: 5 - Production/Stable",
+        "Environment :: Web Environment",
+        "Framework :: Pyramid",
+        "Intended Audience :: System Administrators",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Communications :: Telephony",
+        "Topic :: Internet :: WWW/HTTP :: WSGI :: Application",
+        "Typing :: Typed",
+    ],
     python_requires=">=3.11",
     packages=[
         "smsgw",
@@ -67,17 +86,21 @@ setup(
         "setuptools<82",  # Pyramid and Cornice import pkg_resources, which newer ones lack
         "waitress>=3",  # the server of both ini files
     ],
+    # An extra without packages was needed by an older version; who still names it installs nothing more.
     extras_require={
+        "history": [],
         "hours": HOURS,
         "htpasswd": HTPASSWD,
         "jwt": JWT,
         "ldap": LDAP,
         "limit": LIMIT,
+        # Exact versions: a new one may find what the old one let pass. ./check and .ci/run both take them from here.
+        "lint": ["mypy==2.4.1", "ruff==0.17.6"],
         "postgresql": POSTGRESQL,
-        "quota": [*STORE, *HOURS],
-        "store": STORE,
+        "quota": HOURS,
+        "store": [],
         "testing": TESTING,
-        "token": STORE,
+        "token": [],
         "transliterate": TRANSLITERATE,
         "webhooks": WEBHOOKS,
         "test": [
@@ -92,8 +115,9 @@ setup(
             *TESTING,
             "gunicorn>=22",  # several processes on one spool
             "hypothesis>=6",
-            "standardwebhooks>=1",  # what receivers check signatures with
-            "setuptools>=70.1",  # a plugin's distribution is built without a network
+            "pytest-xdist>=3.6",  # as many processes as cores
+            "setuptools-scm>=8",  # builds without a network need it beside setuptools
+            "setuptools>=77",  # a plugin's distribution is built without a network
             "trustme>=1",  # a certificate authority for directories and identity providers
         ],
     },

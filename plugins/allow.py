@@ -9,7 +9,7 @@ from smsgw.hookspecs import hookimpl
 from smsgw.model import Identity, StoredMessage
 from smsgw.settings import Words
 
-EVERYBODY = frozenset({"send", "list"})
+EVERYBODY = frozenset({"send", "submit", "list"})
 OWNERS = frozenset({"read", "cancel"})
 ADMINISTRATORS = frozenset({"read", "read-all", "delete", "cancel"})
 

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
-import secrets
-import threading
-import time
-from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,13 +12,13 @@ from passlib.exc import PasswordSizeError, PasswordValueError, UnknownHashError
 from pyramid.httpexceptions import HTTPServiceUnavailable
 from pyramid.security import Denied
 
+from smsgw.files import ParsedFile
 from smsgw.hookspecs import hookimpl
 from smsgw.model import ConfigurationError, Credentials, Identity
+from smsgw.verified import Verified
 
 # No plain text and no DES, which an attacker who has read the file need not break.
 HASHES = CryptContext(["bcrypt", "apr_md5_crypt", "ldap_sha1", "sha256_crypt", "sha512_crypt"])
-REMEMBERED = 1000  # verified passwords; the rest is hashed again
-RACY = 0.1  # seconds: a file written twice within a clock tick may look as if it was written once
 
 log = logging.getLogger(__name__)
 
@@ -39,9 +33,8 @@ class _Hash:
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    """The file as it was read: ``stamp`` tells whether it is the same still, ``kinds`` has a hash of each kind."""
+    """What is in the file; ``kinds`` has a hash of each kind."""
 
-    stamp: tuple[int, ...]
     users: dict[str, _Hash]
     kinds: dict[tuple[str, int], _Hash]
 
@@ -54,11 +47,9 @@ class Htpasswd:
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)
-        self._key = secrets.token_bytes(32)
-        self._verified: OrderedDict[bytes, None] = OrderedDict()
-        self._lock = threading.Lock()
+        self._verified = Verified[bool]()
         try:
-            self._file = self._read()
+            self._file = ParsedFile(self._path, self._read)
         except FileNotFoundError as error:
             raise ConfigurationError(
                 f"smsgw.htpasswd.path: there is no file {path}; 'htpasswd -B -c {path} USER' makes it"
@@ -81,20 +72,14 @@ class Htpasswd:
 
     def _current(self) -> _File:
         try:
-            stamp = _stamp(os.stat(self._path))
-            if stamp != self._file.stamp or time.time() - stamp[0] / 1e9 < RACY:
-                self._file = self._read()
+            return self._file.current()
         except OSError as error:
             log.error("%s cannot be read: %s", self._path, error.strerror)
             raise HTTPServiceUnavailable("The password file cannot be read") from error
-        return self._file
 
-    def _read(self) -> _File:
-        with open(self._path, "rb") as stream:
-            stamp = _stamp(os.fstat(stream.fileno()))
-            lines = stream.read().decode("utf-8", "replace").splitlines()
+    def _read(self, content: bytes) -> _File:
         users: dict[str, _Hash] = {}
-        for line in lines:
+        for line in content.decode("utf-8", "replace").splitlines():
             userid, colon, stored = line.strip().partition(":")
             if not colon or userid.startswith("#"):
                 continue
@@ -104,27 +89,16 @@ class Htpasswd:
                 users.setdefault(userid, found)  # Apache takes the first
         if not users:
             log.warning("%s: there is no user with a password in it", self._path)
-        return _File(stamp, users, {found.kind: found for found in users.values()})
+        return _File(users, {found.kind: found for found in users.values()})
 
     def _is_right(self, secret: str, stored: str) -> bool:
-        """Whether that is the password; once verified, it is known again by a keyed digest."""
-        shown = f"{stored}\0{secret}".encode(errors="surrogatepass")
-        digest = hashlib.blake2b(shown, key=self._key).digest()
-        with self._lock:
-            if digest in self._verified:
-                self._verified.move_to_end(digest)
-                return True
-        if not _verify(secret, stored):
-            return False
-        with self._lock:
-            self._verified[digest] = None
-            if len(self._verified) > REMEMBERED:
-                self._verified.popitem(last=False)
-        return True
-
-
-def _stamp(found: os.stat_result) -> tuple[int, ...]:
-    return found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_size
+        """Whether that is the password; one that was right is not hashed again."""
+        if self._verified.find(stored, secret):
+            return True
+        is_right = _verify(secret, stored)
+        if is_right:
+            self._verified.keep(True, stored, secret)
+        return is_right
 
 
 def _verify(secret: str, stored: str) -> bool:

@@ -1,41 +1,130 @@
-"""What endpoints of plugins in the v2 API are made of. Public; ``docs/plugins.md``, "HTTP of its own".
+"""What plugins call: to send, and for endpoints of their own in the v2 API. Public.
 
-Who asks is known by then, bodies and queries are read strictly, and what is refused is a problem (RFC 9457).
+``docs/plugins.md``, "To send" and "HTTP of its own".
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass
 from typing import Any
 
 from cornice import Service
+from pyramid.registry import Registry
+from pyramid.request import Request
 from pyramid.response import Response
 
-from smsgw.gateway import Reply
-from smsgw.refusals import Forbidden, NotFound
+from smsgw import security
+from smsgw.batch import Batch, Draft, Outcome
+from smsgw.gateway import Gateway, Reply, once
+from smsgw.model import Identity, Options
+from smsgw.options import stray
+from smsgw.refusals import Forbidden, Invalid, NoneAccepted, NotFound, Refused, Rejection, invalid
 from smsgw.security import AUTHENTICATED
+from smsgw.settings import is_userid
+from smsgw.views import problem as problems
 from smsgw.views.body import Flag, Text, WholeNumber, Word, response
 from smsgw.views.problem import ROOT, Malformed
-from smsgw.views.v2_body import Items, Moment, malformed, strict_body
+from smsgw.views.v2_body import Items, Moment, Reference, SendSchema, batch_of, draft_fault, malformed, strict_body
 from smsgw.views.v2_query import read_query
 
 __all__ = [
     "ROOT",
+    "Batch",
+    "Draft",
     "Flag",
     "Forbidden",
+    "Invalid",
     "Items",
     "Malformed",
     "Moment",
+    "NoneAccepted",
     "NotFound",
+    "Reference",
+    "Refused",
+    "Rejection",
+    "SendSchema",
+    "Sent",
     "Text",
     "WholeNumber",
     "Word",
+    "batch_of",
+    "client_address",
     "malformed",
+    "problem",
     "read_query",
     "reply",
+    "send",
     "service",
     "strict_body",
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What came of a send: the message's id by the place of its draft, and why each other draft is not sent."""
+
+    ids: Mapping[int, str]
+    rejected: Sequence[Rejection]
+
+
+def send(
+    registry: Registry,
+    identity: Identity,
+    drafts: Sequence[Draft],
+    options: Options = Options(),  # noqa: B008
+    *,
+    key: str | None = None,
+) -> Sent:
+    """Send messages as that user would: all plugins are asked, as for a request. It needs no request.
+
+    :param registry: what ``includeme`` is given as ``config.registry``.
+    :param key: 8 to 128 visible ASCII characters. What that user sends under a key is sent once, for a day at least:
+        the next call returns what the first returned. A key that a client of the same user has used is refused.
+    :raises Refused: nothing is sent. ``NoneAccepted`` says in ``rejected`` why not.
+    :raises TooMany: a limit would be exceeded; nothing is sent.
+    :raises Unavailable: nothing is sent.
+    """
+    _check(identity, drafts, options)
+    gateway: Gateway = registry.gateway
+    found = gateway.send(identity, Batch(drafts, options), _Kept(), None if key is None else once(identity, key))
+    return _read(found)
+
+
+def _check(identity: Identity, drafts: Sequence[Draft], options: Options) -> None:
+    """Check what a request would have been checked for: all of it comes to stand in files that smsd reads."""
+    if not is_userid(identity.userid):
+        raise invalid("userid", "has 1 to 99 bytes, no control character, and no @ at its beginning")
+    if name := stray(options):
+        raise invalid(name, "has a value of a wrong type")
+    for place, draft in enumerate(drafts):
+        fields = {"to": draft.number, "text": draft.text, "reference": draft.reference}
+        if draft.reference is None:
+            del fields["reference"]
+        if faults := draft_fault(fields):
+            raise malformed({f"#/{place}{pointer}": why for pointer, why in faults.items()})
+
+
+class _Kept:
+    """Words an outcome so that the receipt can give it back."""
+
+    def accepted(self, outcome: Outcome) -> Reply:
+        ids = [(place, message.id) for place, message in outcome.accepted.items()]
+        return Reply(0, json.dumps({"ids": ids, "rejected": [astuple(why) for why in outcome.rejected]}))
+
+    def refused(self, refusal: Refused) -> Reply:
+        raise refusal
+
+
+def _read(kept: Reply) -> Sent:
+    content = json.loads(kept.body)
+    return Sent(dict(content["ids"]), [Rejection(*why) for why in content["rejected"]])
+
+
+def client_address(request: Request) -> str:
+    """The client's IP address; behind proxies that ``smsgw.trusted_proxies`` names, the one that they tell."""
+    return security.client_address(request, request.registry.smsgw.trusted_proxies)
 
 
 def service(name: str, path: str) -> Service:
@@ -52,3 +141,12 @@ def service(name: str, path: str) -> Service:
 def reply(content: dict[str, Any], status: int = 200, **headers: str) -> Response:
     """That object as JSON, and further headers by their names, with ``_`` for ``-``."""
     return response(Reply(status, json.dumps(content)), **headers)
+
+
+def problem(status: int, detail: str, errors: Mapping[str, str] | None = None, **headers: str) -> Response:
+    """Problem details (RFC 9457), as the core's own errors have them.
+
+    :param detail: one sentence for the client.
+    :param errors: a reason for each JSON pointer into the body, such as ``#/to/0``.
+    """
+    return problems.respond(problems.problem(status, detail, errors), **headers)

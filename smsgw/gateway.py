@@ -1,4 +1,4 @@
-"""What the gateway sends, whichever API asks: permits → transform → deliver. What became of it is the mailbox's.
+"""What the gateway sends, whichever API asks: permits → transform → route → deliver.
 
 Called by the views with an identity and plain values; answers with types and refuses with exceptions. Knows no HTTP.
 """
@@ -6,29 +6,20 @@ Called by the views with an identity and plain values; answers with types and re
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import pluggy
 from pyramid.config import Configurator
-from pyramid.security import Denied
 
-from smsgw.hookspecs import hookimpl
+from smsgw.batch import Batch, Draft, Outcome
+from smsgw.delivery import Delivery
 from smsgw.ids import Ids
-from smsgw.model import (
-    Allowance,
-    Content,
-    Identity,
-    Message,
-    Options,
-    Receipt,
-    Submission,
-    TextRefused,
-)
+from smsgw.model import Allowance, Content, Identity, Message, Options, Receipt, Submission, TextRefused
 from smsgw.numbers import NumberPlan
-from smsgw.plugins import ask, implementations
+from smsgw.options import OptionRules, stray
+from smsgw.plugins import Misbehaved, ask, implementations, kind
 from smsgw.refusals import (
     Forbidden,
     Invalid,
@@ -40,46 +31,16 @@ from smsgw.refusals import (
     Rejection,
     invalid,
 )
-from smsgw.security import decide
-from smsgw.settings import Settings, is_header_value
+from smsgw.security import NOBODY, decide
+from smsgw.settings import Settings
 from smsgw.spool.layout import Layout
 from smsgw.spool.receipts import InUse, Receipts, digest
-from smsgw.spool.writer import SpoolUnavailable, Writer
+from smsgw.spool.writer import SpoolUnavailable
 from smsgw.text import measure
-
-MAX_VALIDITY = 63 * 7 * 24 * 60  # minutes: the longest relative validity period (TS 23.040, 9.2.3.12.1)
-
-MAX_DELAY = timedelta(days=400)  # until a message is sent
 
 REFUSAL = 4096  # bytes of a refusal that is remembered: one block of a disk that refusals shall not fill
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What a client asks to have sent; ``numbers`` are as written."""
-
-    numbers: Sequence[str]
-    text: str
-    options: Options
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """One message as a client asks for it: the number as written, the text, the client's own word for it."""
-
-    number: str
-    text: str
-    reference: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Messages that a client asks to have sent together, alike or each with a text of its own."""
-
-    drafts: Sequence[Draft]
-    options: Options
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,27 +52,6 @@ class Once:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What is sent: the message of each accepted number as written, the reason for each refused one, the content."""
-
-    accepted: Mapping[str, Message]
-    refused: Mapping[str, str]
-    content: Content
-
-    @property
-    def messages(self) -> tuple[Message, ...]:
-        return tuple({message.id: message for message in self.accepted.values()}.values())
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """What is sent of a batch, and what is not, each in the order of the batch."""
-
-    messages: tuple[Message, ...]
-    rejected: Sequence[Rejection]
-
-
-@dataclass(frozen=True, slots=True)
 class Reply:
     """A reply as it goes out: HTTP status and JSON."""
 
@@ -119,112 +59,84 @@ class Reply:
     body: str
 
 
-Prepared = TypeVar("Prepared", Outcome, Selection)
-Words = TypeVar("Words", Outcome, Selection, contravariant=True)
+class Presenter(Protocol):
+    """How one API words what came of a batch."""
 
+    def accepted(self, outcome: Outcome, /) -> Reply: ...
 
-class Dialect(Protocol[Words]):
-    """How one API words what came of an order, or of a batch."""
-
-    def accepted(self, outcome: Words, /) -> Reply: ...
-
-    def refused(self, refusal: Refused) -> Reply: ...
-
-
-class SpoolDelivery:
-    """The core's own ``deliver``: into smsd's spool."""
-
-    def __init__(self, writer: Writer) -> None:
-        self._writer = writer
-
-    @hookimpl(trylast=True)
-    def deliver(self, submission: Submission) -> Sequence[Message]:
-        self._writer.put(submission.messages, submission.receipt)
-        return submission.messages
+    def refused(self, refusal: Refused, /) -> Reply: ...
 
 
 class Gateway:
-    """The corridor of one application; shared by all threads."""
+    """The one pipeline by which an application sends; shared by all threads. What became of it is the mailbox's."""
 
     def __init__(
         self,
         hook: pluggy.HookRelay,
+        delivery: Delivery,
         settings: Settings,
         layout: Layout,
         receipts: Receipts,
     ) -> None:
-        self._hook = hook
+        self._delivery = delivery
         self._policies = implementations(hook.permits)
         self._transforms = implementations(hook.transform)
+        self._routers = implementations(hook.route)
         self._limits = implementations(hook.limits)
-        self._settings = settings
-        self._layout = layout
+        self._max_recipients = settings.max_recipients
+        self._max_parts = settings.max_parts
         self._receipts = receipts
         self._plan = NumberPlan(settings.region)
         self._ids = Ids(settings.prefix)
+        self._options = OptionRules(layout.queues, settings.default_queue)
 
-    def send(self, identity: Identity, order: Order, dialect: Dialect[Outcome], once: Once | None = None) -> Reply:
-        """Send it, and say so in that dialect; a repeated request gets the reply of the first.
+    def send(self, identity: Identity, batch: Batch, presenter: Presenter, once: Once | None = None) -> Reply:
+        """Send it and word what came of it; a repeated request gets the reply of the first.
+
+        :raises TooMany: a limit would be exceeded; nothing is sent.
+        :raises SpoolUnavailable: nothing is sent.
+        """
+        try:
+            if once is None:
+                return presenter.accepted(self.submit(identity, batch))
+            return self._send_once(identity, batch, presenter, once)
+        except Refused as refusal:
+            return presenter.refused(refusal)
+
+    def submit(self, identity: Identity, batch: Batch) -> Outcome:
+        """Send it.
 
         :raises Refused: nothing is sent.
         :raises TooMany: a limit would be exceeded; nothing is sent.
         :raises SpoolUnavailable: nothing is sent.
         """
-        return self._send(identity, lambda: self.prepare(identity, order), dialect, once)
+        return self._deliver(identity, self.prepare(identity, batch))
 
-    def send_batch(
-        self, identity: Identity, batch: Batch, dialect: Dialect[Selection], once: Once | None = None
-    ) -> Reply:
-        """The same for a batch, of which those that cannot be sent hold up no others."""
-        return self._send(identity, lambda: self.select(identity, batch), dialect, once)
+    def prepare(self, identity: Identity, batch: Batch) -> Outcome:
+        """All of a send but the delivery. What says the same to the same number twice is sent once.
 
-    def prepare(self, identity: Identity, order: Order) -> Outcome:
-        """All of a send but the delivery.
-
-        :raises Refused: the first thing that is wrong, in the order of the API's promises.
-        """
-        order = self._check(order)
-        written, refused = self._normalise(order.numbers)
-        if not written:
-            raise Invalid("There is no valid number to send to", refused)
-        accepted, forbidden = self._permitted(identity, order, written)
-        text = self.transform(order.text, identity)
-        content = self._content(identity, text, order.options)
-        if content.parts > self._settings.max_parts:
-            raise invalid("text", f"has {content.parts} parts as it would go out, over {self._settings.max_parts}")
-        refused |= forbidden
-        if not accepted:
-            raise Forbidden("You may not send to any of these numbers", refused)
-        messages = {id: Message(id, to, content) for to, id in accepted.items()}
-        ids = {number: accepted[to] for number, to in written.items() if to in accepted}
-        return Outcome({number: messages[id] for number, id in ids.items()}, refused, content)
-
-    def select(self, identity: Identity, batch: Batch) -> Selection:
-        """All of a batch's send but the delivery. What says the same to the same number twice is sent once.
-
-        :raises Refused: the options are wrong, or there is nothing to send.
+        :raises Refused: the options are wrong, there is nothing to send, or a policy refuses the whole.
         """
         drafts, rejected = batch.drafts, dict[int, Rejection]()
-        if len(drafts) > self._settings.max_recipients:
-            raise invalid("recipients", f"are more than {self._settings.max_recipients}")
-        batch = replace(batch, options=self._checked(batch.options))
-        numbers = self._numbers(drafts, rejected)
-        ids = self._allowed(identity, batch, numbers, rejected)
-        contents: dict[str, Content | Rejection] = {}
-        messages = []
-        for place, id in ids.items():
-            draft = drafts[place]
-            content = contents.get(draft.text)
-            if content is None:
-                content = contents[draft.text] = self._outgoing(identity, draft.text, batch.options)
-            if isinstance(content, Rejection):
-                rejected[place] = replace(content, place=place)
-            else:
-                messages.append(Message(id, numbers[place], content, draft.reference))
-        reasons = [rejected[place] for place in sorted(rejected)]
-        if not messages:
-            raise (NoneAllowed if any(reason.code == "forbidden" for reason in reasons) else NoneAccepted)(reasons)
-        return Selection(tuple(messages), reasons)
+        if len(drafts) > self._max_recipients:
+            raise invalid("recipients", f"are more than {self._max_recipients}")
+        options = self._options.check(batch.options)
+        messages = self._messages(identity, Batch(drafts, options), rejected)
+        allowed = {place: message for place, message in messages.items() if self._may_send(identity, message)}
+        # Where nobody may be sent to, a text that cannot go out is still told first.
+        outgoing = self._outgoing(identity, allowed or messages, rejected)
+        for place in messages.keys() - allowed.keys() - rejected.keys():
+            outgoing.pop(place, None)
+            rejected[place] = Rejection(place, "forbidden", "you may not send this to that number now")
+        why = [rejected[place] for place in sorted(rejected)]
+        if not outgoing:
+            raise (NoneAllowed if any(reason.code == "forbidden" for reason in why) else NoneAccepted)(why)
+        outcome = Outcome(self._routed(identity, outgoing), why)
+        # No opinion will do: each message was allowed already.
+        answer = decide(self._policies, identity, "submit", Submission(identity, outcome.messages))
+        if not answer and answer is not NOBODY:
+            raise Forbidden("You may not send all this in one request")
+        return outcome
 
     def transform(self, text: str, identity: Identity) -> str:
         """That text of that user as it would go out.
@@ -237,14 +149,24 @@ class Gateway:
             except TextRefused as refusal:
                 raise invalid("text", refusal.reason) from None
             if not isinstance(text, str):
-                raise TypeError(f"the plugin {implementation.plugin_name!r} made no text of a text")
+                raise Misbehaved(implementation, f"should make a text of a text, and made {kind(text)}")
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                raise Misbehaved(implementation, "made a text with half of a surrogate pair") from None
             if not text:
                 raise invalid("text", "is empty as it would go out")
         return text
 
     def limits(self, identity: Identity) -> Sequence[Allowance]:
         """The limits that apply to that user, of all plugins in their order."""
-        return [each for plugin in self._limits for each in ask(plugin, {"identity": identity})]
+        found: list[Allowance] = []
+        for plugin in self._limits:
+            answer = ask(plugin, {"identity": identity})
+            if not isinstance(answer, list | tuple) or not all(isinstance(each, Allowance) for each in answer):
+                raise Misbehaved(plugin, f"should answer a list of Allowance, and answered {kind(answer)}")
+            found += answer
+        return found
 
     def permits(self, identity: Identity, permission: str) -> bool:
         """Whether that user has a permission that is about no single message: ``list``, ``read-all``."""
@@ -260,96 +182,63 @@ class Gateway:
     def _may(self, identity: Identity, permission: str, context: object) -> bool:
         return bool(decide(self._policies, identity, permission, context))
 
-    def _send(
-        self, identity: Identity, prepare: Callable[[], Prepared], dialect: Dialect[Prepared], once: Once | None
-    ) -> Reply:
-        if once is None:
-            prepared = prepare()
-            reply = dialect.accepted(prepared)
-            self._deliver(identity, prepared.messages)
-            return reply
+    def _may_send(self, identity: Identity, message: Message) -> bool:
+        return self._may(identity, "send", message)
+
+    def _send_once(self, identity: Identity, batch: Batch, presenter: Presenter, once: Once) -> Reply:
         try:
             with self._receipts.hold(once.key):
-                return self._send_once(identity, prepare, dialect, once)
+                known = self._receipts.find(once.key)
+                if known is None:
+                    return self._send_first(identity, batch, presenter, once)
+                if known.fingerprint != once.fingerprint:
+                    raise KeyReused("This Idempotency-Key was used for another request")
+                return Reply(known.status, known.body)
         except SpoolUnavailable:
-            prepare()  # what is wrong with the request comes first
+            self.prepare(identity, batch)  # what is wrong with the request comes first
             raise
         except InUse:
             raise KeyInUse("The first request with this Idempotency-Key is still under way") from None
 
-    def _send_once(
-        self, identity: Identity, prepare: Callable[[], Prepared], dialect: Dialect[Prepared], once: Once
-    ) -> Reply:
-        known = self._receipts.find(once.key)
-        if known is not None:
-            if known.fingerprint != once.fingerprint:
-                raise KeyReused("This Idempotency-Key was used for another request")
-            return Reply(known.status, known.body)
+    def _send_first(self, identity: Identity, batch: Batch, presenter: Presenter, once: Once) -> Reply:
         try:
-            prepared = prepare()
+            outcome = self.prepare(identity, batch)
+            reply = presenter.accepted(outcome)  # which the spool keeps with the messages
+            delivered = self._deliver(identity, outcome, _receipt(once, reply))
         except Refused as refusal:
-            reply = dialect.refused(refusal)
+            reply = presenter.refused(refusal)
             if len(reply.body) <= REFUSAL:
-                self._receipts.keep(Receipt(once.key, once.fingerprint, reply.status, reply.body))
+                self._receipts.keep(_receipt(once, reply))
             return reply
-        reply = dialect.accepted(prepared)
-        receipt = Receipt(once.key, once.fingerprint, reply.status, reply.body)
-        self._deliver(identity, prepared.messages, receipt)
-        if not self._receipts.exists(once.key):  # a plugin carried the messages elsewhere
-            self._receipts.keep(receipt)
+        if delivered is not outcome:
+            reply = presenter.accepted(delivered)
+        self._remember(_receipt(once, reply))
         return reply
 
-    def _deliver(self, identity: Identity, messages: tuple[Message, ...], receipt: Receipt | None = None) -> None:
-        if self._hook.deliver(submission=Submission(identity, messages, receipt)) is None:
-            raise SpoolUnavailable("nothing delivers messages")
+    def _deliver(self, identity: Identity, outcome: Outcome, receipt: Receipt | None = None) -> Outcome:
+        delivered = self._delivery.deliver(Submission(identity, outcome.messages), receipt)
+        return outcome.without(delivered.left) if delivered.left else outcome
 
-    def _check(self, order: Order) -> Order:
-        if len(order.numbers) > self._settings.max_recipients:
-            raise invalid("mobiles", f"has more than {self._settings.max_recipients} numbers")
-        return replace(order, options=self._checked(order.options))
+    def _remember(self, receipt: Receipt) -> None:
+        """Keep the receipt of what was sent, unless the spool took it with the messages."""
+        try:
+            if not self._receipts.exists(receipt.key):
+                self._receipts.keep(receipt)
+        except SpoolUnavailable as error:
+            log.error("messages were sent, and their Idempotency-Key is not remembered: %s", error)
 
-    def _checked(self, options: Options) -> Options:
-        """The options, without a time that has come."""
-        validity, queue, queues = options.validity, options.queue, self._layout.queues
-        if validity is not None and not 1 <= validity <= MAX_VALIDITY:
-            raise invalid("validity", f"should be 1 to {MAX_VALIDITY} minutes")
-        if queue is not None and not is_header_value(queue):
-            raise invalid("queue", "should be at most 99 characters, none of them a control character")
-        if queue is not None and queues is not None and queue not in queues:
-            known = f"is none of smsd's: {', '.join(queues)}" if queues else "should be left out: smsd has no queues"
-            raise invalid("queue", known)
-        now = datetime.now(UTC)
-        if options.send_at is None or options.send_at <= now:
-            return replace(options, send_at=None)
-        if options.send_at > now + MAX_DELAY:
-            raise invalid("send_at", f"should be at most {MAX_DELAY.days} days ahead")
-        return replace(options, send_at=options.send_at.astimezone(UTC))
-
-    def _normalise(self, numbers: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
-        """The normalised number of each that is one, and a reason for each other."""
-        normalised, refused = {}, {}
-        for number in numbers:
-            try:
-                normalised[number] = self._plan.normalise(number)
-            except ValueError as error:
-                refused[number] = str(error)
-        return normalised, refused
-
-    def _permitted(
-        self, identity: Identity, order: Order, written: Mapping[str, str]
-    ) -> tuple[dict[str, str], dict[str, str]]:
-        """A message id for each normalised number that may be sent to, and a reason for each number that may not."""
-        content = self._content(identity, order.text, order.options)
-        accepted: dict[str, str] = {}
-        refused: dict[str, Denied] = {}
-        numbers = dict.fromkeys(written.values())
-        for to, id in zip(numbers, self._ids.take(len(numbers)), strict=True):
-            answer = decide(self._policies, identity, "send", Message(id, to, content))
-            if answer:
-                accepted[to] = id
-            else:
-                refused[to] = answer
-        return accepted, {number: "forbidden" for number, to in written.items() if to in refused}
+    def _messages(self, identity: Identity, batch: Batch, rejected: dict[int, Rejection]) -> dict[int, Message]:
+        """A message for each draft that has a number, by its place, with the text as the client wrote it."""
+        numbers = self._numbers(batch.drafts, rejected)
+        contents: dict[str, Content] = {}
+        found = {}
+        for (place, to), id in zip(numbers.items(), self._ids.take(len(numbers)), strict=True):
+            draft = batch.drafts[place]
+            content = contents.get(draft.text)
+            if content is None:
+                content = contents[draft.text] = _content(identity, draft.text, batch.options)
+            found[place] = Message(id, to, content, draft.reference)
+        return found
 
     def _numbers(self, drafts: Sequence[Draft], rejected: dict[int, Rejection]) -> dict[int, str]:
         """The normalised number of each draft that has one, by its place, without what an earlier one says too."""
@@ -361,45 +250,85 @@ class Gateway:
             except ValueError as error:
                 rejected[place] = Rejection(place, "invalid_number", str(error))
                 continue
-            if first.setdefault((number, draft.text, draft.reference), place) == place:
+            earlier = first.setdefault((number, draft.text, draft.reference), place)
+            if earlier == place:
                 found[place] = number
             else:
-                rejected[place] = Rejection(place, "duplicate", "the same stands before it")
+                rejected[place] = Rejection(place, "duplicate", "the same stands before it", earlier)
         return found
 
-    def _allowed(
-        self, identity: Identity, batch: Batch, numbers: Mapping[int, str], rejected: dict[int, Rejection]
-    ) -> dict[int, str]:
-        """A message id for each draft, by its place, that may be sent."""
-        contents: dict[str, Content] = {}
-        found: dict[int, str] = {}
-        for (place, to), id in zip(numbers.items(), self._ids.take(len(numbers)), strict=True):
-            draft = batch.drafts[place]
-            content = contents.get(draft.text)
+    def _outgoing(
+        self, identity: Identity, messages: Mapping[int, Message], rejected: dict[int, Rejection]
+    ) -> dict[int, Message]:
+        """The same messages with the texts as they go out, without those whose text cannot."""
+        contents: dict[str, Content | Rejection] = {}
+        found = {}
+        for place, message in messages.items():
+            text = message.content.text
+            content = contents.get(text)
             if content is None:
-                content = contents[draft.text] = self._content(identity, draft.text, batch.options)
-            if decide(self._policies, identity, "send", Message(id, to, content, draft.reference)):
-                found[place] = id
+                content = contents[text] = self._transformed(identity, message.content)
+            if isinstance(content, Rejection):
+                rejected[place] = replace(content, place=place)
             else:
-                rejected[place] = Rejection(place, "forbidden", "you may not send this to that number now")
+                found[place] = Message(message.id, message.to, content, message.reference)
         return found
 
-    def _outgoing(self, identity: Identity, text: str, options: Options) -> Content | Rejection:
+    def _transformed(self, identity: Identity, written: Content) -> Content | Rejection:
         """What becomes of a text, or why it cannot go out."""
         try:
-            content = self._content(identity, self.transform(text, identity), options)
+            content = _content(identity, self.transform(written.text, identity), written.options)
         except Invalid as error:
             return Rejection(0, "text_refused", error.errors["text"])
-        if content.parts > self._settings.max_parts:
-            why = f"has {content.parts} parts as it would go out, over {self._settings.max_parts}"
+        if content.parts > self._max_parts:
+            why = f"has {content.parts} parts as it would go out, over {self._max_parts}"
             return Rejection(0, "too_many_parts", why)
         return content
 
-    def _content(self, identity: Identity, text: str, options: Options) -> Content:
-        encoding = measure(text)
-        if options.queue is None and self._settings.default_queue is not None:
-            options = replace(options, queue=self._settings.default_queue)
-        return Content(identity.userid, text, encoding.alphabet, encoding.parts, options)
+    def _routed(self, identity: Identity, messages: dict[int, Message]) -> dict[int, Message]:
+        """The same messages with the options that plugins route them by. What is alike shares one content."""
+        if not self._routers:
+            return messages
+        contents: dict[tuple[int, Options], Content] = {}
+        found = {}
+        for place, message in messages.items():
+            content = message.content
+            router, options = self._route(identity, message)
+            if router is not None:
+                key = (id(content), options)
+                if key not in contents:
+                    contents[key] = replace(content, options=self._checked(router, options))
+                content = contents[key]
+            found[place] = Message(message.id, message.to, content, message.reference)
+        return found
+
+    def _route(self, identity: Identity, message: Message) -> tuple[pluggy.HookImpl | None, Options]:
+        """Which plugin routes a message, if any, and its answer."""
+        for router in self._routers:
+            options = ask(router, {"message": message, "identity": identity})
+            if options is None:
+                continue
+            if not isinstance(options, Options):
+                raise Misbehaved(router, f"should route a message by Options or None, and answered {kind(options)}")
+            if name := stray(options):
+                raise Misbehaved(router, f"routes a message by Options whose {name} is {getattr(options, name)!r}")
+            return router, options
+        return None, message.content.options
+
+    def _checked(self, router: pluggy.HookImpl, options: Options) -> Options:
+        try:
+            return self._options.check(options)
+        except Invalid as error:
+            raise Misbehaved(router, f"routes a message by Options that cannot be: {error.detail}") from None
+
+
+def _content(identity: Identity, text: str, options: Options) -> Content:
+    encoding = measure(text)
+    return Content(identity.userid, text, encoding.alphabet, encoding.parts, options)
+
+
+def _receipt(once: Once, reply: Reply) -> Receipt:
+    return Receipt(once.key, once.fingerprint, reply.status, reply.body)
 
 
 def once(identity: Identity, key: str, *request: str | bytes) -> Once:
@@ -415,5 +344,6 @@ def once(identity: Identity, key: str, *request: str | bytes) -> Once:
 def includeme(config: Configurator) -> None:
     """From here on, ``registry.gateway`` does what the views ask."""
     registry = config.registry
-    registry.plugins.register(SpoolDelivery(registry.writer), "smsgw")
-    registry.gateway = Gateway(registry.plugins.hook, registry.smsgw, registry.layout, registry.receipts)
+    hook = registry.plugins.hook
+    delivery = Delivery(hook, registry.writer)
+    registry.gateway = Gateway(hook, delivery, registry.smsgw, registry.layout, registry.receipts)

@@ -12,7 +12,7 @@ import pluggy
 from pyramid.request import Request
 from pyramid.security import Allowed, Denied
 
-from smsgw.model import Allowance, Credentials, Event, Identity, Message, Submission
+from smsgw.model import Allowance, Credentials, Event, Identity, Message, Options, Submission
 
 PROJECT = "smsgw"
 
@@ -42,12 +42,34 @@ def authenticate(credentials: Credentials) -> Identity | Denied | None:
 
 
 @hookspec
+def signed_in(identity: Identity) -> None:
+    """A request of that user was authenticated.
+
+    Called for each request, in the process that serves it, before anything else is decided. It must return at once; one
+    that raises ends the request.
+    """
+
+
+@hookspec(firstresult=True)
+def holds(credential: str) -> bool | None:
+    """Whether that ``Identity.credential`` still lets its user in; ``None``: not mine.
+
+    The first answer counts. A credential that no plugin knows does not hold. A plugin that cannot tell now raises
+    ``smsgw.model.Unavailable``: it is asked again later.
+    """
+
+
+@hookspec
 def permits(identity: Identity, permission: str, context: object) -> Allowed | Denied | None:
     """Whether that user may do that; ``None``: no opinion.
 
     Any ``Denied`` wins, no ``Allowed`` at all means denied, and a plugin that raises refuses. Permissions: ``send``
-    (context: the ``Message`` with the text as the client wrote it, one call a recipient); ``read``, ``delete`` and
-    ``cancel`` (context: the ``StoredMessage``); ``list`` and ``read-all`` (context: ``None``, one call a request).
+    (context: the ``Message`` with the text as the client wrote it, one call a recipient); ``submit`` (context: the
+    ``Submission``, as it would be delivered, one call a request); ``read``, ``delete`` and ``cancel`` (context: the
+    ``StoredMessage``); ``list`` and ``read-all`` (context: ``None``, one call a request).
+
+    ``submit`` is asked after ``send`` has allowed each of its messages. So ``Denied`` refuses the whole request (403),
+    and no opinion at all allows it.
     """
 
 
@@ -62,11 +84,33 @@ def transform(text: str, identity: Identity) -> str:
 
 
 @hookspec(firstresult=True)
-def deliver(submission: Submission) -> Sequence[Message] | None:
-    """Take the submission out, whole, and return its messages; the core's own implementation writes the spool.
+def route(message: Message, identity: Identity) -> Options | None:
+    """Which queue a message takes, and its priority and other options; ``None``: no opinion.
 
-    A plugin may wrap it (``@hookimpl(wrapper=True)``) and refuse by raising ``smsgw.model.TooMany``, or implement it
-    and carry the submission elsewhere; ``None``: not mine.
+    The first answer counts, in the order of ``smsgw.plugins``. It takes the place of all options that the client asked
+    for, which ``message.content.options`` has: change a copy (``dataclasses.replace``). Without a queue, the message
+    takes ``smsgw.default_queue``. Called once for each message that may be sent, with the text as it goes out.
+
+    Options that a client could not have, such as an unknown queue, are an error in the log; the reply is 500, and
+    nothing is sent.
+    """
+
+
+@hookspec
+def deliver(submission: Submission) -> Sequence[Message] | None:
+    """Take messages, and return a list or tuple of those that were taken; ``None``, or an empty list: none.
+
+    Plugins are asked in the order of ``smsgw.plugins``. Each is offered what the ones before it left, and the core
+    writes the rest to the spool. Any other answer is an error in the log, and the reply is 500.
+
+    A plugin that raises takes nothing, and nobody after it is asked. Where no message was taken before, nothing is sent
+    and the exception decides the reply: 503 for ``smsgw.model.Unavailable``, also where the spool takes nothing. Where
+    some were taken, those are answered as accepted, and each other message as rejected: ``unavailable``.
+
+    A wrapper (``@hookimpl(wrapper=True)``) sees the whole submission before anybody takes a message. It refuses the
+    whole by raising ``smsgw.model.TooMany`` or ``smsgw.api.Forbidden`` before its one ``yield``, which gives the
+    messages that were taken, and which it returns. An exception after the ``yield`` is an error in the log and changes
+    no reply: what was sent is answered as sent.
     """
 
 

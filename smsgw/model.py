@@ -5,7 +5,7 @@ Public: plugins are written against these types. Everything here is immutable an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
@@ -29,10 +29,29 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who is asking: the userid in the backend's own spelling, and the groups that the backend puts it in."""
+    """Who is asking: the userid in the backend's own spelling, and the groups that the backend puts it in.
+
+    ``credential`` names what the client showed, where that can end earlier than the user's account does: such as
+    ``token:2bpDiRx7``. It is no secret. The hook ``holds`` tells whether it is still good.
+
+    ``groups`` may be given as any collection of names.
+
+    :raises TypeError: ``groups`` is one name, or has something else than names in it.
+    """
 
     userid: str
     groups: frozenset[str] = frozenset()
+    credential: str | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.groups, str) or not isinstance(self.groups, Iterable):
+            raise TypeError(
+                f"groups should be a set of names, such as {{'alarms'}}, and is {type(self.groups).__name__}"
+            )
+        groups = frozenset(self.groups)
+        if stray := next((group for group in groups if not isinstance(group, str)), None):
+            raise TypeError(f"groups should be a set of names, and one is of type {type(stray).__name__}")
+        object.__setattr__(self, "groups", groups)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -92,11 +111,10 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """The messages of one request, delivered as a whole or refused as a whole."""
+    """The messages of one request; a plugin that implements ``deliver`` is offered those that nobody took yet."""
 
     identity: Identity
     messages: tuple[Message, ...]
-    receipt: Receipt | None = None
 
 
 @dataclass(frozen=True, slots=True)

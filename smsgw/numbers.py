@@ -25,7 +25,7 @@ SHORT = 6  # digits at the most
 LOOKED_UP = 16384  # numbers whose classes are remembered: more than one request has
 
 _PLAIN = re.compile(r"\+?[1-9][0-9]{6,14}")
-_WRITTEN = re.compile(r"(?:(?P<prefix>\+|00)[ .()-]*|\(?)(?P<digits>[0-9](?:[ .()-]*[0-9])*)\)?")
+_WRITTEN = re.compile(r"(?:(?P<prefix>\+|00)[ .()-]*+|\(?)(?P<digits>[0-9](?:[ .()-]*+[0-9])*+)\)?")
 _SHORT = re.compile(r"s([0-9]{3,6})")
 _SEPARATORS = str.maketrans("", "", " .()-")
 _BEGINNING = re.compile(r"(?:\+|00)?([1-9][0-9]{0,14})\*|\*")

@@ -20,9 +20,18 @@ from smsgw.model import ConfigurationError
 from smsgw.settings import nearest, plugin_settings, read
 
 GROUP = "smsgw.plugins"
+MARK = f"{hookspecs.PROJECT}_impl"  # what @hookimpl leaves on a method
 HOOKS = tuple(hook for hook in vars(hookspecs) if hasattr(getattr(hookspecs, hook), f"{hookspecs.PROJECT}_spec"))
 
 log = logging.getLogger(__name__)
+
+
+class Misbehaved(Exception):
+    """A plugin gave an answer that its hook does not allow. The message names the plugin and says what is wrong."""
+
+    def __init__(self, implementation: pluggy.HookImpl, sentence: str) -> None:
+        super().__init__(f"the plugin {implementation.plugin_name!r} {sentence}")
+        self.sentence = sentence
 
 
 def load(names: tuple[str, ...], raw: Mapping[str, Any]) -> pluggy.PluginManager:
@@ -53,8 +62,29 @@ def implementations(hook: pluggy.HookCaller) -> list[pluggy.HookImpl]:
 
 
 def ask(implementation: pluggy.HookImpl, arguments: Mapping[str, Any]) -> Any:
-    """What one plugin says, given those of the arguments that it takes."""
-    return implementation.function(*[arguments[name] for name in implementation.argnames])
+    """What one plugin says, given those of the arguments that it takes. What it raises is logged with its name."""
+    try:
+        return implementation.function(*[arguments[name] for name in implementation.argnames])
+    except Exception as error:
+        blame(implementation, error)
+        raise
+
+
+def blame(implementation: pluggy.HookImpl, error: Exception) -> None:
+    """Let the traceback of that exception say which plugin raised it."""
+    note = f"raised by the plugin {implementation.plugin_name!r}"
+    if note not in getattr(error, "__notes__", ()):
+        error.add_note(note)
+
+
+def kind(answer: object) -> str:
+    """What sort of thing a plugin answered, for a log: never what is in it, which may be a secret."""
+    if answer is None or isinstance(answer, bool):
+        return repr(answer)
+    if inspect.iscoroutine(answer):
+        answer.close()  # or Python warns that nobody awaited it
+        return "a coroutine ('async def')"
+    return "a generator ('yield')" if inspect.isgenerator(answer) else f"a value of type {type(answer).__name__!r}"
 
 
 def asking(implementation: pluggy.HookImpl, argument: str) -> Callable[[Any], Any]:
@@ -112,7 +142,7 @@ def hooks_of(plugin_class: type) -> tuple[str, ...]:
     """The hooks that a plugin implements, in the order in which a request passes them."""
     found = set()
     for name, method in inspect.getmembers(plugin_class, inspect.isfunction):
-        if options := getattr(method, f"{hookspecs.PROJECT}_impl", None):
+        if options := getattr(method, MARK, None):
             found.add(options.get("specname") or name)
     return tuple(hook for hook in HOOKS if hook in found)
 
@@ -122,23 +152,39 @@ def _distribution(offer: EntryPoint) -> str:
 
 
 def _register(manager: pluggy.PluginManager, name: str, plugin: Any) -> None:
-    for method, _ in inspect.getmembers(type(plugin), inspect.isfunction):
-        options = manager.parse_hookimpl_opts(plugin, method)
-        if options is None and method in HOOKS:
-            raise ConfigurationError(f"the plugin {name!r} has a method {method!r} that is not marked @hookimpl")
-        hook = method if options is None else options.get("specname") or method
-        if options is not None and hook not in HOOKS:
-            raise ConfigurationError(f"the plugin {name!r}: there is no hook {hook!r}{nearest(hook, HOOKS)}")
-        if options is not None and (options.get("tryfirst") or options.get("trylast")):
-            raise ConfigurationError(
-                f"the plugin {name!r}: the order is that of smsgw.plugins, not tryfirst or trylast"
-            )
-        if options is not None and (options.get("wrapper") or options.get("hookwrapper")) and hook != "deliver":
-            raise ConfigurationError(f"the plugin {name!r} wraps {hook!r}, and only 'deliver' can be wrapped")
+    for member, found in inspect.getmembers_static(plugin):
+        function = getattr(found, "__func__", found)  # of a static method, one of the class, or a bound one
+        if inspect.isfunction(function):
+            _check(name, member, function, getattr(found, MARK, None) or getattr(function, MARK, None))
     try:
         manager.register(plugin, name)
     except pluggy.PluginValidationError as error:
         raise ConfigurationError(f"the plugin {name!r}: {' '.join(str(error).split())}") from error
+
+
+def _check(name: str, method: str, function: Callable[..., Any], options: Mapping[str, Any] | None) -> None:
+    """:raises ConfigurationError: that method of a plugin cannot be a hook, and is meant to be one."""
+    if options is None and method not in HOOKS:
+        return
+    if options is None:
+        raise ConfigurationError(f"the plugin {name!r} has a method {method!r} that is not marked @hookimpl")
+    hook = options.get("specname") or method
+    if hook not in HOOKS:
+        raise ConfigurationError(f"the plugin {name!r}: there is no hook {hook!r}{nearest(hook, HOOKS)}")
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise ConfigurationError(
+            f"the plugin {name!r} has 'async def {method}', which nobody awaits; write 'def {method}'"
+        )
+    if options.get("tryfirst") or options.get("trylast"):
+        raise ConfigurationError(f"the plugin {name!r}: the order is that of smsgw.plugins, not tryfirst or trylast")
+    is_wrapper = options.get("wrapper") or options.get("hookwrapper")
+    if is_wrapper and hook != "deliver":
+        raise ConfigurationError(f"the plugin {name!r} wraps {hook!r}, and only 'deliver' can be wrapped")
+    if options.get("hookwrapper"):
+        raise ConfigurationError(f"the plugin {name!r} has hookwrapper=True; write wrapper=True and 'return (yield)'")
+    if inspect.isgeneratorfunction(function) and not is_wrapper:
+        advice = "mark it @hookimpl(wrapper=True)" if hook == "deliver" else "return the answer"
+        raise ConfigurationError(f"the plugin {name!r} has a 'yield' in {method!r}, which answers nothing; {advice}")
 
 
 def includeme(config: Configurator) -> None:

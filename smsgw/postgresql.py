@@ -1,7 +1,8 @@
-"""Connections to PostgreSQL that wait for no answer for ever. Used by the store, where the driver is installed.
+"""PostgreSQL, set up so that nobody waits for an answer for ever. For the store, where the driver is installed.
 
-``statement_timeout`` is the server's own, and TCP's timeouts end when the server's kernel has the question: a server
-that has stopped, or whose disk has, would hold up all threads that ask it.
+Timeouts for connections, locks and statements are the server's or the driver's own. They do not help against a server
+that is stopped, or whose disk hangs: its kernel goes on taking connections and statements, and nobody answers. So a
+connection is closed when one answer takes too long.
 """
 
 from __future__ import annotations
@@ -11,8 +12,18 @@ from collections.abc import Generator
 from typing import Any
 
 import psycopg
+import sqlalchemy
+from sqlalchemy import URL, Engine, event
 
-SILENCE = 6.0  # seconds for one answer; the server itself gives up before
+from smsgw.model import ConfigurationError
+
+WAIT = 5  # seconds for a connection, a lock, a statement
+SILENCE = 6.0  # seconds for one answer: the server gives up before
+ARGUMENTS = {
+    "connect_timeout": WAIT,
+    "tcp_user_timeout": WAIT * 1000,
+    "options": f"-c statement_timeout={WAIT * 1000} -c lock_timeout={WAIT * 1000}",
+}
 
 
 class Bounded(psycopg.Connection[Any]):
@@ -23,7 +34,7 @@ class Bounded(psycopg.Connection[Any]):
         return super().wait(self._bounded(gen), *arguments, **options)
 
     def _bounded(self, gen: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
-        """The driver's protocol: what to wait for goes out, whether it is there comes in, every 0.1 seconds."""
+        """The driver's protocol: it yields what to wait for, and is sent, every 0.1 seconds, whether that is there."""
         deadline = time.monotonic() + SILENCE
         try:
             wanted = next(gen)
@@ -35,3 +46,18 @@ class Bounded(psycopg.Connection[Any]):
                 wanted = gen.send(ready)
         except StopIteration as done:
             return done.value
+
+
+def make_engine(url: URL) -> Engine:
+    """
+    :raises ConfigurationError: libpq does not know something that stands behind the ``?`` of the URL.
+    """
+    try:
+        psycopg.conninfo.make_conninfo(**dict[str, Any](url.query))
+    except psycopg.Error as error:
+        raise ConfigurationError(f"smsgw.store: {str(error).splitlines()[0]}") from None
+    engine = sqlalchemy.create_engine(
+        url, connect_args=ARGUMENTS, pool_pre_ping=True, pool_timeout=WAIT, hide_parameters=True
+    )
+    event.listen(engine, "do_connect", lambda _, __, words, named: Bounded.connect(*words, **named))
+    return engine

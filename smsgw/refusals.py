@@ -6,17 +6,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+OF_TEXTS = ("text_refused", "too_many_parts")  # codes of what is wrong with a text, whomever it is for
+
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
     """Why a draft is not sent: its place in the batch, a word for programs, and a reason that names no field.
 
-    ``code`` is ``"invalid_number"``, ``"forbidden"``, ``"duplicate"``, ``"text_refused"`` or ``"too_many_parts"``.
+    ``code`` is ``"invalid_number"``, ``"forbidden"``, ``"duplicate"``, ``"text_refused"``, ``"too_many_parts"`` or
+    ``"unavailable"``. ``same_as`` is the place of the draft that a duplicate repeats.
     """
 
     place: int
     code: str
     detail: str
+    same_as: int | None = None
 
 
 class Refused(Exception):

@@ -6,7 +6,6 @@ import base64
 import binascii
 import ipaddress
 import logging
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,8 +18,8 @@ from pyramid.security import Allowed, Denied
 
 from smsgw.guessing import Guesses
 from smsgw.logs import indented
-from smsgw.model import Credentials, Identity
-from smsgw.plugins import ask, implementations
+from smsgw.model import Credentials, Identity, Unavailable
+from smsgw.plugins import Misbehaved, ask, implementations, kind
 from smsgw.settings import UNIX, Address, is_userid
 
 AUTHENTICATED = "authenticated"  # the one permission that every identity has: to be asked for more by the gateway
@@ -29,6 +28,8 @@ IDENTITY = "smsgw.identity"  # where a request keeps what was found out about it
 BASIC = ("Basic",)  # what a backend takes that says nothing of schemes
 REALM = 'realm="smsgw"'
 NOBODY = Denied("nobody allows it")
+HOPS = 16  # proxies in a row
+LONGEST_HOP = 64  # characters of an address with brackets and a port
 LOGGED = 100  # characters of a userid that nobody may have; a right one is not longer
 
 log = logging.getLogger(__name__)
@@ -43,9 +44,9 @@ class SecurityPolicy:
     """
 
     def __init__(self, hook: pluggy.HookRelay, guesses: Guesses, proxies: tuple[Address, ...]) -> None:
-        self._hook = hook
-        self._finds = bool(implementations(hook.find_credentials))
+        self._finders = implementations(hook.find_credentials)
         self._backends = implementations(hook.authenticate)
+        self._sign_ins = implementations(hook.signed_in)
         self._policies = implementations(hook.permits)
         self._guesses = guesses
         self._proxies = proxies
@@ -82,7 +83,11 @@ class SecurityPolicy:
 
     def _authenticate(self, request: Request) -> Identity | None:
         address = client_address(request, self._proxies)
-        credentials = (self._finds and self._hook.find_credentials(request=request)) or _from_header(request, address)
+        try:
+            credentials = self._find(request) or _from_header(request, address)
+        except Misbehaved as error:
+            log.error("%s", error)
+            return None
         if credentials is None:
             return None
         attempt = self._guesses.attempt(credentials.userid, address)
@@ -97,7 +102,25 @@ class SecurityPolicy:
             attempt.wrong()
         else:
             attempt.right()
+            for observer in self._sign_ins:
+                ask(observer, {"identity": identity})
         return identity
+
+    def _find(self, request: Request) -> Credentials | None:
+        """What a plugin finds in the request; the first that finds anything decides.
+
+        :raises Misbehaved: its answer is none, and nobody gets in by it.
+        """
+        for finder in self._finders:
+            answer = ask(finder, {"request": request})
+            if answer is not None:
+                if not isinstance(answer, Credentials):
+                    raise Misbehaved(finder, f"should find Credentials or None, and found {kind(answer)}")
+                for field in ("scheme", "userid", "secret", "address"):
+                    if not isinstance(getattr(answer, field), str):
+                        raise Misbehaved(finder, f"should find Credentials of str, and their {field} is none")
+                return answer
+        return None
 
     def _ask(self, credentials: Credentials) -> Identity | None:
         """Ask the backends in turn; the first that answers decides."""
@@ -112,9 +135,9 @@ class SecurityPolicy:
 
     def _answer(self, backend: pluggy.HookImpl, credentials: Credentials) -> Identity | Denied | None:
         try:
-            return proper(ask(backend, {"credentials": credentials}))
-        except Improper as error:
-            log.error("%r %s", backend.plugin_name, error)
+            return proper(backend, ask(backend, {"credentials": credentials}))
+        except Misbehaved as error:
+            log.error("%s", error)
             return Denied("no proper answer")
 
 
@@ -128,19 +151,15 @@ def respelt(credentials: Credentials, identity: Identity) -> Credentials | None:
     return replace(credentials, userid=identity.userid)
 
 
-class Improper(Exception):
-    """What a backend answered cannot be an answer; the sentence goes on after the plugin's name."""
-
-
-def proper(answer: object) -> Identity | Denied | None:
+def proper(backend: pluggy.HookImpl, answer: object) -> Identity | Denied | None:
     """That answer of a backend.
 
-    :raises Improper: it cannot be one, and so denies.
+    :raises Misbehaved: it cannot be one, and so denies.
     """
     if isinstance(answer, Identity) and not is_userid(answer.userid):
-        raise Improper(f"answered with a userid that cannot be one, {answer.userid!r}")
+        raise Misbehaved(backend, f"answered with a userid that cannot be one, {answer.userid!r}")
     if not (answer is None or isinstance(answer, Identity | Denied)):
-        raise Improper(f"should answer Identity, Denied or None, and not {type(answer)}")
+        raise Misbehaved(backend, f"should answer Identity, Denied or None, and answered {kind(answer)}")
     return answer
 
 
@@ -155,31 +174,50 @@ def decide(
             # As ask() does: this is called for each of thousands of recipients.
             answer = policy.function(*[arguments[name] for name in policy.argnames])
         except Exception as error:
-            log.error("%r failed to judge, which refuses %r%s", policy.plugin_name, permission, indented(error))
+            name = policy.plugin_name
+            log.error("the plugin %r failed to judge, which refuses %r%s", name, permission, indented(error))
             return Denied("a permission policy failed")
         if isinstance(answer, Allowed):
             allowed = answer
+        elif isinstance(answer, Denied):
+            return answer
         elif answer is not None:
-            return answer if isinstance(answer, Denied) else Denied("a permission policy gave no proper answer")
+            log.error("%s", Misbehaved(policy, f"should answer Allowed, Denied or None, and answered {kind(answer)}"))
+            return Denied("a permission policy gave no proper answer")
     return allowed
 
 
 def client_address(request: Request, proxies: tuple[Address, ...]) -> str:
-    """The client's address: the last one in the chain of trusted proxies that is none of them."""
+    """The client's address: the last one in the chain of trusted proxies that is none of them.
+
+    At most ``HOPS`` addresses are read, from the end of ``X-Forwarded-For``: proxies add theirs there.
+    """
     address = str(request.environ.get("REMOTE_ADDR", ""))
     if not proxies:
         return address
-    forwarded = request.headers.get("X-Forwarded-For", "").split(",")
-    while forwarded and _is_among(address, proxies):
-        hop = _HOP.fullmatch(forwarded.pop().strip())
-        if hop is None or _parse(hop["v6"] or hop["v4"]) is None:
+    hops = request.headers.get("X-Forwarded-For", "").rsplit(",", HOPS)[-HOPS:]
+    while hops and _is_among(address, proxies):
+        found = _read_hop(hops.pop().strip())
+        if found is None:
             break
-        address = hop["v6"] or hop["v4"]
+        address = found
     return address
 
 
-# RFC 7239, 6, has ports and brackets; some proxies write them here too.
-_HOP = re.compile(r"\[?(?P<v6>[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)(?:\](?::\d+)?)?|(?P<v4>[0-9.]+)(?::\d+)?")
+def _read_hop(written: str) -> str | None:
+    """The IP address of one hop, which can have brackets and a port (RFC 7239, 6); ``None``: it is none."""
+    if len(written) > LONGEST_HOP:
+        return None
+    host, port = written, ""
+    if written.startswith("["):
+        host, _, port = written[1:].partition("]:")
+        host = host.removesuffix("]")
+    elif written.count(":") == 1:
+        host, _, port = written.partition(":")
+    if port and not (port.isascii() and port.isdigit()):
+        return None
+    # A zone (RFC 4007, "fe80::1%eth0") can be any text.
+    return None if "%" in host or _parse(host) is None else host
 
 
 def _parse(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
@@ -230,7 +268,8 @@ def includeme(config: Configurator) -> None:
     """Nothing is public from here on but what says so.
 
     ``registry.guesses`` counts the wrong passwords, ``registry.challenge`` is what a 401 asks for;
-    ``registry.permits(identity, permission, context)`` is what the policies say, for plugins that ask them.
+    ``registry.permits(identity, permission, context)`` is what the policies say, for plugins that ask them, and
+    ``registry.holds(credential)`` whether a credential still lets its user in.
     """
     registry, settings = config.registry, config.registry.smsgw
     folder = registry.layout.state / "guesses"
@@ -243,5 +282,15 @@ def includeme(config: Configurator) -> None:
     def permits(identity: Identity, permission: str, context: object = None) -> bool:
         return bool(decide(policies, identity, permission, context))
 
+    def holds(credential: str) -> bool:
+        """:raises Unavailable: a plugin cannot tell now, or failed."""
+        try:
+            return registry.plugins.hook.holds(credential=credential) is True
+        except Unavailable:
+            raise
+        except Exception as error:
+            raise Unavailable("It cannot be told now whether a credential still holds") from error
+
     registry.permits = permits
+    registry.holds = holds
     config.set_default_permission(AUTHENTICATED)

@@ -320,7 +320,7 @@ def read_core(raw: Mapping[str, Any]) -> Settings:
     :raises ConfigurationError: one is wrong, or unknown.
     """
     for key, value in raw.items():
-        if indented := re.search(r"^\s*(smsgw\.[\w.]+)\s*=", str(value), re.M):
+        if indented := re.search(r"^[ \t]*(smsgw\.[\w.]+)[ \t]*=", str(value), re.M):
             raise ConfigurationError(
                 f"the line of {indented[1]} is indented, and so became a part of {key}; unindent it"
             )

@@ -8,17 +8,56 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from smsgw.testing import OUTGOING, USERS, Gateway, base_settings_in, basic, eventually, make_spool
+from smsgw import testing
+from smsgw.testing import OUTGOING, USERS, Gateway, base_settings_in, basic, make_spool
 from tests.postgresql import Postgresql
 
-__all__ = ["OUTGOING", "USERS", "Gateway", "basic", "eventually", "make_spool", "sha"]
+__all__ = ["OUTGOING", "USERS", "Gateway", "at_length", "basic", "eventually", "make_spool", "sha"]
 
-settings.register_profile("smsgw", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+PATIENCE = 60.0  # seconds for what takes less than one on a quiet machine
+
+
+def _is_full() -> bool:
+    """``SMSGW_TESTS`` is ``full`` or ``sample``; where it is not set, a sample is run, and with ``CI`` everything."""
+    asked = os.environ.get("SMSGW_TESTS") or ("full" if os.environ.get("CI") else "sample")
+    if asked not in ("full", "sample"):
+        raise pytest.UsageError(f"SMSGW_TESTS should be 'full' or 'sample', and is {asked!r}")
+    return asked == "full"
+
+
+FULL = _is_full()
+
+
+def at_length(full: int, sample: int) -> int:
+    """How often a test does what it does: the first number with ``SMSGW_TESTS=full``, else the second."""
+    return full if FULL else sample
+
+
+def eventually(look: Callable[[], Any], seconds: float = 0) -> Any:
+    """The kit's, with patience for a busy machine, which costs nothing where it happens."""
+    return testing.eventually(look, max(seconds, PATIENCE))
+
+
+# Examples differ from run to run. What fails is printed with a line that reproduces it, since CI keeps no database.
+settings.register_profile(
+    "smsgw",
+    settings.get_profile("default"),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    max_examples=at_length(300, 40),
+    print_blob=True,
+)
 settings.load_profile("smsgw")
+
+
+def pytest_report_header() -> str:
+    return "smsgw: all tests" if FULL else "smsgw: a sample of the tests; all are run with SMSGW_TESTS=full"
 
 
 def sha(word: str) -> str:

@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -16,12 +16,13 @@ from pyramid.httpexceptions import HTTPServiceUnavailable
 from pyramid.security import Allowed, Denied
 
 from smsgw.hookspecs import hookimpl
-from smsgw.model import Credentials, Identity, Message, TextRefused, Unavailable
+from smsgw.model import Credentials, Identity, Message, Options, TextRefused, Unavailable
 from smsgw.testing import (
     USERS,
     DelayConformance,
     OutageConformance,
     PolicyConformance,
+    RouteConformance,
     TransformConformance,
     message,
     stored,
@@ -173,10 +174,10 @@ class GroupsWithSigns(Sound):
         return Identity(credentials.userid, frozenset({"@alarms"}))
 
 
-@fault(Authentication, "test_users_are_let_in", "should be a frozenset")
-class ListOfGroups(Sound):
+@fault(Authentication, "test_users_are_let_in", "is answered 500, not let in")
+class OneGroup(Sound):
     def let_in(self, credentials: Credentials) -> Any:
-        return Identity(credentials.userid, ["alarms"])  # type: ignore[arg-type]
+        return Identity(credentials.userid, "alarms")  # type: ignore[arg-type]
 
 
 @fault(Authentication, "test_wrong_secrets_are_refused", "a wrong Basic secret of 'lvv' lets in")
@@ -524,6 +525,78 @@ class FirstDecides(Cheap):
         if self.last[0] is not context.content:
             self.last = context.content, super().may_send(identity, context)
         return self.last[1]
+
+
+# Routers
+
+
+class Route(RouteConformance):
+    @pytest.fixture
+    def answers(self) -> Sequence[Any]:
+        return [
+            (Options(queue="MTS"), LVV, message("79160000000")),
+            (Options(queue="MTS", high_priority=True), OPS, message("79160000000")),
+            (None, LVV, message("79680000000", options=Options(queue="OTHER", validity=60))),
+        ]
+
+
+@sound(Route)
+class Carrier:
+    @hookimpl
+    def route(self, message: Message, identity: Identity) -> Any:
+        return self.choose(message, identity)
+
+    def choose(self, message: Message, identity: Identity) -> Any:
+        if not message.to.startswith("7916"):
+            return None
+        return replace(message.content.options, queue="MTS", high_priority="alarms" in identity.groups)
+
+
+@fault(Route, "test_any_message_has_an_answer", "should be answered Options(…) or None, and is answered 'MTS'")
+class NamesTheQueue(Carrier):
+    def choose(self, message: Message, identity: Identity) -> Any:
+        return "MTS"
+
+
+@fault(Route, "test_any_message_has_an_answer", "raises KeyError")
+class KnowsItsUsers(Carrier):
+    def choose(self, message: Message, identity: Identity) -> Any:
+        return {"lvv": None, "ops": None}[identity.userid]
+
+
+@fault(Route, "test_any_message_has_an_answer", "whose validity has a wrong type")
+class Hours(Carrier):
+    def choose(self, message: Message, identity: Identity) -> Any:
+        return Options(validity=1.5)  # type: ignore[arg-type]
+
+
+@fault(Route, "test_it_answers_as_it_should", "should be answered None, and is answered Options")
+class AlwaysMts(Carrier):
+    def choose(self, message: Message, identity: Identity) -> Any:
+        return Options(queue="MTS", high_priority="alarms" in identity.groups)
+
+
+@fault(Route, "test_it_remembers_nothing", "after other messages")
+class SticksToIt(Carrier):
+    def __init__(self) -> None:
+        self.seen: dict[str, Any] = {}
+
+    def choose(self, message: Message, identity: Identity) -> Any:
+        return self.seen.setdefault(identity.userid, super().choose(message, identity))
+
+
+@fault(Route, "test_threads", "asked by several threads")
+class SharedRoute(Carrier):
+    def choose(self, message: Message, identity: Identity) -> Any:
+        self.asking = message
+        time.sleep(0)
+        return super().choose(self.asking, identity)
+
+
+@fault(Route, "test_what_it_answers_is_what_goes_out", "is answered 500, and should be sent")
+class NoSuchQueue(Carrier):
+    def choose(self, message: Message, identity: Identity) -> Any:
+        return Options(queue="a\nb")
 
 
 # Transforms

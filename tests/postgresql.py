@@ -21,7 +21,7 @@ from typing import Self
 
 import pytest
 
-TIMEOUT = 60.0  # seconds for what takes two on a quiet machine
+TIMEOUT = 180.0  # seconds for what takes two on a quiet machine
 # No file of it waits for the disk: it lives as long as the tests.
 SETTINGS = ("fsync=off", "full_page_writes=off", "max_connections=50", "shared_buffers=16MB")
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import http.client
+import itertools
 import json
 import os
 import random
@@ -31,7 +32,10 @@ from inotify_simple import INotify, flags
 
 from .conftest import OUTGOING, USERS
 
-TIMEOUT = 20.0  # seconds for what takes less than one on a quiet machine
+TIMEOUT = 120.0  # seconds for what takes less than one on a quiet machine
+PORTS = 1000  # for each process of the tests
+_FIRST = 20000 + PORTS * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_PORTS = itertools.cycle(random.sample(range(_FIRST, _FIRST + PORTS), PORTS))
 MONITORING = "/api/v1.0/monitoring"
 
 LOGGING = """
@@ -263,8 +267,11 @@ def wait_until(condition: Callable[[], bool], *folders: Path, timeout: float = T
 
 
 def free_port() -> int:
-    """A port that nobody listens on, and that the kernel gives to no client's end of a connection meanwhile."""
-    for port in random.sample(range(20000, 32000), 100):
+    """A port that nobody listens on, and that the kernel gives to no client's end of a connection meanwhile.
+
+    No other process of these tests gets it, and this one not soon again.
+    """
+    for port in itertools.islice(_PORTS, PORTS):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

@@ -24,6 +24,8 @@ from pathlib import Path
 
 import trustme
 
+from tests.server import free_port
+
 SUFFIX = "dc=example,dc=com"
 PEOPLE = f"ou=people,{SUFFIX}"
 GROUPS = f"ou=groups,{SUFFIX}"
@@ -31,7 +33,7 @@ ROOT_DN, ROOT_PASSWORD = f"cn=admin,{SUFFIX}", "R00tSecret"
 SERVICE_DN, SERVICE_PASSWORD = f"cn=smsgw,{SUFFIX}", "S3rviceSecret"
 MODULES = Path("/usr/lib/ldap")
 SCHEMA = Path("/etc/ldap/schema")
-TIMEOUT = 20.0  # seconds for what takes less than one on a quiet machine
+TIMEOUT = 120.0  # seconds for what takes less than one on a quiet machine
 
 # Users may read themselves, the service account reads everything, nobody else anything.
 CONFIGURATION = """
@@ -144,7 +146,7 @@ class Slapd:
     ) -> None:
         self._folder = folder / f"slapd-{os.urandom(4).hex()}"
         (self._folder / "database").mkdir(parents=True)
-        self.port, tls_port = _free_ports(2)
+        self.port, tls_port = free_port(), free_port()
         self.url, self.tls_url = f"ldap://127.0.0.1:{self.port}", f"ldaps://localhost:{tls_port}"
         self._urls = self.url + (f" ldaps://127.0.0.1:{tls_port}" if certificate else "")
         tls = (
@@ -291,9 +293,3 @@ def _run(program: str, *arguments: object, given: str = "") -> str:
     ended = subprocess.run(command, input=given, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, f"{program}: {ended.stderr}"
     return ended.stdout
-
-
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as probes:
-        found = [probes.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [probe.getsockname()[1] for probe in found]

@@ -16,6 +16,7 @@ from smsgw.plugins import hooks_of
 ROOT = Path(__file__).parent.parent
 PUBLIC = {"smsgw.model", "smsgw.hookspecs", "smsgw.numbers", "smsgw.text", "smsgw.settings"}
 PUBLIC |= {"smsgw.spool.file", "smsgw.spool.layout", "smsgw.store", "smsgw.cli", "smsgw.resources", "smsgw.api"}
+PUBLIC |= {"smsgw.verified", "smsgw.files"}
 
 # What each module, or all of a package, may import of ours.
 MAY_IMPORT = {
@@ -23,6 +24,8 @@ MAY_IMPORT = {
     "smsgw.hookspecs": {"smsgw.model"},
     "smsgw.numbers": {"smsgw.model"},
     "smsgw.ids": set(),
+    "smsgw.files": set(),
+    "smsgw.verified": set(),
     "smsgw.logs": set(),
     "smsgw.text": set(),
     "smsgw.settings": {"smsgw.model", "smsgw.numbers", "smsgw.text"},
@@ -52,8 +55,11 @@ MAY_IMPORT = {
     "smsgw.guessing": {"smsgw.spool"},
     "smsgw.security": {"smsgw.logs", "smsgw.plugins", "smsgw.guessing", "smsgw.model", "smsgw.settings"},
     "smsgw.refusals": set(),
+    "smsgw.delivery": {"smsgw.logs", "smsgw.model", "smsgw.plugins", "smsgw.spool"},
+    "smsgw.batch": {"smsgw.model", "smsgw.refusals"},
+    "smsgw.options": {"smsgw.model", "smsgw.refusals", "smsgw.settings"},
     "smsgw.gateway": {
-        *("smsgw.model", "smsgw.hookspecs", "smsgw.numbers", "smsgw.text"),
+        *("smsgw.batch", "smsgw.delivery", "smsgw.model", "smsgw.numbers", "smsgw.options", "smsgw.text"),
         *("smsgw.ids", "smsgw.plugins", "smsgw.refusals", "smsgw.security", "smsgw.settings", "smsgw.spool"),
     },
     "smsgw.mailbox": {
@@ -61,10 +67,14 @@ MAY_IMPORT = {
         *("smsgw.security", "smsgw.spool", "smsgw.status"),
     },
     "smsgw.resources": {"smsgw.model", "smsgw.numbers", "smsgw.spool", "smsgw.status", "smsgw.text"},
-    "smsgw.api": {"smsgw.gateway", "smsgw.refusals", "smsgw.security", "smsgw.views"},
+    "smsgw.api": {
+        *("smsgw.batch", "smsgw.gateway", "smsgw.model", "smsgw.options", "smsgw.refusals", "smsgw.security"),
+        *("smsgw.settings", "smsgw.views"),
+    },
     "smsgw.errors": {"smsgw.logs", "smsgw.model", "smsgw.gateway", "smsgw.refusals", "smsgw.spool", "smsgw.views"},
     "smsgw.views": {
         "smsgw",
+        "smsgw.batch",
         "smsgw.errors",
         "smsgw.gateway",
         "smsgw.mailbox",
@@ -80,21 +90,13 @@ MAY_IMPORT = {
         "smsgw.text",
         "smsgw.views",
     },
-    "smsgw.postgresql": set(),
-    "smsgw.walindex": set(),
+    "smsgw.postgresql": {"smsgw.model"},
+    "smsgw.sqlite": set(),
     "smsgw.migrations": {"smsgw.model"},
-    "smsgw.store": {"smsgw.migrations", "smsgw.model", "smsgw.postgresql", "smsgw.walindex"},
+    "smsgw.store": {"smsgw.migrations", "smsgw.model", "smsgw.postgresql", "smsgw.sqlite"},
     "smsgw.cli": {
-        *(
-            "smsgw",
-            "smsgw.cli",
-            "smsgw.cli.check",
-            "smsgw.gateway",
-            "smsgw.journal",
-            "smsgw.model",
-            "smsgw.numbers",
-            "smsgw.plugins",
-        ),
+        *("smsgw", "smsgw.batch", "smsgw.cli", "smsgw.cli.check", "smsgw.journal", "smsgw.model", "smsgw.numbers"),
+        "smsgw.plugins",
         *("smsgw.refusals", "smsgw.security", "smsgw.settings", "smsgw.spool", "smsgw.text"),
     },
     "smsgw.cli.check": {
@@ -102,8 +104,8 @@ MAY_IMPORT = {
         *("smsgw.store", "smsgw.text"),
     },
     "smsgw.testing": {
-        *("smsgw", "smsgw.hookspecs", "smsgw.model", "smsgw.plugins", "smsgw.settings", "smsgw.spool"),
-        *("smsgw.testing", "smsgw.text"),
+        *("smsgw", "smsgw.hookspecs", "smsgw.model", "smsgw.options", "smsgw.plugins", "smsgw.settings"),
+        *("smsgw.spool", "smsgw.testing", "smsgw.text"),
     },
     "smsgw": {"smsgw.model", "smsgw.settings"},
     "smsgw_plugins": PUBLIC,
@@ -191,6 +193,7 @@ def test_every_hook_is_tested(hook: str) -> None:
 CONFORMANCE = {
     "authenticate": ("AuthenticationConformance", "OutageConformance", "DelayConformance"),
     "permits": ("PolicyConformance",),
+    "route": ("RouteConformance",),
     "transform": ("TransformConformance",),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import contextlib
 import dataclasses
 import hashlib
 import importlib
@@ -29,8 +30,8 @@ from colander import MappingSchema
 from pyramid.paster import get_app
 
 from smsgw import cli, model
-from smsgw.gateway import MAX_DELAY, MAX_VALIDITY
 from smsgw.mailbox import SEARCHED
+from smsgw.options import MAX_DELAY, MAX_VALIDITY
 from smsgw.refusals import Rejection
 from smsgw.settings import CoreSchema, JournalSchema
 from smsgw.spool.owner import CANCELLED_KEPT
@@ -428,7 +429,7 @@ def test_from_an_empty_folder_to_plugins_at_work(acme: Path, tmp_path: Path, bas
 
 EXAMPLES = (
     *("Polite", "Home", "Badge", "Monitor", "Cheap", "Tidy", "Frugal", "Watch", "Heartbeat", "Tally", "Hello"),
-    *("Notes", "Greeter"),
+    *("Notes", "Greeter", "Tickets", "Roaming", "Bulk", "Carrier", "AutoReply"),
 )
 
 
@@ -447,6 +448,39 @@ def test_every_example_of_plugins_md_is_tried() -> None:
     tests += ("def upgrade(op",)  # which test_migrations tries
     assert len(blocks(PLUGINS, "python")) == len(classes) + len(tests)
     assert all(block(PLUGINS, "python", words) for words in tests)
+
+
+@pytest.mark.usefixtures("examples")
+def test_the_example_that_carries_messages(make_gateway: MakeGateway) -> None:
+    gateway = make_gateway({"smsgw.plugins": "htpasswd allow roaming"})
+    posted = []
+    gateway.plugin("roaming").post = lambda *message: posted.append(message)
+    ids = gateway.send(mobiles=["79680000000", "12025550123"], text="Hi").json["message_id"]
+    assert posted == [(ids["12025550123"], "12025550123", "Hi")]
+    assert [message.headers["To"] for message in gateway.messages()] == ["79680000000"]
+
+
+@pytest.mark.usefixtures("examples")
+def test_the_example_that_answers(make_gateway: MakeGateway, caplog: pytest.LogCaptureFixture) -> None:
+    gateway = make_gateway(
+        {"smsgw.plugins": "htpasswd allow autoreply", "smsgw.autoreply.text": "Thanks", "smsgw.region": "RU"}
+    )
+    gateway.put("incoming", "GSM1.1", "From: ACME\nModem: GSM1\n\nBuy!")
+    gateway.put("incoming", "GSM1.2", "From: 8613800138000\nModem: GSM1\n\nHi")
+    (answer,) = eventually(gateway.messages)
+    assert (answer.headers["To"], answer.owner, answer.text) == ("8613800138000", "auto-reply", "Thanks")
+    eventually(lambda: "no answer to GSM1.1: None of the messages can be sent" in caplog.text)
+
+
+@pytest.mark.usefixtures("examples")
+def test_the_examples_that_route_and_refuse_the_whole(make_gateway: MakeGateway) -> None:
+    gateway = make_gateway({"smsgw.plugins": "htpasswd allow bulk carrier"})
+    many = [f"7968{number:07}" for number in range(201)]
+    assert "errors" not in gateway.send(mobiles=many, status=403).json
+    gateway.send(mobiles=["79160000000", "79680000000"], queue="GSM1", priority="high")
+    queues = {message.headers["To"]: message.headers["Queue"] for message in gateway.messages()}
+    assert queues == {"79160000000": "MTS", "79680000000": "GSM1"}
+    assert not [message for message in gateway.messages() if "Priority" in message.headers]
 
 
 @pytest.mark.usefixtures("examples")
@@ -485,11 +519,21 @@ def test_the_examples_of_plugins(make_gateway: MakeGateway, caplog: pytest.LogCa
         ({"X-Badge": "badge-17", "X-PIN": "1235"}, 401),
     ):
         gateway.get("/hello", user=None, headers=headers, status=status)
-    with sqlite3.connect(gateway.state / "store.sqlite3") as store:
+    with contextlib.closing(sqlite3.connect(gateway.state / "store.sqlite3")) as store:
         assert dict(store.execute("SELECT userid, count FROM tally_sent")) == {"lvv": 102, "ops": 1}
     with caplog.at_level(logging.ERROR, "watch"):
         gateway.put("failed", "smsgw.http.X", "To: 79680000000\nFrom: lvv\nFail_reason: no network\n\nHi")
         eventually(lambda: "smsgw.http.X failed: no network" in caplog.text)
+
+
+@pytest.mark.usefixtures("examples")
+def test_the_example_of_a_credential(make_gateway: MakeGateway) -> None:
+    gateway = make_gateway({"smsgw.plugins": "tickets htpasswd allow hello"})
+    gateway.get("/hello", user=None, headers={"Authorization": "Bearer open sesame"})
+    assert gateway.registry.holds("tickets:7")
+    gateway.plugin("tickets").tickets.clear()
+    gateway.get("/hello", user=None, headers={"Authorization": "Bearer open sesame"}, status=401)
+    assert not gateway.registry.holds("tickets:7")
 
 
 @pytest.mark.usefixtures("examples")

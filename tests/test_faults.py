@@ -17,6 +17,7 @@ import random
 import shutil
 import signal
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -33,7 +34,7 @@ import pytest
 from inotify_simple import INotify, flags
 
 from smsgw.model import Content, Message, Receipt
-from smsgw.spool.entrance import Entrance
+from smsgw.spool.entrance import Entrance, ready_lock
 from smsgw.spool.folders import Folders
 from smsgw.spool.layout import Layout, from_folder
 from smsgw.spool.locks import Locks
@@ -42,11 +43,12 @@ from smsgw.spool.put_file import in_python
 from smsgw.spool.receipts import Receipts
 from smsgw.spool.writer import SpoolUnavailable, Writer
 
-from .conftest import OUTGOING, Gateway, make_spool
+from .conftest import OUTGOING, Gateway, at_length, make_spool
 from .server import TIMEOUT, Reply, Server, wait_until
 from .tmpfs import Ext4, Small, Tmpfs
 
 ONE = ("79680000000",)
+KILLS = at_length(20, 4)
 MANY = tuple(str(79160000000 + number) for number in range(50))
 KEY = "faults-0001"
 
@@ -176,17 +178,17 @@ class Load:
         return True
 
 
-def test_nothing_is_lost_torn_or_doubled_by_twenty_kills_under_load(
+def test_nothing_is_lost_torn_or_doubled_by_kills_under_load(
     tmp_path: Path, base_settings: dict[str, str], spool: Spool
 ) -> None:
-    server, chance = Server(tmp_path, base_settings), random.Random(20)
+    server, chance = Server(tmp_path, base_settings), random.Random()
     load = Load(server)
     clients = [("single", ONE, False), ("other", ONE, False), ("bulk", MANY, False)]
     clients += [("single-again", ONE, True), ("bulk-again", MANY, True)]
     with ThreadPoolExecutor(len(clients)) as threads:
         try:
             lives = [threads.submit(load.send, *client) for client in clients]
-            for round in range(20):
+            for round in range(KILLS):
                 server.configure(base_settings | {"smsgw.fsync": "true" if round % 2 else "false"})
                 load.live()
                 load.die_after(chance.randrange(1, 40))
@@ -199,7 +201,7 @@ def test_nothing_is_lost_torn_or_doubled_by_twenty_kills_under_load(
         finally:
             load.finish()
             server.kill()
-    assert load.cut_off >= 20  # each kill hit somebody
+    assert load.cut_off >= KILLS  # each kill hit somebody
     found = spool.messages()
     for order in load.orders:
         for number, id in order.ids.items():
@@ -263,7 +265,7 @@ def is_killed_at(step: int, work: Callable[[], object]) -> bool:
 
 def steps(spools: Path, work: Callable[[Layout], object]) -> Iterator[tuple[int, Layout]]:
     """Spools in which `work` was killed at its first step, its second, and so on, and last one in which it was done."""
-    for step in range(1, 1000):
+    for step in range(1, 1000, at_length(1, 4)):
         layout = from_folder(make_spool(spools / str(step)))
         killed = is_killed_at(step, functools.partial(work, layout))
         yield step, layout
@@ -416,8 +418,8 @@ def test_a_cancel_is_finished_wherever_its_process_dies(tmp_path: Path, smsd_had
         return step, layout, is_killed_at(step, lambda: cancel(layout))
 
     # Each waits for its second of grace, so all at once.
-    with ThreadPoolExecutor(24) as threads:
-        ends = list(threads.map(killed, range(1, 25)))
+    with ThreadPoolExecutor(32) as threads:
+        ends = list(threads.map(killed, range(1, 33)))
     assert [done for *_, done in ends] == sorted((done for *_, done in ends), reverse=True)
     assert not ends[-1][-1]  # so there was one for each step
     seen, locked = set(), []
@@ -556,6 +558,56 @@ def test_smsd_sees_a_message_only_when_it_is_complete(run: Callable[..., Server]
         ]
         seen = [(event.name, flags.from_mask(event.mask)) for event in watch.read(timeout=0)]
     assert seen == [(id, [flags.MOVED_TO]) for id in ids]
+
+
+# A process that is stopped, and goes on later or never
+
+STOPPED = """
+import os, signal, sys
+from pathlib import Path
+from smsgw.spool.locks import Locks
+with Locks(Path(sys.argv[1])).take(sys.argv[2]):
+    os.kill(os.getpid(), signal.SIGSTOP)
+"""
+
+
+@contextlib.contextmanager
+def stopped(state: Path, lock: str) -> Iterator[None]:
+    """Within the block, another process is stopped that holds that lock."""
+    with subprocess.Popen([sys.executable, "-c", STOPPED, state, lock]) as process:
+        try:
+            _, status = os.waitpid(process.pid, os.WUNTRACED)
+            assert os.WIFSTOPPED(status)
+            yield
+        finally:
+            process.kill()
+
+
+def test_nobody_waits_for_a_process_that_is_stopped_on_its_way_into_outgoing(
+    run: Callable[..., Server], spool: Spool
+) -> None:
+    """What is sent meanwhile goes out meanwhile."""
+    server = run()
+    assert server.send(ONE, "before").status == 201
+    with stopped(spool.state, "entrance"):
+        assert server.send(MANY, "several").status == 201
+        assert server.send(MANY, "with a key", key=KEY).status == 201
+        assert server.send(ONE, "one").status == 201
+        wait_until(lambda: len(names(spool.outgoing, "smsgw.*")) == 2 + 2 * len(MANY), spool.outgoing)
+    sent = files_of(ONE, "before") + files_of(MANY, "several") + files_of(MANY, "with a key") + files_of(ONE, "one")
+    assert Counter(spool.messages().values()) == sent
+
+
+def test_a_cancel_does_not_wait_for_a_process_that_is_stopped_while_it_moves_a_submission(
+    run: Callable[..., Server], spool: Spool
+) -> None:
+    server = run()
+    [id] = server.send(ONE).json["message_id"].values()
+    with stopped(spool.state, ready_lock("another")):
+        (spool.ready / "another").mkdir()
+        assert is_refused(server.request("DELETE", f"{OUTGOING}/{id}"))
+        assert id in spool.messages()
+    assert server.request("DELETE", f"{OUTGOING}/{id}").status == 200
 
 
 # A spool that is missing, read-only or full
@@ -737,9 +789,10 @@ def test_a_disk_that_fills_up_while_a_bulk_enters_outgoing_makes_nobody_told_a_f
         server = run(on(small) | {"smsgw.fsync": "true"}, enter=small.enter)
         falsehoods, midway = [], 0
         for leave, key in itertools.product(range(50, 70), (None, KEY)):
-            # A folder that has grown does not shrink, so a new one.
-            shutil.rmtree(spool.outgoing)
+            # A folder that has grown does not shrink, so a new one; the server makes its own folder anew meanwhile.
+            gone = spool.outgoing.rename(small.outside / "gone")
             spool.outgoing.mkdir()
+            shutil.rmtree(gone)
             assert server.monitor().status == 200
             filler = small.fill(leave)
             reply = server.send(MANY, "Hi, Jack!", key=key)

@@ -34,7 +34,7 @@ from smsgw.spool.receipts import Receipts
 from smsgw.spool.turns import Turns
 from smsgw.spool.writer import Writer
 from smsgw.testing import MakeGateway, running
-from tests.conftest import Gateway, eventually, make_spool
+from tests.conftest import Gateway, at_length, eventually, make_spool
 from tests.server import Server
 from tests.test_faults import RECEIPT, entrance_of, is_killed_at, set_immutable, small, submission
 from tests.tmpfs import Ext4, Small
@@ -80,16 +80,24 @@ class Smsd:
         self.stop = threading.Event()
 
     def take(self) -> str | None:
-        found = []
-        for name in names(self.outgoing):
-            with contextlib.suppress(FileNotFoundError):
-                path = self.outgoing / name
-                found.append(("\nPriority: HIGH\n" not in path.read_text(), path.stat().st_mtime_ns, name))
+        found, there = [], names(self.outgoing)
+        for name in there:
+            if not name.endswith(".LOCK") and f"{name}.LOCK" not in there:
+                with contextlib.suppress(FileNotFoundError):
+                    path = self.outgoing / name
+                    found.append(("\nPriority: HIGH\n" not in path.read_text(), path.stat().st_mtime_ns, name))
         for _, _, name in sorted(found):
-            with contextlib.suppress(FileNotFoundError):  # it was taken back
-                (self.outgoing / name).rename(self.sent / name)
-                self.taken.append(name)
-                return name
+            lock = self.outgoing / f"{name}.LOCK"
+            with contextlib.suppress(FileExistsError):  # it is being taken back
+                lock.touch(exist_ok=False)
+                try:
+                    (self.outgoing / name).rename(self.sent / name)
+                    self.taken.append(name)
+                    return name
+                except FileNotFoundError:  # it was taken back
+                    continue
+                finally:
+                    lock.unlink()
         return None
 
     def drain(self, count: int) -> list[str]:
@@ -397,7 +405,7 @@ def test_kills_under_load_lose_and_double_nothing(tmp_path: Path, base_settings:
     with Smsd(spool).running() as smsd:
         promised: list[str] = []
         try:
-            for life in range(6):
+            for life in range(at_length(6, 2)):
                 server.start()
                 for turn in range(3):
                     promised += server.send(numbers(20), f"{life}-{turn}").json["message_id"].values()
@@ -614,7 +622,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_each_message_enters_once_wherever_the_feeder_dies(tmp_path: Path) -> None:
-    for step in range(1, 1000):
+    for step in range(1, 1000, at_length(1, 4)):
         layout, files = spool_with(tmp_path / str(step), waiting=3, due=2)
         killed = is_killed_at(step, functools.partial(look, layout, 4))
         found = [contents(folder) for folder in (layout.state / "scheduled", layout.state / "waiting", layout.outgoing)]
@@ -644,7 +652,7 @@ def test_what_waits_is_whole_or_not_there_wherever_its_process_dies(tmp_path: Pa
         writer = Writer(layout, locks, entrance, fsync=True, mode=0o660, group=None, put_file=in_python)
         writer.put(messages, receipt)
 
-    for step in range(1, 1000):
+    for step in range(1, 1000, at_length(1, 4)):
         layout = from_folder(make_spool(tmp_path / str(step)))
         (layout.outgoing / "another").touch()
         killed = is_killed_at(step, functools.partial(put, layout))
@@ -728,7 +736,7 @@ def test_a_feeder_whose_spool_is_taken_away_and_made_anew(
 # A model
 
 
-@settings(max_examples=50)
+@settings(max_examples=at_length(100, 12))
 @given(
     depth=st.integers(1, 6),
     waves=st.lists(

@@ -64,7 +64,8 @@ def listening(
 
     def make() -> tuple[Gateway, Any, Any]:
         gateway = make_gateway({"smsgw.plugins": "htpasswd allow ear deaf"})
-        plugins = gateway.app.app.registry.plugins
+        plugins = gateway.registry.plugins
+        eventually(lambda: gateway.registry.journal.standing().is_whole)
         return gateway, plugins.get_plugin("ear").heard, plugins.get_plugin("deaf").heard
 
     return make
@@ -519,9 +520,9 @@ def test_reports_in_parts_across_a_restart(ear: Ear) -> None:
 
 def test_a_report_that_comes_before_its_message(ear: Ear) -> None:
     with ear.listening():
-        ear.report("r1", 21, ago=1000)
+        ear.report("r1", 21, ago=999)
         ear.listen()
-        ear.sent("m1", "21", ago=999)
+        ear.sent("m1", "21", ago=1000)
         ear.hear("Accepted m1", "Sent m1", "Delivered m1")
         # The byte comes again, and smsd has not moved the file yet: it may be a double of the first, or not.
         ear.report("r2", 21)

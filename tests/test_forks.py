@@ -11,16 +11,13 @@ from pathlib import Path
 import pytest
 
 from smsgw.model import Content, Message, Options
-from smsgw.spool import file
 from smsgw.spool.folders import Folders
 from smsgw.spool.layout import from_folder
 from smsgw.spool.locks import Locks
 from smsgw.spool.put_file import in_python
-from smsgw.spool.reports import parse
 from smsgw.spool.writer import Writer
 from tests.conftest import eventually, make_spool
 from tests.test_faults import entrance_of
-from tests.test_owner import REPORT
 
 MESSAGE = Message("smsgw.http.01JD0000000000000000000000", "79680000000", Content("lvv", "Hi", "GSM", 1, Options()))
 LONGEST = 20  # seconds after which a child that hangs is ended
@@ -88,22 +85,20 @@ def test_a_child_lists_whatever_its_parent_s_threads_were_at(tmp_path: Path) -> 
     layout = from_folder(make_spool(tmp_path / "spool"))
     locks = Locks(layout.state)
     locks.make()
-    folders, inside, leave = Folders(layout, locks, "smsgw.http."), threading.Event(), threading.Event()
-    sent, report = layout.folders["sent"][0] / "m1", layout.folders["report"][0] / "GSM1.r"
-    sent.write_text("To: 79680000007\nFrom: lvv\nModem: GSM1\nMessage_id: 21\n\nHi")
-    report.write_text(REPORT)
+    folders, begun, leave = Folders(layout, locks, "smsgw.http."), threading.Event(), threading.Event()
+    (layout.outgoing / "m1").write_text("To: 79680000007\nFrom: lvv\n\nHi")
 
-    def judge(_: str) -> bool:
-        inside.set()
-        return leave.wait(LONGEST)
+    def list_all_the_time() -> None:
+        while not leave.is_set():
+            folders.list("outgoing", None, 10, 0)
+            begun.set()
 
-    found = parse("report/GSM1.r", file.parse(report.read_bytes()), report.stat().st_mtime, layout.moment)
-    assert found is not None
-    thread = threading.Thread(target=lambda: folders.joined(found, judge))
+    thread = threading.Thread(target=list_all_the_time)
     thread.start()
     try:
-        assert inside.wait(LONGEST)
-        assert status_of(forked(lambda: folders.list("sent", None, 10, 0).ids == ["m1"] or os._exit(2))) == 0
+        assert begun.wait(LONGEST)
+        for _ in range(10):
+            assert status_of(forked(lambda: folders.list("outgoing", None, 10, 0).ids == ["m1"] or os._exit(2))) == 0
     finally:
         leave.set()
         thread.join()

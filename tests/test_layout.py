@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -115,3 +117,16 @@ def test_a_gateway_of_it(make_gateway: Callable[..., Gateway], tmp_path: Path) -
     assert "north" in gateway.send(queue="south", status=400).json["errors"]["queue"]
     with pytest.raises(SystemExit):
         make_gateway(settings | {"smsgw.default_queue": "south"})
+
+
+def test_times_without_a_year_are_none() -> None:
+    """The year is not guessed: a message of 29 February would have none."""
+    layout = from_folder(Path("spool"))
+    assert replace(layout, datetime_format="%d.%m. %H:%M").moment("29.02. 09:16") is None
+    for spelt, written in (
+        ("%D %R", "11/22/26 09:16"),
+        ("%F %T", "2026-11-22 09:16:00"),
+        ("%c", "Sun Nov 22 09:16:00 2026"),
+    ):
+        moment = replace(layout, datetime_format=spelt).moment(written)
+        assert moment == datetime(2026, 11, 22, 9, 16).astimezone(UTC)

@@ -16,10 +16,10 @@ import pytest
 import trustme
 
 from smsgw.testing import MakeGateway
+from smsgw.verified import REMEMBERED
 from smsgw_plugins.ldap import Ldap
 from smsgw_plugins.ldap.directory import AVOIDED
 from smsgw_plugins.ldap.groups import FILTER
-from smsgw_plugins.ldap.verified import REMEMBERED
 from tests import slapd
 from tests.conftest import sha
 from tests.directory import send

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from smsgw.model import Event
 from smsgw.spool.layout import from_folder
-from tests.conftest import eventually, make_spool
+from tests.conftest import at_length, eventually, make_spool
 from tests.test_follower import following
 
 MODEMS, NUMBERS, BYTES = 2, 2, 2
@@ -197,7 +197,7 @@ TIMES = st.tuples(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=at_length(120, 15))
 @given(times=st.lists(TIMES, min_size=2, max_size=4))
 def test_what_plugins_hear_is_what_became_of_messages(
     times: list[tuple[str, int, list[Thing]]],

@@ -25,7 +25,6 @@ from smsgw.store import Store
 from smsgw_plugins.quota import rows
 from smsgw_plugins.token import table
 from smsgw_plugins.webhooks import table as webhooks
-from tests.conftest import eventually
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = {
@@ -150,7 +149,8 @@ def test_the_example_of_plugins_md(store_url: str, tmp_path: Path) -> None:
 
 def test_a_new_database(store: Store) -> None:
     assert words(store) == []
-    store.prepare(text("INSERT INTO acme_words VALUES (1, 'one')"))()
+    with store.begin() as connection:
+        connection.execute(text("INSERT INTO acme_words VALUES (1, 'one')"))
     assert words(store) == [(1, "one")]
 
 
@@ -167,13 +167,14 @@ def test_a_database_of_a_newer_version(store: Store, store_url: str, scripts: Pa
     (scripts / "v002.py").unlink()
     older = Store(store_url)
     older.keep(OLD_TABLES, scripts)
-    for work in (older.prepare(text("SELECT 1")), lambda: older.begin().__enter__()):
-        with pytest.raises(Unavailable) as error:
-            work()
+    for is_reading in (False, True):
+        with pytest.raises(Unavailable) as error, older.begin(is_reading=is_reading):
+            pass
         assert isinstance(error.value.__cause__, ConfigurationError)
         assert "'acme' in smsgw.store are of version v002, which is newer" in str(error.value.__cause__)
     (scripts / "v002.py").write_text(SECOND)
-    assert eventually(lambda: older.prepare(text("SELECT 1"))()) == [(1,)]
+    with older.begin():
+        pass
     older.close()
 
 
@@ -214,7 +215,8 @@ from smsgw.store import Store
 store = Store(sys.argv[1])
 store.keep(MetaData(), Path(sys.argv[2]))
 sys.stdin.read()
-store.prepare(text("INSERT INTO acme_words VALUES (:number, 'word')"), wait=5)(number=int(sys.argv[3]))
+with store.begin() as connection:
+    connection.execute(text("INSERT INTO acme_words VALUES (:number, 'word')"), {"number": int(sys.argv[3])})
 store.close()
 print("alembic" in sys.modules)
 """

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smsgw.numbers import CLASSES, NumberPlan, NumberSet, classes_of, from_spool, spool_form
+from smsgw.numbers import CLASSES, NumberPlan, NumberSet, classes_of, e164, from_spool, spool_form
 
 
 @pytest.mark.parametrize(
@@ -208,3 +208,35 @@ def test_plain_words_look_nothing_up() -> None:
     numbers = NumberSet.parse(["112", "7916*"])
     assert [number in numbers for number in ("112", "79160000000", "79680000000")] == [True, True, False]
     assert classes_of.cache_info().currsize == 0
+
+
+@pytest.mark.parametrize(
+    ("number", "header"),
+    [("112", "s112"), ("123456", "s123456"), ("1234567", "1234567"), ("79680000000", "79680000000")],
+)
+def test_as_smsd_s_header_has_it(number: str, header: str) -> None:
+    """A short number has an ``s`` there, which no number of 7 digits needs."""
+    assert spool_form(number) == header
+    assert from_spool(header) == number
+
+
+@pytest.mark.parametrize(
+    ("written", "number"),
+    [
+        ("79680000000", "+79680000000"),
+        ("+79680000000", "+79680000000"),
+        ("0079680000000", "+79680000000"),
+        ("+7 (968) 000-00-00", "+79680000000"),
+        ("0123456789", "+0123456789"),
+        ("s112", "112"),
+        ("123456", "123456"),
+        ("1234567", "+1234567"),
+        ("Acme", "Acme"),
+        ("Acme 24", "Acme 24"),
+        ("٣٤٥٦٧٨٩٠", "٣٤٥٦٧٨٩٠"),
+        ("", ""),
+    ],
+)
+def test_as_the_apis_tell_it(written: str, number: str) -> None:
+    """What is no number stays as it is."""
+    assert e164(written) == number

@@ -52,10 +52,11 @@ def test_a_spool_that_is_gone_costs_no_open_files(tmp_path: Path) -> None:
     assert (layout.outgoing / "m1").exists()
 
 
-def test_a_report_outlives_no_message(gateway: Gateway) -> None:
-    """Whose it is, is known by the message that it is about: in every process alike, and for as long."""
+def test_whose_a_report_is(gateway: Gateway) -> None:
+    """Its message says so, also when the message's file is gone: the journal remembers."""
     sent = gateway.put("sent", "m1", "To: 79680000007\nFrom: lvv\nModem: GSM1\nMessage_id: 21\n\nHi")
     gateway.put("report", "GSM1.r", REPORT)
     gateway.get("/api/v1.0/sms/report/GSM1.r")
     sent.unlink()
-    gateway.get("/api/v1.0/sms/report/GSM1.r", status=404)
+    gateway.get("/api/v1.0/sms/report/GSM1.r")
+    gateway.get("/api/v1.0/sms/report/GSM1.r", user="ops", status=404)

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from importlib.metadata import metadata
 from pathlib import Path
 
 import pytest
 
+from tests import mutation
+
 Build = Callable[..., set[str]]
 
 ROOT = Path(__file__).parent.parent
+(VERSION,) = re.findall(r'^VERSION = "(.+?)"', (ROOT / "setup.py").read_text(), re.M)
 EXAMPLE = ROOT / "examples" / "smsgw-example"
 
 
 @pytest.fixture
 def build(tmp_path: Path) -> Build:
-    """Build a wheel of a copy of those files, so that nothing is left in the tree: the names in it."""
+    """Build a wheel of a copy of those files, so that nothing is left in the tree: the names in it.
 
-    def build(root: Path, *names: str) -> set[str]:
+    ``git`` makes the copy a checkout first: a commit with that tag, or with none where it is empty.
+    """
+
+    def build(root: Path, *names: str, git: str | None = None) -> set[str]:
         for name in names:
             source, target = root / name, tmp_path / "source" / name
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -29,6 +39,8 @@ def build(tmp_path: Path) -> Build:
                 shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "*.so", "*.egg-info"))
             else:
                 shutil.copy(source, target)
+        if git is not None:
+            commit(tmp_path / "source", git)
         options = ["--no-build-isolation", "--no-deps", "--no-index", "--wheel-dir", str(tmp_path / "wheels")]
         command = [sys.executable, "-m", "pip", "wheel", *options, str(tmp_path / "source")]
         ran = subprocess.run(command, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -40,15 +52,61 @@ def build(tmp_path: Path) -> Build:
     return build
 
 
+def commit(folder: Path, tag: str) -> None:
+    who = ["-c", "user.name=smsgw", "-c", "user.email=smsgw@example.com"]
+    commands = [["init", "--quiet"], ["add", "."], [*who, "commit", "--quiet", "--message", "All"]]
+    for command in [*commands, ["tag", tag]] if tag else commands:
+        subprocess.run(["git", *command], cwd=folder, check=True)
+
+
 def sources(folder: Path, package: str) -> set[str]:
     return {f"{package}/{path.relative_to(folder)}" for path in folder.rglob("*.py")}
 
 
+WHEEL = ("smsgw", "plugins", "setup.py", "pyproject.toml", "README.md", "LICENSE")
+
+
+def information(names: set[str]) -> str:
+    """The folder in a wheel that has its name and version."""
+    (found,) = {folder for name in names if (folder := name.partition("/")[0]).endswith(".dist-info")}
+    return found
+
+
 def test_the_wheel_has_everything(build: Build) -> None:
-    names = build(ROOT, "smsgw", "plugins", "setup.py", "pyproject.toml", "README.md")
+    """Also where it is built of a folder without Git."""
+    names = build(ROOT, *WHEEL)
+    own = f"smsgw-{VERSION}.dist-info"
     wanted = sources(ROOT / "smsgw", "smsgw") | sources(ROOT / "plugins", "smsgw_plugins") | {"smsgw/py.typed"}
-    assert wanted - names == set()
-    assert {name.partition("/")[0] for name in names} == {"smsgw", "smsgw_plugins", "smsgw-1.0.0.dist-info"}
+    assert (wanted | {f"{own}/licenses/LICENSE"}) - names == set()
+    assert {name.partition("/")[0] for name in names} == {"smsgw", "smsgw_plugins", own}
+
+
+def test_a_build_names_its_commit(build: Build) -> None:
+    folder = information(build(ROOT, *WHEEL, git=""))
+    assert re.fullmatch(rf"smsgw-{re.escape(VERSION)}\+g[0-9a-f]{{7,}}\.dist-info", folder)
+
+
+def test_a_build_of_a_release_names_the_release_alone(build: Build) -> None:
+    assert information(build(ROOT, *WHEEL, git=f"v{VERSION}")) == f"smsgw-{VERSION}.dist-info"
+
+
+def test_versions_of_lint_stand_in_one_place() -> None:
+    for path in (ROOT / "check", ROOT / ".ci" / "run", ROOT / "CONTRIBUTING.md", ROOT / "README.md"):
+        assert not re.search(r"(ruff|mypy)[=<>~]", path.read_text()), path
+    for name in ("check", ".ci/run"):
+        assert os.access(ROOT / name, os.X_OK), name
+
+
+def test_contributing_names_commands_that_there_are() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    extras = {extra for found in re.findall(r'-e "\.\[([a-z,]+)\]"', text) for extra in found.split(",")}
+    assert extras == {"test", "lint"}
+    assert extras <= set(metadata("smsgw").get_all("Provides-Extra"))
+    (command,) = re.findall(r"python -m (tests\.mutation .*)", text)
+    module, path, *options = shlex.split(command)
+    assert (ROOT / path).exists()
+    assert mutation.arguments([path, *options]).seed == 1
+    assert module == mutation.__name__
 
 
 def test_the_wheel_of_the_example_has_everything(build: Build) -> None:

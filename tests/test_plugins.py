@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from smsgw import main
+from smsgw.hookspecs import hookimpl
+from smsgw.model import Credentials, Identity
 from tests.conftest import Gateway, eventually
 
 BASE = "htpasswd allow"
@@ -139,6 +142,37 @@ def test_an_ini_file_from_before_the_journal(
         ("class Plugin:\n    @hookimpl(wrapper=True)\n    def transform(self): ...", ["only 'deliver' can be wrapped"]),
         ("class Plugin:\n    @hookimpl(hookwrapper=True)\n    def notify(self): yield", ["only 'deliver'"]),
         ("class Plugin:\n    @hookimpl(tryfirst=True)\n    def transform(self): ...", ["tryfirst"]),
+        (
+            "class Plugin:\n    @hookimpl\n    async def notify(self, events): ...",
+            ["'async def notify'", "'def notify'"],
+        ),
+        (
+            "class Plugin:\n    def __init__(self):\n        self.notify = self.tell\n\n"
+            "    async def tell(self, events): ...\n    tell.smsgw_impl = hookimpl(lambda: None).smsgw_impl",
+            ["'async def notify'"],
+        ),
+        ("class Plugin:\n    @hookimpl\n    async def permits(self):\n        yield", ["'async def permits'"]),
+        (
+            "class Plugin:\n    @staticmethod\n    @hookimpl\n    async def transform(text): ...",
+            ["'async def transform'"],
+        ),
+        (
+            "class Plugin:\n    @hookimpl\n    @classmethod\n    async def transform(cls): ...",
+            ["'async def transform'"],
+        ),
+        ("class Plugin:\n    @hookimpl\n    @classmethod\n    def transfrom(cls): ...", ["did you mean 'transform'"]),
+        ("class Plugin:\n    @classmethod\n    def transform(cls, text): ...", ["'transform'", "not marked @hookimpl"]),
+        ("class Plugin:\n    @hookimpl\n    def deliver(self):\n        yield", ["'yield'", "@hookimpl(wrapper=True)"]),
+        (
+            "class Plugin:\n    @hookimpl\n    def notify(self, events):\n        yield",
+            ["'yield'", "return the answer"],
+        ),
+        ("class Plugin:\n    @hookimpl(hookwrapper=True)\n    def deliver(self):\n        yield", ["wrapper=True"]),
+        ("class Plugin:\n    @hookimpl(wrapper=True)\n    def deliver(self): ...", ["'deliver'", "generator"]),
+        (
+            "class Plugin:\n    @hookimpl(wrapper=True)\n    async def deliver(self):\n        yield",
+            ["'async def deliver'"],
+        ),
     ],
 )
 def test_plugins_that_are_wrong(
@@ -211,14 +245,24 @@ class Nothing:
     @hookimpl
     def transform(self, text):
         return None
+
+class Half:
+    @hookimpl
+    def transform(self, text):
+        return text + chr(0xD83D)
+
+class Later:
+    @hookimpl
+    def transform(self, text):
+        async def later(): ...
+        return later()
 """
 
 
 @pytest.fixture
 def transforms(distribution: Callable[..., None]) -> None:
-    distribution(
-        "acme", TRANSFORMS, **{name.lower(): name for name in ("Shout", "Reverse", "Broken", "Empty", "Nothing")}
-    )
+    names = ("Shout", "Reverse", "Broken", "Empty", "Nothing", "Half", "Later")
+    distribution("acme", TRANSFORMS, **{name.lower(): name for name in names})
 
 
 @pytest.mark.usefixtures("transforms")
@@ -233,13 +277,28 @@ class TestTransforms:
         gateway.send(mobiles=["79680000000", "79160000000"], text="hi")
         assert gateway.app.app.registry.plugins.get_plugin("shout").calls == ["hi"]
 
-    @pytest.mark.parametrize(("name", "status"), [("broken", 500), ("empty", 400), ("nothing", 500)])
+    @pytest.mark.parametrize(
+        ("name", "status", "words"),
+        [
+            ("broken", 500, "raised by the plugin 'broken'"),
+            ("empty", 400, ""),
+            ("nothing", 500, "the plugin 'nothing' should make a text of a text, and made None"),
+            ("half", 500, "the plugin 'half' made a text with half of a surrogate pair"),
+            ("later", 500, "the plugin 'later' should make a text of a text, and made a coroutine"),
+        ],
+    )
     def test_one_that_fails_stops_the_request(
-        self, make_gateway: Callable[..., Gateway], name: str, status: int
+        self,
+        make_gateway: Callable[..., Gateway],
+        caplog: pytest.LogCaptureFixture,
+        name: str,
+        status: int,
+        words: str,
     ) -> None:
         gateway = make_gateway({"smsgw.plugins": f"{BASE} {name}"})
         reply = gateway.send(status=status)
         assert "secret" not in reply.text
+        assert words in caplog.text
         assert gateway.files() == {}
 
 
@@ -323,6 +382,9 @@ class Elsewhere:
 """
 
 
+async def later() -> None: ...
+
+
 @pytest.fixture
 def policies(distribution: Callable[..., None]) -> None:
     names = ("Odd", "Deny", "Raise", "Bogus", "Down", "Stop", "Any", "Sesame", "Frugal", "Elsewhere")
@@ -370,6 +432,89 @@ class TestPolicies:
             assert "secret" not in reply.text
             assert reply.json["error"]
         assert not [line for line in caplog.text.splitlines() if line.startswith("2026-11-23 ERROR")]
+
+    def test_answers_of_policies_that_make_no_sense(
+        self, make_gateway: Callable[..., Gateway], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        gateway = make_gateway({"smsgw.plugins": f"{BASE} bogus"})
+        gateway.send(status=403)
+        assert "the plugin 'bogus' should answer Allowed, Denied or None, and answered True" in caplog.text
+
+    @pytest.mark.parametrize(
+        ("answer", "words"),
+        [
+            (True, "found True"),
+            ({"userid": "lvv"}, "found a value of type 'dict'"),
+            ((), "found a value of type 'tuple'"),
+            (Credentials("Basic", "lvv", b"SecretPAss", ""), "their secret is none"),  # type: ignore[arg-type]
+            (RuntimeError("secret detail"), "raised by the plugin 'acme'"),
+        ],
+    )
+    def test_nobody_gets_in_by_credentials_that_are_none(
+        self, make_gateway: Callable[..., Gateway], caplog: pytest.LogCaptureFixture, answer: object, words: str
+    ) -> None:
+        class Acme:
+            @hookimpl
+            def find_credentials(self) -> object:
+                if isinstance(answer, Exception):
+                    raise answer
+                return answer
+
+        gateway = make_gateway({"smsgw.plugins": f"acme {BASE}"}, acme=Acme)
+        status = 500 if isinstance(answer, Exception) else 401
+        for path in ("/api/v1.0/sms/sent/", "/api/v2/me", "/no/such/path"):
+            caplog.clear()
+            assert "SecretPAss" not in gateway.get(path, status=status).text
+            assert words in caplog.text
+            assert "'acme'" in caplog.text
+        assert "SecretPAss" not in caplog.text
+
+    @pytest.mark.parametrize("answer", [True, "lvv", "coroutine", {"userid": "lvv"}, [Identity("lvv")]])
+    def test_nobody_gets_in_by_an_answer_that_is_none(
+        self, make_gateway: Callable[..., Gateway], caplog: pytest.LogCaptureFixture, answer: object
+    ) -> None:
+        class Acme:
+            @hookimpl
+            def authenticate(self) -> object:
+                return later() if answer == "coroutine" else answer
+
+        gateway = make_gateway({"smsgw.plugins": f"acme {BASE}"}, acme=Acme)
+        gateway.send(status=401)
+        assert "the plugin 'acme' should answer Identity, Denied or None, and answered" in caplog.text
+
+    @pytest.mark.parametrize("groups", ["alarms", None, 7, {"alarms", 7}, b"alarms"])
+    def test_groups_that_are_none(
+        self, make_gateway: Callable[..., Gateway], caplog: pytest.LogCaptureFixture, groups: Any
+    ) -> None:
+        class Acme:
+            @hookimpl
+            def authenticate(self) -> Identity:
+                return Identity("lvv", groups)
+
+        gateway = make_gateway({"smsgw.plugins": f"acme {BASE}"}, acme=Acme)
+        gateway.send(status=500)
+        assert "TypeError: groups should be a set of names" in caplog.text
+        assert "raised by the plugin 'acme'" in caplog.text
+        assert gateway.files() == {}
+
+    @pytest.mark.parametrize("groups", [["night", "alarms"], ("alarms", "night"), {"alarms", "night"}])
+    def test_groups_of_any_collection(self, groups: Any) -> None:
+        assert Identity("lvv", groups) == Identity("lvv", frozenset({"alarms", "night"}))
+        assert hash(Identity("lvv", groups))
+        assert Identity("lvv", groups).names == ("lvv", "@alarms", "@night", "*")
+
+    @pytest.mark.parametrize("answer", [None, "10 a day", [("day", 10)], "coroutine", {}])
+    def test_limits_that_are_none(
+        self, make_gateway: Callable[..., Gateway], caplog: pytest.LogCaptureFixture, answer: object
+    ) -> None:
+        class Acme:
+            @hookimpl
+            def limits(self) -> object:
+                return later() if answer == "coroutine" else answer
+
+        gateway = make_gateway({"smsgw.plugins": f"{BASE} acme"}, acme=Acme)
+        gateway.get("/api/v2/me", status=500)
+        assert "the plugin 'acme' should answer a list of Allowance, and answered" in caplog.text
 
     def test_credentials_of_a_plugin(self, make_gateway: Callable[..., Gateway]) -> None:
         gateway = make_gateway({"smsgw.plugins": "sesame htpasswd allow"})

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import base64
 import os
+import struct
+import time
 from collections.abc import Callable
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyramid.request import Request
 
 from smsgw.guessing import Guesses
 from smsgw.hookspecs import hookimpl
 from smsgw.model import Credentials, Identity
+from smsgw.security import HOPS, client_address
 from tests.conftest import Gateway, basic
 
 LIST = "/api/v1.0/sms/sent/"
@@ -35,6 +40,18 @@ class Folding:
     def authenticate(self, credentials: Credentials) -> Identity | None:
         userid = credentials.userid.lower()
         return Identity(userid) if credentials.secret == f"{userid}'s own" else None
+
+
+class Anybody:
+    """Lets in whoever comes, by the userid that was shown, or by one that the secret spells out."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    @hookimpl
+    def authenticate(self, credentials: Credentials) -> Identity:
+        self.asked.append(credentials.userid)
+        return Identity(credentials.secret.encode().decode("unicode_escape") or credentials.userid)
 
 
 def ask(gateway: Gateway, header: str | None, status: int, address: str = "10.0.0.1", **headers: str) -> dict[str, str]:
@@ -111,6 +128,31 @@ def test_any_basic_credentials(gateway: Gateway, pair: bytes) -> None:
     gateway.app.get(LIST, headers=header, extra_environ={"REMOTE_ADDR": os.urandom(4).hex()}, status=401)
 
 
+PROXIES = tuple(ip_network(f"10.0.{number}.0/24") for number in reversed(range(50)))
+
+
+def forwarded(header: str) -> str:
+    """The address of a client whose request came through trusted proxies."""
+    environ = {"REMOTE_ADDR": "10.0.0.1", "HTTP_X_FORWARDED_FOR": header}
+    return client_address(Request.blank("/", environ=environ), PROXIES)
+
+
+@pytest.mark.parametrize("userid", ["lvv\x07", "lvv\x1b[2J", "l\u200bvv", "lvv\x85", "l\u2028vv", "lvv\t", "lvv\x7f"])
+def test_a_userid_that_cannot_be_printed_is_shown_to_no_plugin(
+    make_gateway: Callable[..., Gateway], userid: str
+) -> None:
+    gateway = make_gateway({"smsgw.plugins": "anybody allow", "smsgw.htpasswd.path": None}, anybody=Anybody)
+    ask(gateway, basic(userid, ""), 401)
+    assert gateway.plugin("anybody").asked == []
+    ask(gateway, basic("lvv", ""), 200)
+
+
+@pytest.mark.parametrize("answer", ["@alarms", "*", " lvv", "lvv\\n", "l\\x07vv", "\\x85lvv", "x" * 1000])
+def test_a_userid_that_cannot_be_one_lets_nobody_in(make_gateway: Callable[..., Gateway], answer: str) -> None:
+    gateway = make_gateway({"smsgw.plugins": "anybody allow", "smsgw.htpasswd.path": None}, anybody=Anybody)
+    ask(gateway, basic("lvv", answer), 401)
+
+
 class TestGuessing:
     WRONG, RIGHT = basic("lvv", "wrong"), basic("lvv", "SecretPAss")
 
@@ -122,6 +164,41 @@ class TestGuessing:
             assert 0 < int(ask(gateway, header, 429)["Retry-After"]) <= 60
         ask(gateway, self.RIGHT, 200, address="10.0.0.2")
         ask(gateway, basic("ops", "Alarm!ng"), 200)
+
+    def test_however_a_userid_is_spelt(self, make_gateway: Callable[..., Gateway]) -> None:
+        gateway = make_gateway({"smsgw.guesses_per_user": "3", "smsgw.guesses_per_address": "0"})
+        for userid in ("lvv", "LVV", "Lvv"):
+            ask(gateway, basic(userid, "wrong"), 401)
+        ask(gateway, self.RIGHT, 429)
+        for userid in ("straße", "STRASSE", "Strasse"):
+            ask(gateway, basic(userid, "wrong"), 401)
+        ask(gateway, basic("strasse", "wrong"), 429)
+
+    def test_a_success_clears_no_count_of_the_address(self, make_gateway: Callable[..., Gateway]) -> None:
+        gateway = make_gateway({"smsgw.guesses_per_user": "0", "smsgw.guesses_per_address": "3"})
+        for _ in range(2):
+            ask(gateway, self.WRONG, 401)
+            ask(gateway, self.RIGHT, 200)
+        ask(gateway, self.WRONG, 401)
+        ask(gateway, self.RIGHT, 429)
+
+    def test_a_minute_is_waited_at_most_and_then_nothing(self, tmp_path: Path) -> None:
+        """The file has times of the machine's clock since it was started."""
+        guesses = Guesses(tmp_path, 3, 0)
+        for _ in range(3):
+            guesses.attempt("lvv", "10.0.0.1").wrong()
+        assert 55 <= guesses.attempt("lvv", "10.0.0.1").wait <= 60
+        (counter,) = tmp_path.iterdir()
+        now = time.monotonic()
+        for ages, least, most in (
+            ((61, 61, 61), 0, 0),
+            ((61, 5, 5), 0, 0),
+            ((40, 5, 5), 15, 20),
+            ((70, 40, 30, 20), 15, 20),
+            ((50, 40, 30, 20), 15, 20),  # the oldest no longer counts, since three are enough
+        ):
+            counter.write_bytes(b"".join(struct.pack("d", now - age) for age in ages))
+            assert least <= guesses.attempt("lvv", "10.0.0.1").wait <= most, ages
 
     def test_a_success_clears_the_user_there(self, make_gateway: Callable[..., Gateway]) -> None:
         gateway = make_gateway({"smsgw.guesses_per_user": "3", "smsgw.guesses_per_address": "0"})
@@ -176,6 +253,38 @@ class TestGuessing:
         ask(gateway, self.WRONG, 401, address=proxy, **{"X-Forwarded-For": f"6.6.6.6, {hop}"})
         ask(gateway, self.RIGHT, 429, address=proxy, **{"X-Forwarded-For": hop})
         ask(gateway, self.RIGHT, 200, address=proxy, **{"X-Forwarded-For": "10.1.1.2"})
+
+    @pytest.mark.parametrize(
+        ("header", "address"),
+        [
+            ("6.6.6.6", "6.6.6.6"),
+            ("6.6.6.6:1, 10.0.0.2:4711", "6.6.6.6"),
+            ("::ffff:6.6.6.6, [::ffff:10.0.0.2]:4711", "::ffff:6.6.6.6"),
+            ("6.6.6.6,\t10.0.0.2 ", "6.6.6.6"),
+            ("6.6.6.6, unknown", "10.0.0.1"),
+            ("6.6.6.6, _hidden", "10.0.0.1"),
+            ("6.6.6.6, ", "10.0.0.1"),
+            ("6.6.6.6:http", "10.0.0.1"),
+            ("[::1]:_x", "10.0.0.1"),
+            ("[::1]x", "10.0.0.1"),
+            ("fe80::1%eth0", "10.0.0.1"),
+            ("::1:" + "0" * 100, "10.0.0.1"),
+            ("6.6.6.6" + ", 10.0.0.2" * (HOPS - 1), "6.6.6.6"),
+            ("6.6.6.6" + ", 10.0.0.2" * HOPS, "10.0.0.2"),
+        ],
+    )
+    def test_what_is_read_of_the_header(self, header: str, address: str) -> None:
+        assert forwarded(header) == address
+
+    @pytest.mark.parametrize(
+        "repeated", [*":.,[]1a% ", "10.0.0.1,", "10.0.0.1:1, ", "[::ffff:10.0.0.1]:1,", "::,", "::ffff:10.0.0.1, "]
+    )
+    def test_the_longest_header_takes_little_time(self, repeated: str) -> None:
+        """262,144 bytes is the most that waitress takes for all headers."""
+        header = (repeated * 262144)[-262144:]
+        begin = time.thread_time()
+        assert forwarded(header) in ("10.0.0.1", "::ffff:10.0.0.1", "::")
+        assert time.thread_time() - begin < 0.05
 
     def test_where_nothing_can_be_written(self, tmp_path: Path) -> None:
         guesses = Guesses(tmp_path / "nowhere", 3, 100)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smsgw.text import BASIC, EXTENSION, measure
+from smsgw.text import BASIC, EXTENSION, foreign, measure
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
 GSM_TEXTS = st.text(st.sampled_from(sorted(set(BASIC + EXTENSION) - {"¤"})), min_size=1, max_size=700)
@@ -49,6 +49,33 @@ def test_the_tables_are_whole() -> None:
 def test_measure(text: str, alphabet: str, units: int, parts: int) -> None:
     found = measure(text)
     assert (found.alphabet, found.units, found.parts) == (alphabet, units, parts)
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("Hi, Jack!", 151),
+        ("a" * 160, 0),
+        ("a" * 161, 145),
+        ("a" * 306, 0),
+        ("a" * 307, 152),
+        ("€", 158),
+        ("Ж", 69),
+        ("Ж" * 70, 0),
+        ("Ж" * 71, 63),
+        ("Ж" * 134, 0),
+        ("😀" * 36, 62),
+    ],
+)
+def test_what_the_last_part_has_room_for(text: str, left: int) -> None:
+    assert measure(text).left == left
+
+
+@pytest.mark.parametrize(
+    ("text", "found"), [("Hi, Jack!", ""), ("“Hi” – ЖЖ“", "“”–Ж"), ("a" * 152 + "€" + "a" * 7, ""), ("¤\t€", "¤\t")]
+)
+def test_what_keeps_a_text_out_of_gsm(text: str, found: str) -> None:
+    assert foreign(text) == found
 
 
 def test_a_lone_surrogate_is_no_text() -> None:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import logging
 import re
-import threading
 import time
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -20,12 +17,12 @@ from pyramid.security import Denied
 from smsgw.hookspecs import hookimpl
 from smsgw.model import ConfigurationError, Credentials, Identity
 from smsgw.settings import is_userid
+from smsgw.verified import Verified
 
 from .keys import Keys
 from .settings import Settings, check, make_source
 
 MAX_LENGTH = 16 * 1024  # characters of a token; what is longer is asked of others
-REMEMBERED = 1000  # verified tokens; the rest is verified again
 END = 253402300800  # the year 10000: what is no date, as RFC 3339 writes them, is none here
 
 _PARTS = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.[A-Za-z0-9_-]*")  # RFC 7515, 7.1
@@ -64,17 +61,14 @@ class Jwt:
         self._algorithms, self._leeway = frozenset(settings["algorithms"]), settings["leeway"]
         self._userid_claim, self._groups_claim = settings["userid_claim"], settings["groups_claim"]
         self._called = {name: _groups(words) for name, words in (settings["groups"] or {}).items()}
-        self._verified: OrderedDict[bytes, _Verified] = OrderedDict()
-        self._lock = threading.Lock()
+        self._verified = Verified[_Verified]()
 
     @hookimpl
     def authenticate(self, credentials: Credentials) -> Identity | Denied | None:
         token = credentials.secret
         if credentials.scheme != "Bearer" or len(token) > MAX_LENGTH or not (parts := _PARTS.fullmatch(token)):
             return None
-        digest = hashlib.sha256(token.encode()).digest()
-        with self._lock:
-            known = self._verified.get(digest)
+        known = self._verified.find(token)
         if known is not None and time.time() < known.expires and known.keys is self._source.keys():
             return known.identity
         claims = _read(parts[2])
@@ -85,10 +79,7 @@ class Jwt:
         except _Wrong as why:
             log.info("a token of %s is refused: %s", self._issuer, why)
             return Denied(f"the token is refused: {why}")
-        with self._lock:
-            self._verified[digest] = verified
-            if len(self._verified) > REMEMBERED:
-                self._verified.popitem(last=False)
+        self._verified.keep(verified, token)
         return verified.identity
 
     def _verify(self, token: str, header: Mapping[str, Any] | None, claims: Mapping[str, Any]) -> _Verified:

@@ -23,7 +23,7 @@ RSA_BITS = 2048  # RFC 7518, 3.3: a key of this size or larger must be used
 
 MAX_SIZE = 512 * 1024  # bytes of a file or of a reply
 
-_PEM = re.compile(rb"-----BEGIN ([A-Z ]+)-----.+?-----END \1-----", re.S)
+_PEM = re.compile(rb"-----BEGIN ([A-Z ]+)-----(?:(?!-----).)++-----END \1-----", re.S)
 
 Public = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import logging
-import os
 import socket
 import ssl
 import threading
@@ -13,11 +12,11 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import SplitResult
 
+from smsgw.files import ParsedFile
 from smsgw.model import Unavailable
 
 from .keys import MAX_SIZE, Keys, read
 
-RACY = 0.1  # seconds: a file written twice within a clock tick may look as if it was written once
 PAUSE = 3  # seconds between two fetches, however many tokens name keys that there are not
 
 log = logging.getLogger(__name__)
@@ -41,28 +40,16 @@ class File:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._found = self._read()
+        self._file = ParsedFile(path, read, MAX_SIZE + 1)
 
     def keys(self) -> Keys:
         try:
-            stamp = _stamp(os.stat(self._path))
-            if stamp != self._found[0] or time.time() - stamp[0] / 1e9 < RACY:
-                self._found = self._read()
+            return self._file.current()
         except (OSError, ValueError) as error:
             log.error("%s %s", self._path, getattr(error, "strerror", None) or error)
             raise Unavailable("The keys of the identity provider cannot be read") from error
-        return self._found[1]
 
     newer = keys
-
-    def _read(self) -> tuple[tuple[int, ...], Keys]:
-        with open(self._path, "rb") as stream:
-            stamp = _stamp(os.fstat(stream.fileno()))
-            return stamp, read(stream.read(MAX_SIZE + 1))
-
-
-def _stamp(found: os.stat_result) -> tuple[int, ...]:
-    return found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_size
 
 
 class Url:
@@ -82,7 +69,7 @@ class Url:
     ) -> None:
         self._url, self._context = url, context
         self._timeout, self._refresh, self._keep = timeout, refresh, keep
-        self._content = b""
+        self._content: bytes | None = None
         self._keys: Keys | None = None
         self._fetched = self._tried = float("-inf")  # on the monotonic clock
         self._has_failed = False

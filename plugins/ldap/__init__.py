@@ -11,12 +11,12 @@ from pyramid.security import Denied
 
 from smsgw.hookspecs import hookimpl
 from smsgw.model import ConfigurationError, Credentials, Identity
+from smsgw.verified import Verified
 
 from .groups import Groups
 from .link import Entry, Link
 from .names import parse
 from .settings import Settings, make_directory, make_lookup
-from .verified import Verified
 
 USERID, PASSWORD = 256, 1024  # bytes; with more, no directory is bothered
 GRAIN = 0.01  # seconds, of which every no takes a whole number: what is shorter tells nobody whether there is that user
@@ -38,7 +38,7 @@ class Ldap:
         self._attribute: str = attribute
         self._groups = Groups(*(settings[name] for name in Groups.SETTINGS))
         self._wanted = [attribute, *self._groups.attributes]
-        self._verified = Verified(settings["cache_seconds"])
+        self._verified = Verified[Identity](settings["cache_seconds"])
 
     @hookimpl
     def authenticate(self, credentials: Credentials) -> Identity | Denied | None:
@@ -53,7 +53,7 @@ class Ldap:
             lambda session: self._lookup.log_in(session, userid, secret.encode(), self._wanted, self._tell)
         )
         if isinstance(answer, Identity):
-            self._verified.keep(userid, secret, answer, begun)
+            self._verified.keep(answer, userid, secret, since=begun)
         else:
             time.sleep(GRAIN - (time.monotonic() - begun) % GRAIN)
         return answer

@@ -44,7 +44,7 @@ class ByTemplate:
             parse(fill_name(template, "lvv"))
         except ValueError as error:
             raise ConfigurationError(f"smsgw.ldap.user_dn: {error}; or set smsgw.ldap.search_base") from error
-        found = re.search(r"([A-Za-z0-9.-]+) *= *\{userid\} *([,+]|$)", template)
+        found = re.search(r"(?<![A-Za-z0-9.-])([A-Za-z0-9.-]+) *= *\{userid\} *([,+]|$)", template)
         self.attribute = found[1] if found else None
         self._template = template
         self._reads_as_user = reads_as_user

@@ -12,7 +12,7 @@ from smsgw.model import ConfigurationError
 
 # An attribute's type and value, with escapes, up to what separates it from the next.
 _PART = re.compile(
-    r" *([A-Za-z][A-Za-z0-9-]*|[0-9.]+) *= *((?:\\[0-9A-Fa-f]{2}|\\[^0-9A-Fa-f]|[^\\,+;\"<>\0])*)([,+;]|$)", re.S
+    r" *+([A-Za-z][A-Za-z0-9-]*+|[0-9.]++) *+= *+((?:\\[0-9A-Fa-f]{2}|\\[^0-9A-Fa-f]|[^\\,+;\"<>\0])*+)([,+;]|$)", re.S
 )
 _ESCAPE = re.compile(rb"\\([0-9A-Fa-f]{2})|\\(.)", re.S)
 _PLACE = re.compile(r"\{([^{}]*)\}")
@@ -71,5 +71,8 @@ def check_places(setting: str, template: str, *known: str) -> None:
 
 
 def _plain(value: str) -> str:
-    octets = re.sub(r"(?<!\\) +$", "", value).encode()
+    end = len(value.rstrip(" "))
+    if value[:end].endswith("\\"):
+        end += 1  # the first of the spaces is escaped, and a part of the value
+    octets = value[:end].encode()
     return _ESCAPE.sub(lambda found: bytes.fromhex(found[1].decode()) if found[1] else found[2], octets).decode()

@@ -18,17 +18,17 @@ from pyramid.config import Configurator
 from smsgw.hookspecs import hookimpl
 from smsgw.model import Allowance, Identity, Message, Submission, Unavailable
 from smsgw.settings import Lines, TimeZone
-from smsgw.store import open_store
+from smsgw.store import Store, open_store
 
 from . import refusal
 from .counters import Counters, Exhausted
 from .limits import Claim, Limit, read, window
-from .rows import SCRIPTS, TABLES
+from .rows import SCRIPTS, TABLES, remove_old_copies
 
-HOUR = 3600  # seconds between two looks for old counters
-DAY = 24 * HOUR  # seconds for which they are kept: a clock that is set back by less opens no limit again
+DAY = 24 * 3600  # seconds for which old counters are kept: a clock that is set back by less opens no limit again
+SAVED = 5  # seconds after which what was counted outlives a start of the machine
 
-Delivered = Sequence[Message] | None
+Delivered = Sequence[Message]
 
 log = logging.getLogger(__name__)
 
@@ -55,10 +55,12 @@ class Quota:
         self._zone = timezone
         self._clock = clock
         self._windows: dict[str, tuple[int, int]] = {}
+        self._store: Store
         self._counters: Counters
 
     def includeme(self, config: Configurator) -> None:
-        self._counters = Counters(open_store(config.registry, TABLES, SCRIPTS))
+        self._store = open_store(config.registry, TABLES, SCRIPTS)
+        self._counters = Counters(self._store)
 
     @hookimpl(wrapper=True)
     def deliver(self, submission: Submission) -> Generator[None, Delivered, Delivered]:
@@ -71,8 +73,8 @@ class Quota:
         except BaseException:
             self._give_back(claims, submission.messages)
             raise
-        if delivered is not submission.messages:
-            sent = {message.id for message in delivered or ()}
+        if len(delivered) < len(submission.messages):
+            sent = {message.id for message in delivered}
             self._give_back(claims, [message for message in submission.messages if message.id not in sent])
         return delivered
 
@@ -91,12 +93,18 @@ class Quota:
 
     @hookimpl
     def background(self, stop: threading.Event) -> None:
+        remove_old_copies(self._store)
+        is_broken = False
         while True:
             try:
                 self._counters.forget(math.floor(self._clock()) - DAY)
+                self._counters.save()
+                is_broken = False
             except Unavailable as error:
-                log.warning("old counters are not removed now: %s", error.__cause__)
-            if stop.wait(HOUR):
+                if not is_broken:
+                    log.warning("counters cannot be saved now: %s", error.__cause__)
+                is_broken = True
+            if stop.wait(SAVED):
                 return
 
     def _claims(self, submission: Submission) -> list[Claim]:

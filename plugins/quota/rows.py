@@ -1,19 +1,24 @@
-"""The table of counters, in the gateway's database: one row a limit and window."""
+"""The table of counters, one row for each limit and window: in the gateway's database, and in a working copy of it.
+
+A commit waits for the disk five times, as long as some sends take. So with SQLite counters are used in a file of their
+own that waits for no disk, and are saved in the gateway's database every few seconds. The file outlives its processes,
+but a power failure can break it. So its name has the id of this start of the machine: after another one nobody opens it
+any more, and a new file begins with what was saved.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import BigInteger, CheckConstraint, Column, MetaData, Table, Text, text
+from sqlalchemy import BigInteger, CheckConstraint, Column, Connection, MetaData, Table, Text, event, insert, select
 
-from smsgw.store import WAIT, Statement, Store
-
-from .limits import Claim, Key
+from smsgw.store import Store
 
 TABLES = MetaData()
 SCRIPTS = Path(__file__).parent / "migrations"
-Table(
+QUOTA = Table(
     "quota",
     TABLES,
     Column("name", Text, primary_key=True),  # as in the ini file: a userid, @group, or *
@@ -25,62 +30,42 @@ Table(
     sqlite_with_rowid=False,
 )
 
-_ROW = "(:name{0}, :counted{0}, :until{0}, :used{0}, :most{0})"
-_TAKE = """
-INSERT INTO quota (name, counted, until, used, most) VALUES {}
-ON CONFLICT (name, counted, until) DO UPDATE SET used = quota.used + excluded.used, most = excluded.most
-"""
-_READ = "SELECT used FROM quota WHERE name = :name AND counted = :counted AND until = :until"
-_REDUCE = """
-UPDATE quota SET used = used - :used
-WHERE name = :name AND counted = :counted AND until = :until AND used >= :used
-"""
+BOOT = Path("/proc/sys/kernel/random/boot_id")  # another one after each start of the machine; random(4)
+NAME = "quota-{}.sqlite3"  # beside the gateway's database
 
 
-class Rows:
-    """The table in a store. Each method raises ``Unavailable`` where the database is out of service."""
+def working_copy(store: Store) -> Store | None:
+    """Where counters are used; ``None``: in the gateway's database itself, which is PostgreSQL."""
+    if store.folder is None:
+        return None
+    tables = MetaData()
+    table = QUOTA.to_metadata(tables)
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._takes: dict[int, Statement] = {}
-        self._read = store.prepare(text(_READ))
-        self._reduce = store.prepare(text(_REDUCE))
-        self._delete = store.prepare(text("DELETE FROM quota WHERE until < :until"))
+    def begin_with_saved(_: Any, connection: Connection, **__: Any) -> None:
+        """In the transaction in which one process makes the table.
 
-    def take(self, claims: Sequence[Claim]) -> None:
-        """Take what all of them need, by one statement, which the table's constraint lets take all or nothing.
-
-        :raises sqlalchemy.exc.IntegrityError: a limit has too little left, and nothing was taken.
+        :raises Unavailable: nobody knows what was saved.
         """
-        values: dict[str, object] = {}
-        for number, claim in enumerate(claims):
-            name, counted = claim.limit.key
-            values[f"name{number}"], values[f"counted{number}"] = name, counted
-            values[f"until{number}"] = claim.until
-            values[f"used{number}"], values[f"most{number}"] = claim.amount, claim.limit.most
-        take = self._takes.get(len(claims)) or self._prepare(len(claims))
-        take(**values)
+        with store.begin(is_reading=True) as saved:
+            rows = saved.execute(select(QUOTA)).mappings().all()
+        if rows:
+            connection.execute(insert(table), [dict(row) for row in rows])
 
-    def left(self, claims: Sequence[Claim]) -> dict[Claim, int]:
-        """How much there is left of what they claim from."""
-        found: dict[Claim, int] = {}
-        for claim in claims:
-            name, counted, until = claim.key
-            used = sum(row[0] for row in self._read(name=name, counted=counted, until=until))
-            found[claim] = max(0, claim.limit.most - used)
-        return found
+    event.listen(table, "after_create", begin_with_saved)
+    copy = Store(f"sqlite:///{_path(store.folder)}", is_durable=False)
+    copy.keep(tables)
+    return copy
 
-    def reduce(self, amounts: Sequence[tuple[Key, int]]) -> None:
-        """Take back so much of those counters."""
-        with self._store.transaction():
-            for (name, counted, until), amount in amounts:
-                self._reduce(name=name, counted=counted, until=until, used=amount)
 
-    def forget(self, until: int) -> None:
-        """Remove the counters of windows that ended before."""
-        self._delete(until=until)
+def remove_old_copies(store: Store) -> None:
+    """Remove those of before the machine's start."""
+    if store.folder is not None:
+        current = _path(store.folder).name
+        for path in store.folder.glob(NAME.format("*") + "*"):
+            if not path.name.startswith(current):
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
-    def _prepare(self, count: int) -> Statement:
-        rows = ", ".join(_ROW.format(number) for number in range(count))
-        found = self._takes[count] = self._store.prepare(text(_TAKE.format(rows)), wait=WAIT)
-        return found
+
+def _path(folder: Path) -> Path:
+    return folder / NAME.format(BOOT.read_text().strip())

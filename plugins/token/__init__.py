@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 
 from pyramid.config import Configurator
 from pyramid.security import Denied
@@ -15,29 +16,32 @@ from smsgw.store import open_store
 
 from . import table
 from .commands import commands
-from .table import SCRIPTS, TABLES, Record
+from .table import SCRIPTS, TABLES
 from .text import PREFIX, digest, is_token
 
 USED = 60  # seconds between two notes of a token's use
+CREDENTIAL = "token:"  # how the credential of an identity begins; the token's id follows
 REMEMBERED = 10000  # tokens whose use this process knows to have noted
 
 log = logging.getLogger(__name__)
 
 
 class Token:
-    """An authentication backend. A token is as the database has it at each request: a revoked one stops at once."""
+    """An authentication backend. A token is as the database has it at each request: a revoked one stops at once.
+
+    :param clock: seconds since 1970 (UTC).
+    """
 
     schemes = ("Bearer", "Basic")
     commands = commands
 
-    def __init__(self) -> None:
+    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
         self._noted: dict[str, float] = {}
         self._lock = threading.Lock()
 
     def includeme(self, config: Configurator) -> None:
-        store = open_store(config.registry, TABLES, SCRIPTS)
-        self._find = table.find(store)
-        self._note = table.note(store)
+        self._store = open_store(config.registry, TABLES, SCRIPTS)
 
     @hookimpl
     def authenticate(self, credentials: Credentials) -> Identity | Denied | None:
@@ -46,17 +50,23 @@ class Token:
             return None
         if not is_token(secret):
             return Denied("the token is misspelt")
-        rows = self._find(digest=digest(secret))
-        if not rows:
+        record, now = table.find(self._store, digest(secret)), self._clock()
+        if record is None:
             return Denied("there is no such token")
-        record, now = Record(*rows[0]), time.time()
         if (state := record.state(now)) != "active":
             return Denied(f"the token is {state}")
         if credentials.scheme == "Basic" and credentials.userid != record.owner:
             return Denied("the token is another user's")
         if record.used is None or now - record.used >= USED:
             self._use(record.id, now)
-        return Identity(record.owner, frozenset(record.groups.split()))
+        return Identity(record.owner, frozenset(record.groups.split()), f"{CREDENTIAL}{record.id}")
+
+    @hookimpl
+    def holds(self, credential: str) -> bool | None:
+        if not credential.startswith(CREDENTIAL):
+            return None
+        record = table.find_by_id(self._store, credential.removeprefix(CREDENTIAL))
+        return record is not None and record.state(self._clock()) == "active"
 
     def _use(self, id: str, now: float) -> None:
         """Note that it was used, if that can be done: whether the token is right does not depend on it."""
@@ -67,6 +77,6 @@ class Token:
                 self._noted.clear()
             self._noted[id] = now
         try:
-            self._note(token=id, now=int(now))
+            table.note(self._store, id, int(now))
         except Unavailable as error:
             log.warning("the use of the token %s could not be noted (%s)", id, error.__cause__)

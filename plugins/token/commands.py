@@ -116,12 +116,12 @@ def revoke(id: str, installation: Installation) -> None:
 
 @contextlib.contextmanager
 def _store(installation: Installation) -> Iterator[Store]:
-    """The gateway's database, open: what is done in it stays done when the power fails."""
+    """The gateway's database, open."""
     with told():
         folder = installation.layout.state
         if installation.smsgw.store is None:
             make_state(installation.layout)
-        store = open_store(installation, TABLES, SCRIPTS, is_durable=True)
+        store = open_store(installation, TABLES, SCRIPTS)
     with using(store, store.folder or folder):
         yield store
 

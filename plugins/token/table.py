@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Column, MetaData, String, Table, Text, bindparam, insert, or_, select, update
 
-from smsgw.store import Lookup, Statement, Store
+from smsgw.store import Store
 
 TABLES = MetaData()
 SCRIPTS = Path(__file__).parent / "migrations"
@@ -51,15 +51,29 @@ class Record:
 _COLUMNS = [TOKENS.c[name] for name in Record.__dataclass_fields__]
 
 
-def find(store: Store) -> Lookup:
-    """The row of a token, if there is one: ``find(digest=…)``."""
-    return store.lookup(select(*_COLUMNS).where(TOKENS.c.digest == bindparam("digest")))
+_FIND = select(*_COLUMNS).where(TOKENS.c.digest == bindparam("digest"))
+_NOTE = (
+    update(TOKENS)
+    .where(TOKENS.c.id == bindparam("token"), or_(TOKENS.c.used.is_(None), TOKENS.c.used < bindparam("now")))
+    .values(used=bindparam("now"))
+)
 
 
-def note(store: Store) -> Statement:
-    """Note that a token was used: ``note(id=…, now=…)``."""
-    earlier = or_(TOKENS.c.used.is_(None), TOKENS.c.used < bindparam("now"))
-    return store.prepare(update(TOKENS).where(TOKENS.c.id == bindparam("token"), earlier).values(used=bindparam("now")))
+def find_by_id(store: Store, id: str) -> Record | None:
+    with store.begin(is_reading=True) as connection:
+        row = connection.execute(select(*_COLUMNS).where(TOKENS.c.id == id)).one_or_none()
+        return None if row is None else _record(row)
+
+
+def find(store: Store, digest: str) -> Record | None:
+    """The token of that digest, if there is one."""
+    rows = store.execute(_FIND, {"digest": digest})
+    return _record(rows[0]) if rows else None
+
+
+def note(store: Store, id: str, now: int) -> None:
+    """Note that a token was used."""
+    store.execute(_NOTE, {"token": id, "now": now})
 
 
 def add(store: Store, record: Record, digest: str) -> None:

@@ -12,7 +12,7 @@ import colander
 from pyramid.config import Configurator
 
 from smsgw.hookspecs import hookimpl
-from smsgw.model import ConfigurationError, Event, Unavailable
+from smsgw.model import ConfigurationError, Event, Identity, Unavailable
 from smsgw.settings import Boolean, Number
 from smsgw.store import open_store
 
@@ -25,6 +25,8 @@ from .failures import Failures
 from .lookups import SPARE, LookUps
 from .outbox import MARGIN, Outbox
 from .post import Post
+from .rights import Rights
+from .signins import SignIns
 from .table import SCRIPTS, TABLES
 from .table import Webhooks as Table
 
@@ -63,6 +65,12 @@ class Webhooks:
             validator=colander.Range(1, 1000),
             description="webhooks that one user may have",
         )
+        groups_days = colander.SchemaNode(
+            colander.Integer(),
+            missing=30,
+            validator=colander.Range(1, 3650),
+            description="days after a sign-in for which groups, and rights to others' messages, are believed",
+        )
 
     def __init__(
         self,
@@ -70,6 +78,7 @@ class Webhooks:
         ca_file: str | None = None,
         timeout: float = 15.0,
         per_user: int = 20,
+        groups_days: int = 30,
         *,
         clock: Callable[[], float] = time.time,
         resolve: Resolve = resolve,
@@ -81,6 +90,7 @@ class Webhooks:
         self._post = Post(allow_private, tls, timeout, resolve)
         self._lease = int((timeout + MARGIN) * 1000)
         self._per_user = per_user
+        self._groups_days = groups_days
         self._clock = clock
         self._webhooks: Table
         self._outbox: Outbox
@@ -90,21 +100,28 @@ class Webhooks:
         registry = config.registry
         store = open_store(registry, TABLES, SCRIPTS)
         self._webhooks, self._outbox = Table(store), Outbox(store)
-        self._dispatcher = Dispatcher(self._outbox, self._post, self._lease, self._clock)
-        self._permits, self._resources = registry.permits, registry.resources
-        look_ups = LookUps(self._per_user + SPARE, self._clock)
+        self._sign_ins = SignIns(store, self._clock)
+        self._rights = Rights(registry.permits, registry.holds, self._groups_days)
+        self._dispatcher = Dispatcher(self._outbox, self._rights, self._post, self._lease, self._clock)
+        self._resources = registry.resources
+        failures, look_ups = Failures(store, self._lease), LookUps(self._per_user + SPARE, self._clock)
         registry.webhooks = views.Endpoints(
-            self._webhooks, Failures(store, self._lease), self._post, look_ups, self._per_user, self._clock
+            self._webhooks, failures, self._rights, self._post, look_ups, self._per_user, self._clock
         )
         views.includeme(config)
+
+    @hookimpl
+    def signed_in(self, identity: Identity) -> None:
+        self._sign_ins.note(identity)
 
     @hookimpl
     def notify(self, events: Sequence[Event]) -> None:
         """
         :raises Unavailable: the database is out of service; nothing was noted.
         """
-        if noted := list(entries(events, self._webhooks.all(), self._permits, self._resources)):
-            self._outbox.add(noted, int(self._clock() * 1000))
+        now = int(self._clock() * 1000)
+        if noted := list(entries(events, self._webhooks.all(), self._rights, self._resources, now)):
+            self._outbox.add(noted, now)
             self._dispatcher.wake()
 
     @hookimpl

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -15,7 +15,7 @@ from smsgw.cli import Failed, Installation, installation, table, told, using, vi
 from smsgw.store import open_store
 
 from .failures import Failures
-from .signature import PREFIX, is_right, key_of
+from .signature import PREFIX, check_secret, is_right
 from .table import SCRIPTS, TABLES, Webhooks
 
 MOST = 1024 * 1024  # bytes of a body that the receiver reads
@@ -32,10 +32,13 @@ def list_(installation: Installation) -> None:
     """Everybody's webhooks, with how much waits for each, and how much was given up."""
     with _tables(installation) as (webhooks, failures):
         rows = [
-            (each.id, each.owner.userid, each.url, " ".join(each.events), *map(str, failures.counts(each.id)))
+            (
+                *(each.id, each.maker.userid, each.maker.credential or "", _moment(each.signed_in)),
+                *(each.url, " ".join(each.events), *map(str, failures.counts(each.id))),
+            )
             for each in webhooks.all()
         ]
-    table(("id", "owner", "URL", "events", "waiting", "failed"), rows)
+    table(("id", "owner", "made with", "signed in (UTC)", "URL", "events", "waiting", "failed"), rows)
 
 
 @commands.command()
@@ -52,7 +55,7 @@ def remove(id: str, installation: Installation) -> None:
 def _secret(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
     if value is not None:
         try:
-            key_of(value)
+            check_secret(value)
         except ValueError as error:
             raise click.BadParameter(str(error)) from None
     return value
@@ -84,18 +87,21 @@ def _receiver(secret: str | None) -> type[BaseHTTPRequestHandler]:
         def do_POST(self) -> None:
             length = self.headers.get("Content-Length", "")
             body = self.rfile.read(int(length)) if length.isdecimal() and int(length) <= MOST else b""
-            id, at, signatures = (self.headers.get(f"webhook-{name}", "") for name in ("id", "timestamp", "signature"))
-            is_good = secret is None or is_right(secret, id, at, signatures, body, time.time())
+            is_good = secret is None or is_right(secret, dict(self.headers), body)
             self.send_response(204 if is_good else 401)
             self.end_headers()
             judgement = "was not checked" if secret is None else "is right" if is_good else "is wrong"
-            click.echo(visible(f"{id}: the signature {judgement}"))
+            click.echo(visible(f"{self.headers.get('webhook-id', '')}: the signature {judgement}"))
             click.echo(_shown(body))
 
         def log_message(self, format: str, *arguments: Any) -> None:
             """What comes in is shown already."""
 
     return Receiver
+
+
+def _moment(milliseconds: int) -> str:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M") if milliseconds else "never"
 
 
 def _shown(body: bytes) -> str:

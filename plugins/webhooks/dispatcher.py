@@ -18,6 +18,7 @@ from smsgw.model import Unavailable
 from .outbox import Delivery, Ended, Outbox
 from .post import Undelivered
 from .receivers import Receivers
+from .rights import Rights
 from .signature import sign
 from .table import Webhook
 
@@ -37,12 +38,14 @@ log = logging.getLogger(__name__)
 class Dispatcher:
     """Works while ``run`` does.
 
+    :param rights: know which webhooks have ended.
     :param lease: milliseconds; more than an attempt takes.
     :param clock: seconds since 1970 (UTC).
     """
 
-    def __init__(self, outbox: Outbox, post: Post, lease: int, clock: Callable[[], float]) -> None:
+    def __init__(self, outbox: Outbox, rights: Rights, post: Post, lease: int, clock: Callable[[], float]) -> None:
         self._outbox = outbox
+        self._rights = rights
         self._post = post
         self._lease = lease
         self._clock = clock
@@ -80,16 +83,26 @@ class Dispatcher:
             hungry = self._outbox.hungry(self._now())
             random.shuffle(hungry)  # or the first would take all the room that there is, as long as they are hungry
             for webhook in hungry:
-                if count := self._receivers.room(webhook.id):
-                    now = self._now()
-                    for delivery in self._outbox.take(webhook.id, count, now, now + self._lease):
-                        lane = self._receivers.begin(webhook.id)
-                        loop.call_soon_threadsafe(self._start, webhook, delivery, lane)
+                self._try(webhook, loop)
             self._is_down = False
         except Unavailable as error:
             if not self._is_down:
                 log.error("webhooks wait: %s (%s)", error.detail, error.__cause__)
             self._is_down = True
+
+    def _try(self, webhook: Webhook, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin as many attempts for a webhook as there is room for; none, if it has ended."""
+        try:
+            ended = self._rights.end(webhook)
+        except Unavailable:  # of who could tell: other webhooks need not wait for them
+            return
+        now = self._now()
+        if ended:
+            self._outbox.give_up(webhook.id, ended, now)
+        elif count := self._receivers.room(webhook.id):
+            for delivery in self._outbox.take(webhook.id, count, now, now + self._lease):
+                lane = self._receivers.begin(webhook.id)
+                loop.call_soon_threadsafe(self._start, webhook, delivery, lane)
 
     def _settle(self) -> None:
         ended = list(self._ended)
@@ -108,8 +121,7 @@ class Dispatcher:
 
     async def _end(self) -> list[Delivery]:
         """Let attempts end by themselves for a moment; those that did not, and were cancelled."""
-        under_way = dict(self._tasks)
-        if not under_way:
+        if not (under_way := dict(self._tasks)):
             return []
         _, late = await asyncio.wait(under_way, timeout=GRACE)
         for task in late:
@@ -118,19 +130,18 @@ class Dispatcher:
         return [under_way[task] for task in late]
 
     async def _attempt(self, webhook: Webhook, delivery: Delivery, lane: bool) -> None:
-        body, begun, error = delivery.body.encode(), time.monotonic(), None
+        begun, error = time.monotonic(), None
         try:
-            await self._post(webhook.url, sign(webhook.secret, delivery.id, int(self._clock()), body), body)
+            headers = sign(webhook.secret, delivery.id, int(self._clock()), delivery.body)
+            await self._post(webhook.url, headers, delivery.body.encode())
         except Undelivered as failure:
             error = str(failure)
         except Exception as failure:
-            # An attempt of which nobody notes that it failed is made again for ever. The log has no words of the
-            # failure: they could have the URL or the secret in them.
+            # The log has no words of the failure: they could have the URL or the secret in them.
             log.error("the attempt to deliver %s failed (%s)", delivery.id, type(failure).__name__)
             error = "the gateway failed; its log says why"
         finally:
-            seconds = time.monotonic() - begun
-            self._receivers.end(webhook.id, lane, is_failure=error is not None, seconds=seconds)
+            self._receivers.end(webhook.id, lane, is_failure=error is not None, seconds=time.monotonic() - begun)
         due = None if error is None else self._next(delivery.attempts)
         if error is not None and due is None:
             log.error("the webhook %s has not taken %s, which is given up: %s", webhook.id, delivery.id, error)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from smsgw.model import Cancelled, Delivered, Event, Failed, Identity, Received, Sent, Undelivered
+from smsgw.model import Cancelled, Delivered, Event, Failed, Received, Sent, Undelivered
 from smsgw.resources import Resources, moment
 
 from .outbox import Entry
+from .rights import Listener, Rights
 from .table import Webhook
 
 TYPES: dict[type[Event], str] = {
@@ -23,34 +24,34 @@ TYPES: dict[type[Event], str] = {
 }
 SLACK = 5  # seconds by which the clocks of several machines may differ
 
-Permits = Callable[[Identity, str, object], bool]
-
 
 def entries(
-    events: Sequence[Event], webhooks: Sequence[Webhook], permits: Permits, resources: Resources
+    events: Sequence[Event], webhooks: Sequence[Webhook], rights: Rights, resources: Resources, now: int
 ) -> Iterator[Entry]:
     """What the webhooks shall hear of, in the order of the events.
 
     Users hear of their own messages, and who may read all, of all. What was before a webhook, it does not hear of.
 
     :param events: of these ``TYPES``.
+    :param now: milliseconds since 1970 (UTC): what their makers may hear then, they hear.
+    :raises Unavailable: it cannot be told now whether one has ended.
     """
-    reads_all = {webhook.id: permits(webhook.owner, "read-all", None) for webhook in webhooks}
+    listeners = [(webhook, found) for webhook in webhooks if (found := rights.listener(webhook, now))]
     for event in events:
         type_, body = TYPES[type(event)], None
-        for webhook in webhooks:
+        for webhook, listener in listeners:
             if (
                 type_ in webhook.events
-                and (reads_all[webhook.id] or _is_own(event, webhook))
+                and (listener.reads_all or _is_own(event, listener))
                 and event.at.timestamp() >= webhook.created - SLACK
-                and permits(webhook.owner, "read", event.message)
+                and rights.may_read(listener, event.message)
             ):
                 body = body or _body(type_, event, resources)
                 yield Entry(_id(webhook, type_, event), webhook.id, type_, event.message.id, body)
 
 
-def _is_own(event: Event, webhook: Webhook) -> bool:
-    return not isinstance(event, Received) and event.message.owner == webhook.owner.userid
+def _is_own(event: Event, listener: Listener) -> bool:
+    return not isinstance(event, Received) and event.message.owner == listener.identity.userid
 
 
 def _id(webhook: Webhook, type_: str, event: Event) -> str:

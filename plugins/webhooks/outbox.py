@@ -136,12 +136,19 @@ class Outbox:
                 values = {"due": now, "attempts": each.attempts - 1}
                 connection.execute(update(DELIVERIES).where(_is_still(each)).values(values))
 
+    def give_up(self, webhook: str, error: str, now: int) -> None:
+        """Let all that waits for a webhook have failed."""
+        waiting = (DELIVERIES.c.webhook == webhook, DELIVERIES.c.due.is_not(None))
+        with self._store.begin() as connection:
+            connection.execute(update(DELIVERIES).where(*waiting).values(due=None, error=error, failed=now))
+
     def correct(self, now: int) -> None:
         """Bring back what a clock that was ahead has put off."""
         late, seconds = DELIVERIES.c.due > now + LONGEST * 1000, now // 1000
         with self._store.begin() as connection:
             connection.execute(update(DELIVERIES).where(late).values(due=now))
             connection.execute(update(WEBHOOKS).where(WEBHOOKS.c.created > seconds).values(created=seconds))
+            connection.execute(update(WEBHOOKS).where(WEBHOOKS.c.signed_in > now).values(signed_in=now))
 
     def forget(self, now: int) -> None:
         """Remove what is old."""

@@ -44,6 +44,8 @@ WEBHOOKS = Table(
     Column("description", Text, nullable=False),
     Column("secret", Text, nullable=False),  # in clear: each delivery is signed with it
     Column("created", BigInteger, nullable=False),  # seconds since 1970 (UTC)
+    Column("credential", Text),  # what it was made with, where that can end: then the webhook ends too
+    Column("signed_in", BigInteger, nullable=False, server_default="0"),  # in milliseconds: with these groups
     Index("webhooks_owner", "owner"),
 )
 
@@ -73,24 +75,34 @@ DELIVERIES = Table(
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """Who wants to hear of what, and where. Neither the secret nor the URL, which can have one in it, is in a repr."""
+    """Who wants to hear of what, and where. Neither the secret nor the URL, which can have one in it, is in a repr.
+
+    ``maker`` is its owner at their last sign-in by what the webhook was made with; ``signed_in`` says when, to the hour
+    (milliseconds since 1970).
+    """
 
     id: str
-    owner: Identity
+    maker: Identity
     url: str = field(repr=False)
     events: tuple[str, ...]
     description: str
     secret: str = field(repr=False)
     created: int
+    signed_in: int
 
     @property
     def columns(self) -> dict[str, Any]:
         return {
-            **{name: getattr(self, name) for name in ("id", "url", "description", "secret", "created")},
-            "owner": self.owner.userid,
-            "groups": json.dumps(sorted(self.owner.groups)),
+            **{name: getattr(self, name) for name in ("id", "url", "description", "secret", "created", "signed_in")},
+            "owner": self.maker.userid,
+            "groups": written(self.maker),
             "events": " ".join(self.events),
+            "credential": self.maker.credential,
         }
+
+
+def written(identity: Identity) -> str:
+    return json.dumps(sorted(identity.groups))
 
 
 def make_id() -> str:
@@ -108,8 +120,9 @@ def _count(connection: Connection, owner: str) -> int:
 
 
 def webhook_of(row: Any) -> Webhook:
-    owner = Identity(row.owner, frozenset(json.loads(row.groups)))
-    return Webhook(row.id, owner, row.url, tuple(row.events.split()), row.description, row.secret, row.created)
+    maker = Identity(row.owner, frozenset(json.loads(row.groups)), row.credential)
+    about = (row.id, maker, row.url, tuple(row.events.split()), row.description, row.secret)
+    return Webhook(*about, row.created, row.signed_in)
 
 
 class Webhooks:
@@ -120,7 +133,7 @@ class Webhooks:
 
     def add(self, webhook: Webhook, most: int) -> bool:
         """:param most: how many its owner may have; false: it would be one too many."""
-        owner = webhook.owner.userid
+        owner = webhook.maker.userid
         with self._store.begin() as connection:
             if connection.dialect.name == "postgresql":  # where the count alone keeps nobody else from adding one
                 connection.execute(select(func.pg_advisory_xact_lock(_lock(owner))))

@@ -20,6 +20,7 @@ from .failures import Failures
 from .lookups import LookUps
 from .post import Post
 from .registration import Schema
+from .rights import Rights
 from .signature import make_secret
 from .table import Webhook, Webhooks, make_id
 
@@ -38,6 +39,7 @@ class Endpoints:
 
     webhooks: Webhooks
     failures: Failures
+    rights: Rights
     post: Post
     look_ups: LookUps
     most: int
@@ -59,9 +61,8 @@ def register(request: Request) -> Response:
         endpoints.post.check(target)
     except ValueError as error:
         raise malformed({"#/url": str(error)}) from None
-    found = Webhook(
-        make_id(), request.identity, fields["url"], events, fields["description"], make_secret(), int(time.time())
-    )
+    about = (fields["url"], events, fields["description"], make_secret())
+    found = Webhook(make_id(), request.identity, *about, int(time.time()), _now(request))
     if not endpoints.webhooks.add(found, endpoints.most):
         raise full
     shown = _resource(found) | {"secret": found.secret}
@@ -70,16 +71,17 @@ def register(request: Request) -> Response:
 
 @webhooks.get()
 def list_(request: Request) -> Response:
-    found = _endpoints(request).webhooks.all(request.identity.userid)
-    return reply({"webhooks": [_resource(each) for each in found]})
+    endpoints = _endpoints(request)
+    found = endpoints.webhooks.all(request.identity.userid)
+    return reply({"webhooks": [_resource(each) | {"ended": endpoints.rights.end(each)} for each in found]})
 
 
 @webhook.get()
 def read(request: Request) -> Response:
-    found = _own(request)
-    failures = _endpoints(request).failures
-    waiting, failed = failures.counts(found.id)
-    standing = {"waiting": waiting, "failed": failed, "last_error": failures.last_error(found.id)}
+    found, endpoints = _own(request), _endpoints(request)
+    waiting, failed = endpoints.failures.counts(found.id)
+    last_error, ended = endpoints.failures.last_error(found.id), endpoints.rights.end(found)
+    standing = {"ended": ended, "waiting": waiting, "failed": failed, "last_error": last_error}
     return reply(_resource(found) | standing)
 
 
@@ -103,14 +105,14 @@ def list_failures(request: Request) -> Response:
 
 @replay.post()
 def replay_failures(request: Request) -> Response:
-    return reply({"replayed": _endpoints(request).failures.replay(_own(request).id, None, _now(request))}, 202)
+    return reply({"replayed": _endpoints(request).failures.replay(_living(request).id, None, _now(request))}, 202)
 
 
 @replay_one.post()
 def replay_failure(request: Request) -> Response:
     delivery = request.matchdict["delivery"]
     is_id = re.fullmatch("msg_[0-9a-f]{32}", delivery)
-    if not is_id or not (replayed := _endpoints(request).failures.replay(_own(request).id, delivery, _now(request))):
+    if not is_id or not (replayed := _endpoints(request).failures.replay(_living(request).id, delivery, _now(request))):
         raise NotFound
     return reply({"replayed": replayed}, 202)
 
@@ -130,6 +132,14 @@ def _own(request: Request) -> Webhook:
     return found
 
 
+def _living(request: Request) -> Webhook:
+    """:raises Forbidden: it has ended."""
+    found = _own(request)
+    if ended := _endpoints(request).rights.end(found):
+        raise Forbidden(ended)
+    return found
+
+
 def _number(query: dict[str, str], name: str, most: int) -> int | None:
     if name not in query:
         return None
@@ -144,13 +154,12 @@ def _now(request: Request) -> int:
 
 def _resource(found: Webhook) -> dict[str, Any]:
     """All of a webhook but its secret."""
-    created = moment(datetime.fromtimestamp(found.created, UTC))
     return {
         "id": found.id,
         "url": found.url,
         "events": list(found.events),
         "description": found.description,
-        "created_at": created,
+        "created_at": moment(datetime.fromtimestamp(found.created, UTC)),
     }
 
 

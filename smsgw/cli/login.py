@@ -19,8 +19,8 @@ from smsgw.cli.installation import Installation, as_owner, one_line
 from smsgw.cli.output import say, table
 from smsgw.model import Content, Credentials, Identity, Message, StoredMessage, Unavailable
 from smsgw.numbers import NumberPlan
-from smsgw.plugins import ask, implementations
-from smsgw.security import NOBODY, Improper, decide, proper, respelt
+from smsgw.plugins import Misbehaved, ask, implementations
+from smsgw.security import NOBODY, decide, proper, respelt
 
 HIDDEN = "(the secret)"
 SECRET = 6  # characters: fewer are in any sentence
@@ -119,9 +119,9 @@ def _ask(backend: pluggy.HookImpl, credentials: Credentials) -> _Answer:
         return _Answer(backend.plugin_name, words, time.perf_counter() - begin, identity, ends)
 
     try:
-        answer = proper(ask(backend, {"credentials": credentials}))
-    except Improper as error:
-        return said(f"a bug: it {error}", "The user does not get in (401): that plugin has a bug.")
+        answer = proper(backend, ask(backend, {"credentials": credentials}))
+    except Misbehaved as error:
+        return said(f"a bug: it {error.sentence}", "The user does not get in (401): that plugin has a bug.")
     except Unavailable as error:
         cause = f" ({one_line(error.__cause__)})" if error.__cause__ else ""
         return said(f"out of service: {error.detail}{cause}", "Nobody else is asked, and the request ends with 503.")

@@ -4,32 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 import click
 from pyramid.httpexceptions import HTTPException
 
+from smsgw.batch import Batch, Draft, Outcome, by_number, reasons, sent
 from smsgw.cli.arguments import group_option, named_installation, text_of, user_option
 from smsgw.cli.installation import Installation, one_line, owner_of, user_name
 from smsgw.cli.output import Failed, say, table
-from smsgw.gateway import Order, Outcome, Reply
 from smsgw.model import Identity, Options, TooMany, Unavailable
-from smsgw.refusals import Refused
+from smsgw.refusals import NoneAccepted, Refused
 from smsgw.settings import moment
-
-
-class _Kept:
-    """A dialect that has no words: the outcome is kept for the command."""
-
-    outcome: Outcome
-
-    def accepted(self, outcome: Outcome) -> Reply:
-        self.outcome = outcome
-        return Reply(0, "")
-
-    def refused(self, refusal: Refused) -> Reply:
-        raise refusal
 
 
 def _moment(context: click.Context, parameter: click.Parameter, value: str | None) -> datetime | None:
@@ -81,19 +68,16 @@ def send(
     otherwise 1.
     """
     options = Options(queue, flash, high_priority, validity, report, send_at)
-    order = Order(numbers, text_of(text), options)
+    text = text_of(text)
+    drafts = [Draft(number, text) for number in numbers]
     identity = Identity(user, groups)
     gateway = installation.registry.gateway
-    with as_errors():
-        if dry_run:
-            outcome = gateway.prepare(identity, order)
-        else:
+    with as_errors(drafts):
+        if not dry_run:
             _be_the_gateway(installation)
-            kept = _Kept()
-            gateway.send(identity, order, kept)
-            outcome = kept.outcome
-    _tell(outcome, dry_run)
-    if outcome.refused:
+        outcome = (gateway.prepare if dry_run else gateway.submit)(identity, Batch(drafts, options))
+    _tell(drafts, outcome, dry_run)
+    if reasons(drafts, outcome.rejected):
         raise click.exceptions.Exit(1)
 
 
@@ -110,20 +94,21 @@ def _be_the_gateway(installation: Installation) -> None:
         )
 
 
-def _tell(outcome: Outcome, dry_run: bool) -> None:
-    rows = [("-" if dry_run else message.id, number, "") for number, message in outcome.accepted.items()]
-    rows += [("-", number, reason) for number, reason in outcome.refused.items()]
+def _tell(drafts: Sequence[Draft], outcome: Outcome, dry_run: bool) -> None:
+    rows = [("-" if dry_run else message.id, number, "") for number, message in sent(drafts, outcome).items()]
+    rows += [("-", number, reason) for number, reason in reasons(drafts, outcome.rejected).items()]
     table(("id", "to", "refused"), rows)
-    content = outcome.content
+    content = outcome.messages[0].content
     say("", f"parts     {content.parts} ({content.alphabet})", f"text      {content.text}")
     if dry_run:
         say("", "Nothing was sent.")
 
 
 @contextlib.contextmanager
-def as_errors() -> Iterator[None]:
+def as_errors(drafts: Sequence[Draft] = ()) -> Iterator[None]:
     """Let what refuses a request be told as a sentence, exit status 1.
 
+    :param drafts: the request.
     :raises Failed: it was refused.
     """
     try:
@@ -131,8 +116,9 @@ def as_errors() -> Iterator[None]:
     except click.ClickException:
         raise
     except Refused as error:
-        reasons = [f"{name}: {reason}" for name, reason in error.errors.items() if reason not in error.detail]
-        raise Failed("\n".join([error.detail, *reasons])) from error
+        refusal = by_number(drafts, error) if isinstance(error, NoneAccepted) else error
+        further = [f"{name}: {reason}" for name, reason in refusal.errors.items() if reason not in refusal.detail]
+        raise Failed("\n".join([refusal.detail, *further])) from error
     except TooMany as error:
         raise Failed(f"{error.detail} (again in {error.retry_after} seconds)") from error
     except Unavailable as error:

@@ -91,17 +91,17 @@ class Notifier:
         return True
 
     def _tell_again(self, stop: threading.Event) -> bool:
-        """Tell once more of what was put off, message by message; false where there is something left."""
+        """Tell once more of what was put off, event by event; false where there is something left."""
         waiting = self._put_off()
         messages = dict.fromkeys(event.message.id for _, event in waiting)
         for id in sorted(messages, key=lambda id: self._is_behind(waiting, id)):
-            events = [(number, event) for number, event in waiting if event.message.id == id]
-            if stop.is_set():
-                return True
-            if not self._offer([event for _, event in events]):
-                self._failed = events[0][0]
-                return False
-            self._forget(number for number, _ in events)
+            for number, event in waiting:
+                if event.message.id != id or stop.is_set():
+                    continue
+                if not self._offer([event]):
+                    self._failed = number
+                    return False
+                self._forget(number)
         return not waiting or self._tell_new(stop)
 
     def _is_behind(self, waiting: Sequence[Numbered], id: str) -> bool:
@@ -152,10 +152,10 @@ class Notifier:
             mine = [CURSORS.c.spool == spool, CURSORS.c.plugin == self.name]
             connection.execute(update(CURSORS).where(*mine, CURSORS.c.number < cursor).values(number=cursor))
 
-    def _forget(self, numbers: Any) -> None:
+    def _forget(self, number: int) -> None:
         with self._journal.database.writing() as connection:
             mine = [UNTOLD.c.spool == self._journal.spool(connection), UNTOLD.c.plugin == self.name]
-            connection.execute(delete(UNTOLD).where(*mine, UNTOLD.c.number.in_(list(numbers))))
+            connection.execute(delete(UNTOLD).where(*mine, UNTOLD.c.number == number))
 
 
 def _numbered(row: Mapping[str, Any]) -> Numbered:

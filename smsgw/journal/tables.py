@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, Column, Double, Index, Integer, MetaData, SmallInteger, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Double, Index, Integer, MetaData, Table, Text
 from sqlalchemy.dialects.postgresql import TEXT
 
 from smsgw.model import StatusReport, StoredMessage
@@ -57,7 +57,7 @@ MESSAGES = Table(  # that have come to an end
     Column("spool", BigInteger, primary_key=True),
     Column("began", BigInteger, nullable=False),  # milliseconds since 1970
     Column("status", Text, nullable=False),
-    Column("ends", SmallInteger, nullable=False),  # how often this name came to an end before
+    Column("ends", BigInteger, nullable=False),  # how often this name came to an end before
     Column("owner", Text),
     Column("number", Text, nullable=False),  # of the other side
     Column("reference", Text),

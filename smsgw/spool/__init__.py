@@ -50,7 +50,7 @@ def includeme(config: Configurator) -> None:
     """The spool is ``registry.layout``, ``.writer``, ``.folders`` and ``.receipts`` from here on."""
     registry, settings = config.registry, config.registry.smsgw
     layout = registry.layout = find_layout(settings)
-    locks = registry.locks = Locks(layout.state)
+    locks = registry.locks = Locks(layout.state, fsync=settings.fsync)
     entrance = registry.entrance = Entrance(layout, locks, depth=settings.outgoing_depth, fsync=settings.fsync)
     registry.writer = Writer(
         layout, locks, entrance, fsync=settings.fsync, mode=settings.file_mode, group=settings.file_group

@@ -8,6 +8,7 @@ enter. Each is a plain rename, so that a message is in one of these folders, onc
 
 How many files there are is not asked for each message: a process takes some of the room that it saw, and uses that up
 first. Together, several processes can so exceed the depth by what they took, which is little where little is left.
+Those who look for room for several take turns. Where somebody does not end its turn, several wait in ``waiting``.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from smsgw.spool import file
+from smsgw.spool.disk import open_folder
+from smsgw.spool.disk import sync_folder as sync_folder
 from smsgw.spool.forks import begin_anew_in_children
 from smsgw.spool.index import HEAD, is_message
 from smsgw.spool.layout import Layout
@@ -48,6 +51,7 @@ class Entrance:
         self.must_sync = fsync
         self.waiting = layout.state / "waiting"
         self.scheduled = layout.state / "scheduled"
+        self._receipts = layout.state / "receipts"
         self._begin()
         begin_anew_in_children(self, Entrance._begin)
 
@@ -70,11 +74,25 @@ class Entrance:
                 yield self._layout.outgoing if room else self.waiting
 
     def release(self, name: str) -> None:
-        """Let a committed submission go its way, and its receipt to the receipts; its ``ready_lock`` is held.
+        """Complete a submission whose process died, or failed, before ``admit`` came to its end.
 
-        All of one submission are for the same time.
+        What that had moved already is synced first: nothing tells which messages these were.
 
         :raises OSError: not all could be moved; to be called again.
+        """
+        if not (self._layout.state / "ready" / name).exists():
+            return
+        if self.must_sync:
+            for folder in (self.scheduled, self.waiting, self._layout.outgoing, self._receipts):
+                sync_folder(folder)
+        self.admit(name)
+
+    def admit(self, name: str) -> None:
+        """Let a committed submission go its way, and its receipt to the receipts; its ``ready_lock`` is held.
+
+        All of one submission are for the same time. Its folder is removed when all are on disk where they went to.
+
+        :raises OSError: not all could be moved; ``release`` is to be called.
         """
         ready = self._layout.state / "ready" / name
         with contextlib.ExitStack() as opened:
@@ -91,7 +109,9 @@ class Entrance:
                     self._move(folder, messages[:room], self._layout.outgoing)
                 self._move(folder, messages[room:], self.waiting)
             if RECEIPT in names:
-                os.rename(RECEIPT, self._layout.state / "receipts" / name, src_dir_fd=folder)
+                os.rename(RECEIPT, self._receipts / name, src_dir_fd=folder)
+                if self.must_sync:
+                    sync_folder(self._receipts)
             os.rmdir(ready)
 
     @contextlib.contextmanager
@@ -103,7 +123,8 @@ class Entrance:
         if not self._depth:
             yield count
             return
-        with self._locks.take("entrance"):
+        with contextlib.ExitStack() as held:
+            self._takes_turn(held)  # where it does not, the depth may be exceeded by what the other one lets in
             with self._lock:
                 self._left, self._until = 0, 0.0
                 room = min(count, self._free())
@@ -117,8 +138,10 @@ class Entrance:
         if not self._depth:
             yield count
             return
-        # Those who look for room for several take turns.
-        with self._locks.take("entrance") if count > 1 else contextlib.nullcontext():
+        with contextlib.ExitStack() as held:
+            if count > 1 and not self._takes_turn(held):
+                yield 0
+                return
             with self._lock:
                 if time.monotonic() >= self._until or 0 < self._left < count:
                     self._look(count)
@@ -129,6 +152,17 @@ class Entrance:
                     self._until = 0.0
             with self._counted(room):
                 yield room
+
+    def _takes_turn(self, held: contextlib.ExitStack) -> bool:
+        """Take turns with other processes that look for room for several, until ``held`` is closed.
+
+        ``False``: one of them has had its turn for too long, such as one that was stopped.
+        """
+        try:
+            held.enter_context(self._locks.take("entrance"))
+        except TimeoutError:
+            return False
+        return True
 
     def _look(self, count: int) -> None:
         free = 0 if self._is_anybody_waiting() else self._free()
@@ -187,19 +221,6 @@ def ready_lock(name: str) -> str:
 
 def is_later(send_at: datetime | None) -> bool:
     return send_at is not None and send_at > datetime.now(UTC)
-
-
-def open_folder(folder: Path, opened: contextlib.ExitStack) -> int:
-    """A descriptor of that folder, which is closed with the others."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    opened.callback(os.close, fd)
-    return fd
-
-
-def sync_folder(folder: Path) -> None:
-    """Let what was moved there be on disk."""
-    with contextlib.ExitStack() as opened:
-        os.fsync(open_folder(folder, opened))
 
 
 def _send_at(path: Path) -> datetime | None:

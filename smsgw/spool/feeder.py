@@ -18,7 +18,8 @@ from collections.abc import Mapping, Set
 from pathlib import Path
 
 from smsgw.spool import file
-from smsgw.spool.entrance import Entrance, sync_folder
+from smsgw.spool.disk import sync_folder
+from smsgw.spool.entrance import Entrance
 from smsgw.spool.following.watch import Watch
 from smsgw.spool.index import HEAD, is_message
 from smsgw.spool.layout import Layout
@@ -146,12 +147,16 @@ class Feeder:
         """Let messages whose time has come join those that wait."""
         if len(self._times) > 2 * len(self._scheduled) + STALE:
             self._times = sorted((at, name) for name, at in self._scheduled.items())
+        has_joined = False
         while self._times and self._times[0][0] <= time.time() and self._failures < FAILURES:
             at, name = heapq.heappop(self._times)
             if self._scheduled.get(name) == at:
                 del self._scheduled[name]
                 if self._move(self._entrance.scheduled, name, self._entrance.waiting):
                     self._see_one(self._entrance.waiting, name)
+                    has_joined = True
+        if has_joined and self._entrance.must_sync:
+            sync_folder(self._entrance.waiting)
 
     def _feed(self) -> None:
         if not self._turns.names:

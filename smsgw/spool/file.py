@@ -108,6 +108,7 @@ def send_at(headers: Mapping[str, str]) -> datetime | None:
 def parse(content: bytes) -> SpoolFile:
     """Any bytes as a spool file; never raises."""
     headers: dict[str, str] = {}
+    repeated: dict[str, list[str]] = {}
     complete = False
     position = 0
     while not complete and position < len(content):
@@ -121,7 +122,11 @@ def parse(content: bytes) -> SpoolFile:
         name, _, value = line.partition(b":")
         key = name.strip().decode("utf-8", "replace")
         text = value.strip().decode("utf-8", "replace")
-        headers[key] = f"{headers[key]}\n{text}" if key in headers else text
+        if key in headers:
+            repeated.setdefault(key, [headers[key]]).append(text)
+        else:
+            headers[key] = text
+    headers |= {key: "\n".join(texts) for key, texts in repeated.items()}
     return SpoolFile(headers, content[position:] if complete else b"", complete)
 
 

@@ -51,9 +51,11 @@ class Layout:
     def moment(self, written: str | None) -> datetime | None:
         """The time (UTC) of a header such as ``Sent``, which smsd writes in the machine's own time zone.
 
-        ``None``: there is none that can be read.
+        ``None``: there is none that can be read, or it has no year.
         """
         spelt = re.sub("%[DeFRT]", lambda match: _SHORTHANDS[match[0]], self.datetime_format)
+        if not re.search("%[cGxYy]", spelt):
+            return None
         try:
             return datetime.strptime(written or "", spelt).astimezone(UTC)
         except (ValueError, OverflowError, re.error):

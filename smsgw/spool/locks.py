@@ -7,19 +7,25 @@ description lock (``F_OFD_SETLK`` in fcntl(2)), which threads do not share eithe
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
 import struct
+import time
 import weakref
 from pathlib import Path
 from types import TracebackType
 
+from smsgw.spool.disk import sync_folder
 from smsgw.spool.forks import begin_anew_in_children
 
 # In smsgw's own folder: what each process is writing, what is committed, messages for later and for their turn, replies
 # under an Idempotency-Key, messages that are being taken back and that were, and wrong passwords.
 FOLDERS = ("writers", "ready", "scheduled", "waiting", "receipts", "cancelling", "cancelled", "guesses")
+
+PATIENCE = 3.0  # seconds for which a lock that another holds is waited for; a cancel holds one for a second
+SHORTEST, LONGEST = 0.0005, 0.02  # seconds between two looks at it
 
 
 class Lock:
@@ -60,10 +66,12 @@ class Locks:
     """The locks of one spool. Whoever writes to smsgw's own folder takes one first, which makes the folder.
 
     :param folder: smsgw's own folder, in one that exists by the time that a lock is taken.
+    :param fsync: whether folders that are made wait for the disk.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, fsync: bool = True) -> None:
         self._folder = folder
+        self._fsync = fsync
         self._path = folder / "locks"
         self._made = False
         self._held: weakref.WeakSet[Lock] = weakref.WeakSet()
@@ -77,30 +85,42 @@ class Locks:
         for folder in (self._folder, *(self._folder / name for name in FOLDERS)):
             with contextlib.suppress(FileExistsError):
                 os.mkdir(folder, 0o700)
+                self._made = False
+        if self._fsync and not self._made:  # also what another process has just made, and perhaps not synced yet
+            sync_folder(self._folder)
+            with contextlib.suppress(PermissionError):  # the operator made it, in a folder that smsgw cannot read
+                sync_folder(self._folder.parent)
         self._made = True
 
     def take(self, name: str) -> Lock:
         """The lock of that name, when it is free.
 
+        Whoever holds a lock does so for a moment, unless their process is stopped, or their disk hangs; nobody waits
+        for that.
+
+        :raises TimeoutError: it was not free within ``PATIENCE`` seconds.
         :raises OSError: the folder cannot be written to.
         """
-        return self._lock(name, fcntl.F_OFD_SETLKW)
+        deadline, pause = time.monotonic() + PATIENCE, SHORTEST
+        while (lock := self.try_take(name)) is None:
+            if time.monotonic() >= deadline:
+                raise TimeoutError(errno.ETIMEDOUT, "another process of smsgw holds a lock and does not go on")
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST)
+        return lock
 
     def try_take(self, name: str) -> Lock | None:
         """The lock of that name; ``None`` where somebody else holds it.
 
         :raises OSError: the folder cannot be written to.
         """
-        try:
-            return self._lock(name, fcntl.F_OFD_SETLK)
-        except BlockingIOError:
-            return None
-
-    def _lock(self, name: str, command: int) -> Lock:
         offset = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big") >> 2
         fd = self._open()
         try:
-            fcntl.fcntl(fd, command, _request(fcntl.F_WRLCK, offset, 1))
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _request(fcntl.F_WRLCK, offset, 1))
+        except BlockingIOError:
+            os.close(fd)
+            return None
         except BaseException:
             os.close(fd)
             raise

@@ -18,6 +18,7 @@ from pathlib import Path
 from ulid import ULID
 
 from smsgw.model import Receipt
+from smsgw.spool.disk import sync_folder
 from smsgw.spool.entrance import RECEIPT, Entrance, ready_lock
 from smsgw.spool.layout import Layout
 from smsgw.spool.locks import Locks
@@ -94,17 +95,20 @@ class Receipts:
 
         :raises SpoolUnavailable: it is not kept.
         """
-        fresh = self._kept(f".{ULID()}")
+        fresh, kept = self._kept(f".{ULID()}"), self._kept(receipt.key)
         try:
             with open(fresh, "x", encoding="ascii") as stream:
                 json.dump(asdict(receipt), stream)
                 if self._fsync:
                     stream.flush()
                     os.fsync(stream.fileno())
-            os.rename(fresh, self._kept(receipt.key))
+            os.rename(fresh, kept)
+            if self._fsync:
+                sync_folder(kept.parent)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                os.unlink(fresh)
+            for path in (fresh, kept):
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
             raise unavailable(error) from error
 
     def _complete(self, key: str) -> None:

@@ -4,12 +4,26 @@ Files are made in a folder of the process's own, ``writers/<token>`` under smsgw
 or a folder where they wait for it (``entrance``), by a rename. A single message is committed by that. Several are
 gathered in one folder, and committed when that is renamed to ``ready/<name>``: from then on they are only ever
 completed, by this process or by the owner.
+
+With ``smsgw.fsync`` a message is accepted when no power failure can lose it:
+
+- First the content of each file is synced, and of several the folder that they are gathered in.
+- Then comes the rename, and the folder that it leads to is synced: ``outgoing``, ``waiting`` or ``scheduled`` for a
+  single message, ``ready`` for several. Now all of a submission is on disk, or nothing.
+- Several are on disk in ``ready`` before the first is moved on, and stay there until they are on disk where they go.
+- smsgw's own folders are synced when they are made (``locks``). A process's own folder need not be on disk: all in it
+  is removed after a crash.
+
+Where the sync after the rename fails, the disk is broken, and what was renamed may be lost with the power. So the
+message is taken back and the send refused (503). A submission in ``ready`` is taken back by a rename. A single message
+in ``outgoing`` can be with smsd by then: if it is, it is sent, and that is what the client is told. If nothing can be
+taken back, as on a file system that became read-only, nobody knows whether it will be sent: the send is refused, which
+may send it twice, and not accepted, which may lose it. The log names the message.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import grp
 import json
@@ -17,7 +31,6 @@ import logging
 import os
 import shutil
 import stat
-import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -26,11 +39,13 @@ from pathlib import Path
 from ulid import ULID
 
 from smsgw.model import ConfigurationError, Message, Receipt, Unavailable
-from smsgw.spool import file, put_file
-from smsgw.spool.entrance import RECEIPT, Entrance, open_folder, ready_lock, sync_folder
+from smsgw.spool import acl, file, put_file
+from smsgw.spool.disk import open_folder, sync_file_system, sync_folder
+from smsgw.spool.entrance import RECEIPT, Entrance, ready_lock
 from smsgw.spool.layout import Layout
 from smsgw.spool.locks import Locks
 from smsgw.spool.put_file import PutFile
+from smsgw.spool.retract import retract
 
 PROBE = ".smsgw-probe"  # a name that smsd would pass over
 FEW = 4  # up to so many files are synced one by one, more by syncing their file system
@@ -116,7 +131,7 @@ class Writer:
     def put(self, messages: Sequence[Message], receipt: Receipt | None = None) -> None:
         """Put all of them into ``outgoing``, or where they wait for it, and keep the receipt.
 
-        :raises SpoolUnavailable: none was put, and nothing is left behind.
+        :raises SpoolUnavailable: none was put, and nothing is left behind, unless the log says that something may be.
         """
         if len(messages) == 1 and receipt is None:
             self._at_home(lambda home: self._put_one(home, messages[0]))
@@ -170,11 +185,20 @@ class Writer:
             # To a path: the folder that stands there now, and not one that was moved away.
             target = f"{folder}/{message.id}"
             self._put_file(home.folder, message.id, content, self._mode, home.must_chmod, self._fsync, target)
-        if self._fsync:
-            try:
-                sync_folder(folder)
-            except OSError as error:  # it is on its way, whatever becomes of the disk
-                log.error("%s may be lost if the power fails now: %s", message.id, error)
+        try:
+            self._sync(folder)
+        except OSError as error:
+            if not self._is_with_smsd(message.id):
+                raise unavailable(error) from error
+            log.error("%s goes out, and may be lost if the power fails now: %s", message.id, error)
+
+    def _is_with_smsd(self, id: str) -> bool:
+        """Whether smsd has that message already; otherwise it is taken back, as far as that is possible."""
+        try:
+            return not retract(self._layout, self._locks, id)
+        except OSError as error:
+            log.error("%s was refused, and may be sent all the same; it cannot be taken back: %s", id, error)
+            return False
 
     def _put_all(self, home: _Home, messages: Sequence[Message], receipt: Receipt | None) -> None:
         name = receipt.key if receipt else str(ULID())
@@ -191,14 +215,29 @@ class Writer:
     def _commit(self, stage: Path, ready: Path, count: int) -> None:
         os.rename(stage, ready)
         try:
-            self._entrance.release(ready.name)
+            self._sync(ready.parent)
         except OSError as error:
-            with contextlib.suppress(OSError):  # what cannot be taken back enters as soon as it can
-                if len(os.listdir(ready)) == count:
-                    os.rename(ready, stage)
-            if stage.exists():
+            if not self._is_undone(stage, ready, count):
+                log.error("%s was refused, and may be sent all the same; it cannot be taken back: %s", ready, error)
+            raise unavailable(error) from error
+        try:
+            self._entrance.admit(ready.name)
+        except OSError as error:
+            if self._is_undone(stage, ready, count):
                 raise
             log.error("the rest of a submission waits in %s until it can be moved on: %s", ready, error)
+
+    def _is_undone(self, stage: Path, ready: Path, count: int) -> bool:
+        """Whether a submission is taken back; one of which something has entered cannot be, and enters."""
+        with contextlib.suppress(OSError):
+            if len(os.listdir(ready)) == count:
+                os.rename(ready, stage)
+                self._sync(ready.parent)
+        return stage.exists()
+
+    def _sync(self, folder: Path) -> None:
+        if self._fsync:
+            sync_folder(folder)
 
     def _fill(self, home: _Home, folder: int, messages: Sequence[Message], receipt: Receipt | None) -> None:
         one_by_one = self._fsync and len(messages) <= FEW
@@ -214,7 +253,7 @@ class Writer:
         if one_by_one:
             os.fsync(folder)
         elif self._fsync:
-            _syncfs(folder)
+            sync_file_system(folder)
 
 
 def unavailable(error: OSError) -> SpoolUnavailable:
@@ -235,25 +274,17 @@ def _undone(name: str, folder: int) -> Iterator[None]:
 def _share(folder: Path, outgoing: Path, group: int | None) -> None:
     """Let what is made in that folder be such as smsd can read.
 
-    It gets the group, which set-group-ID folders pass on, and the very mode that it is made with, whatever the umask
-    says, where the file system knows default access lists (acl(5)); each file needs a call of its own otherwise.
+    It gets the group, which set-group-ID folders pass on. The owner of ``outgoing``, who is smsd's user, may do with it
+    what the group may: Debian's smsd runs without the group of its own folders. Where the file system has no access
+    lists, the group alone must do, and each file needs a call of its own for its mode.
     """
+    owner = os.stat(outgoing)
     try:
-        os.chown(folder, -1, os.stat(outgoing).st_gid if group is None else group)
+        os.chown(folder, -1, owner.st_gid if group is None else group)
     except PermissionError:
         if group is not None:
             raise
         log.warning("messages do not get the group of %s: let smsgw's user be in it", outgoing)
     os.chmod(folder, 0o2700)
-    # The kernel's struct posix_acl_xattr: version 2, then tag (user, group, others), permissions, no id. All are there,
-    # also x, without which nobody but root could write into the folders in it.
-    entries = b"".join(struct.pack("<HHI", tag, 7, 0xFFFFFFFF) for tag in (0x01, 0x04, 0x20))
     with contextlib.suppress(OSError):
-        os.setxattr(folder, "system.posix_acl_default", struct.pack("<I", 2) + entries)
-
-
-def _syncfs(fd: int) -> None:
-    """Write back the whole file system of that file (syncfs(2), which Python has no name for)."""
-    if ctypes.CDLL(None, use_errno=True).syncfs(fd):
-        error = ctypes.get_errno()
-        raise OSError(error, os.strerror(error))
+        acl.set_default(folder, owner.st_uid if owner.st_uid not in (0, os.geteuid()) else None)

@@ -23,8 +23,10 @@ from smsgw.testing.gateway import (
     offered,
     running,
     stored,
+    submission,
 )
 from smsgw.testing.policy import PolicyConformance
+from smsgw.testing.route import RouteConformance
 from smsgw.testing.transform import TransformConformance
 
 __all__ = [
@@ -36,6 +38,7 @@ __all__ = [
     "MakeGateway",
     "OutageConformance",
     "PolicyConformance",
+    "RouteConformance",
     "TransformConformance",
     "Users",
     "base_settings",
@@ -51,4 +54,5 @@ __all__ = [
     "refusal",
     "running",
     "stored",
+    "submission",
 ]

@@ -21,7 +21,7 @@ from webtest import TestApp
 
 from smsgw import main
 from smsgw.hookspecs import hookimpl
-from smsgw.model import Content, Credentials, Identity, Message, Options, StoredMessage
+from smsgw.model import Content, Credentials, Identity, Message, Options, StoredMessage, Submission
 from smsgw.plugins import GROUP
 from smsgw.settings import Lines
 from smsgw.spool.layout import KINDS
@@ -233,6 +233,11 @@ def message(
     """A message on its way out, as a policy is asked about: ``to`` is digits alone."""
     encoding = measure(text)
     return Message("smsgw.http.TEST", to, Content(sender, text, encoding.alphabet, encoding.parts, options))
+
+
+def submission(*messages: Message, identity: Identity = Identity("lvv")) -> Submission:  # noqa: B008
+    """The messages of one request, as a policy is asked about (``submit``); of nothing given, one message."""
+    return Submission(identity, messages or (message(),))
 
 
 def stored(kind: str = "sent", owner: str | None = "lvv", text: str = "Hi, Jack!", **headers: str) -> StoredMessage:

@@ -14,7 +14,7 @@ class TestCheap(PolicyConformance):
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 import pytest
 from pyramid.security import Allowed, Denied
 
-from smsgw.model import Content, Identity, Message, Options
+from smsgw.model import Content, Identity, Message, Options, Submission
 from smsgw.spool.layout import KINDS
 from smsgw.testing.candidate import Candidate, candidate_in, demand, in_threads
 from smsgw.testing.gateway import OUTGOING, message, stored
@@ -56,6 +56,7 @@ UNKNOWN = ("", "Send", "send ", "authenticated", "acme-permission", "__class__",
 def _documented() -> Iterator[Question]:
     for identity in IDENTITIES:
         yield from ((identity, "send", context) for context in MESSAGES)
+        yield from ((identity, "submit", Submission(identity, messages)) for messages in (MESSAGES[:1], MESSAGES))
         yield from (
             (identity, permission, context) for permission in ("read", "cancel", "delete") for context in STORED
         )
@@ -80,7 +81,7 @@ class PolicyConformance:
     def answers(self) -> Sequence[Expectation]:
         """What it should answer: ``(Denied, identity, permission, context)``, or ``Allowed``, or ``None``. To be given.
 
-        ``smsgw.testing.message`` and ``smsgw.testing.stored`` make contexts.
+        ``smsgw.testing.message``, ``smsgw.testing.submission`` and ``smsgw.testing.stored`` make contexts.
         """
         raise NotImplementedError("override the fixture 'answers'")
 
@@ -91,13 +92,7 @@ class PolicyConformance:
         settings: Mapping[str, str],
         answers: Sequence[Expectation],
     ) -> Iterator[Candidate]:
-        users = {identity.userid: identity.groups for _, identity, _, _ in answers}
-        groups: dict[str, list[str]] = {}
-        for userid, group in ((userid, group) for userid, found in users.items() for group in found):
-            groups.setdefault(f"@{group}", []).append(userid)
-        known = {"smsgw.users.passwords": _lines(dict.fromkeys(users, "SecretPAss"))}
-        if groups:
-            known["smsgw.users.groups"] = _lines({name: " ".join(members) for name, members in groups.items()})
+        known = users_of(identity for _, identity, _, _ in answers)
         order = ("users", self.plugin, "allow")
         with candidate_in(tmp_path, self.plugin, self.plugin_class, known | dict(settings), order) as candidate:
             yield candidate
@@ -185,6 +180,18 @@ class PolicyConformance:
             f"{_asked(question)}{when} should be answered {expected and expected.__name__}, and is answered {answer!r}",
             heading,
         )
+
+
+def users_of(identities: Iterable[Identity]) -> dict[str, str]:
+    """Settings of the kit's ``users`` by which all of these can log in."""
+    users = {identity.userid: identity.groups for identity in identities}
+    groups: dict[str, list[str]] = {}
+    for userid, group in ((userid, group) for userid, found in users.items() for group in found):
+        groups.setdefault(f"@{group}", []).append(userid)
+    known = {"smsgw.users.passwords": _lines(dict.fromkeys(users, "SecretPAss"))}
+    if groups:
+        known["smsgw.users.groups"] = _lines({name: " ".join(members) for name, members in groups.items()})
+    return known
 
 
 def _asked(question: tuple[Any, ...]) -> str:

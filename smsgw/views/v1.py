@@ -14,13 +14,14 @@ from pyramid.request import Request
 from pyramid.response import Response
 from pyramid.security import NO_PERMISSION_REQUIRED
 
-from smsgw import errors
-from smsgw.gateway import Gateway, Order, Outcome, Reply, once
+from smsgw.batch import Batch, Draft
+from smsgw.gateway import Gateway, Reply, once
 from smsgw.mailbox import Mailbox
 from smsgw.model import Options
-from smsgw.refusals import Invalid, Refused
+from smsgw.refusals import Invalid
 from smsgw.security import AUTHENTICATED
 from smsgw.views.body import Flag, Strings, Text, WholeNumber, Word, deserialize, json_body, response
+from smsgw.views.v1_words import V1
 
 ROOT = "/api/v1.0"
 LIMIT = 1000  # ids in a list, where the client does not say
@@ -44,23 +45,6 @@ class SendSchema(colander.MappingSchema):
 
 
 SEND = SendSchema()
-
-
-class V1:
-    """How v1.0 words what came of an order."""
-
-    def accepted(self, outcome: Outcome) -> Reply:
-        body: dict[str, Any] = {
-            "message_id": {number: message.id for number, message in outcome.accepted.items()},
-            "parts_count": outcome.content.parts,
-            "sent_text": outcome.content.text,
-        }
-        if outcome.refused:
-            body["errors"] = outcome.refused
-        return Reply(201, json.dumps(body))
-
-    def refused(self, refusal: Refused) -> Reply:
-        return errors.error_reply(refusal.status, refusal.detail, refusal.errors)
 
 
 @outgoing.post(validators=(json_body(SEND),))
@@ -125,12 +109,12 @@ def _send(request: Request, fields: dict[str, Any]) -> Response:
         validity=fields["validity"],
         report=fields["report"],
     )
-    order = Order(fields["mobiles"], fields["text"], options)
+    drafts = [Draft(number, fields["text"]) for number in fields["mobiles"]]
     key = request.headers.get("Idempotency-Key")
     repeat = None
     if key is not None:
         repeat = once(request.identity, key, request.method, request.path_qs, request.body)
-    return response(_gateway(request).send(request.identity, order, V1(), repeat))
+    return response(_gateway(request).send(request.identity, Batch(drafts, options), V1(drafts), repeat))
 
 
 def _gateway(request: Request) -> Gateway:

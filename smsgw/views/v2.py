@@ -14,18 +14,18 @@ from pyramid.config import Configurator
 from pyramid.request import Request
 from pyramid.response import Response
 
-from smsgw.gateway import Batch, Gateway, Reply, once
+from smsgw.gateway import Gateway, Reply, once
 from smsgw.mailbox import Mailbox
-from smsgw.model import Options, Place, Query
+from smsgw.model import Place, Query
 from smsgw.numbers import e164
-from smsgw.refusals import Invalid, Refused
+from smsgw.refusals import Invalid
 from smsgw.resources import Resources
 from smsgw.security import AUTHENTICATED
 from smsgw.status import OUTGOING, RECEIVED
 from smsgw.text import foreign, measure
 from smsgw.views.body import response
 from smsgw.views.problem import ROOT, problem, respond
-from smsgw.views.v2_body import PreviewSchema, SendSchema, drafts_of, strict_body
+from smsgw.views.v2_body import PreviewSchema, SendSchema, batch_of, strict_body
 from smsgw.views.v2_search import Search, number_filter, read_search, time_filter, word_filter
 from smsgw.views.v2_words import V2, allowance
 
@@ -43,25 +43,13 @@ PREVIEW = PreviewSchema()
 @messages.post(validators=(strict_body(SEND),))
 def send(request: Request) -> Response:
     fields = request.validated
-    drafts = drafts_of(fields)
-    options = Options(
-        queue=fields["queue"],
-        flash=fields["flash"],
-        high_priority=fields["priority"] == "high",
-        validity=fields["validity_minutes"],
-        report=fields["report"],
-        send_at=fields["send_at"],
-    )
-    dialect = V2(drafts, each=fields["messages"] is not None)
+    batch = batch_of(fields)
+    presenter = V2(batch.drafts, each=fields["messages"] is not None)
     key = request.headers.get("Idempotency-Key")
     repeat = None
     if key is not None:
         repeat = once(request.identity, key, request.method, request.path_qs, request.body)
-    try:
-        reply = _gateway(request).send_batch(request.identity, Batch(drafts, options), dialect, repeat)
-    except Refused as refusal:
-        reply = dialect.refused(refusal)
-    return respond(reply)
+    return respond(_gateway(request).send(request.identity, batch, presenter, repeat))
 
 
 @messages.get()

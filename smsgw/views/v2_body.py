@@ -8,7 +8,8 @@ from typing import Any
 import colander
 from pyramid.request import Request
 
-from smsgw.gateway import Draft
+from smsgw.batch import Batch, Draft
+from smsgw.model import Options
 from smsgw.settings import is_header_value, moment
 from smsgw.views.body import Flag, Text, Validator, WholeNumber, Word, flaw, read_object
 from smsgw.views.problem import Malformed
@@ -157,11 +158,23 @@ def malformed(reasons: Mapping[str, str]) -> Malformed:
     return Malformed("; ".join(sentences), reasons)
 
 
-def drafts_of(fields: Mapping[str, Any]) -> list[Draft]:
-    """The messages that a body asks for.
+def batch_of(fields: Mapping[str, Any]) -> Batch:
+    """The messages that a body asks for, as ``SendSchema`` made it.
 
     :raises Malformed: it asks in both ways, or in none.
     """
+    options = Options(
+        queue=fields["queue"],
+        flash=fields["flash"],
+        high_priority=fields["priority"] == "high",
+        validity=fields["validity_minutes"],
+        report=fields["report"],
+        send_at=fields["send_at"],
+    )
+    return Batch(_drafts(fields), options)
+
+
+def _drafts(fields: Mapping[str, Any]) -> list[Draft]:
     to, text, messages, reference = (fields[name] for name in ("to", "text", "messages", "reference"))
     if messages is None:
         if missing := {f"#/{name}": "is missing" for name in ("to", "text") if fields[name] is None}:

@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from smsgw.gateway import Draft, Reply, Selection
+from smsgw.batch import Draft, Outcome
+from smsgw.gateway import Reply
 from smsgw.model import Allowance
 from smsgw.numbers import e164
-from smsgw.refusals import NoneAccepted, Refused, Rejection
+from smsgw.refusals import OF_TEXTS, NoneAccepted, Refused, Rejection
 from smsgw.resources import moment
 from smsgw.views.problem import ROOT, problem, refusal_as_problem
 from smsgw.views.v2_body import malformed
-
-OF_TEXTS = ("text_refused", "too_many_parts")  # codes
 
 
 class V2:
@@ -29,7 +28,7 @@ class V2:
         self._drafts = drafts
         self._each = each
 
-    def accepted(self, selection: Selection) -> Reply:
+    def accepted(self, outcome: Outcome) -> Reply:
         messages = [
             {
                 "id": message.id,
@@ -41,7 +40,7 @@ class V2:
                 "reference": message.reference,
                 "url": f"{ROOT}/messages/{message.id}",
             }
-            for message in selection.messages
+            for message in outcome.messages
         ]
         rejected = [
             {
@@ -50,7 +49,7 @@ class V2:
                 "code": why.code,
                 "detail": why.detail,
             }
-            for why in selection.rejected
+            for why in outcome.rejected
         ]
         return Reply(202, json.dumps({"messages": messages, "rejected": rejected}))
 

@@ -194,10 +194,16 @@ def bare(folder: Path) -> Iterator[Server]:
 
 @contextlib.contextmanager
 def smsgw(
-    folder: Path, *, fsync: bool = False, plugins: str = PLUGINS, depth: int = 0, settings: str = ""
+    folder: Path,
+    *,
+    fsync: bool = False,
+    plugins: str = PLUGINS,
+    depth: int = 0,
+    settings: str = "",
+    threads: int = THREADS,
 ) -> Iterator[Server]:
     """smsgw with authentication, policies and transforms under ``pserve``; ``settings`` are further lines."""
-    with _pserve(folder, _smsgw(folder, fsync, plugins, depth) + settings) as server:
+    with _pserve(folder, _smsgw(folder, fsync, plugins, depth) + settings, threads) as server:
         yield server
 
 
@@ -235,10 +241,10 @@ def gunicorn(folder: Path, processes: int) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def _pserve(folder: Path, app: str) -> Iterator[Server]:
+def _pserve(folder: Path, app: str, threads: int = THREADS) -> Iterator[Server]:
     port = _free_port()
     ini = folder / INI
-    ini.write_text(app + WAITRESS.format(port=port, threads=THREADS))
+    ini.write_text(app + WAITRESS.format(port=port, threads=threads))
     with _running(folder, ["-m", "pyramid.scripts.pserve", str(ini)], port) as pid:
         yield Server(port, pid, folder)
 

@@ -21,7 +21,7 @@ from smsgw.cli.check.finding import Level
 from smsgw.cli.check.smsd import Daemon
 from smsgw.settings import CoreSchema
 from tests.cli.conftest import Ended, Ini, as_user, executable, smsgw
-from tests.conftest import eventually, make_spool
+from tests.conftest import at_length, eventually, make_spool
 from tests.postgresql import Postgresql
 from tests.server import LOGGING, Server, free_port
 from tests.smsd.server import Smsd
@@ -371,16 +371,18 @@ def test_a_real_smsd(tmp_path: Path, ini: Ini) -> None:
     (folder / "stats").mkdir(parents=True)
     with Smsd(folder, extra=f"stats = {folder / 'stats'}\nstatus_interval = 1\n") as smsd:
         path = conf(ini, smsd)
-        eventually((folder / "stats" / "status").exists)
+        status = folder / "stats" / "status"
+        eventually(status.exists)
+        os.utime(status, (0, 0))  # it is old where nothing has changed
         told = check(path, "-v")
         assert told.status == 0, told.out
-        assert any("smsd: smsd wrote its status" in line for line in lines(told, "ok"))
-        assert f"smsd: smsd runs as {OURS}, process {smsd.pid}." in lines(told, "ok")
+        (runs,) = (line for line in lines(told, "ok") if line.startswith(f"smsd: smsd runs as {OURS} with the group"))
+        assert runs.endswith(f", process {smsd.pid}.")
         assert "smsd: smsd has the modems GSM1 and no queues." in lines(told, "ok")
-        assert any(f"spool: smsd, as {OURS}, can read files of the mode 0660" in line for line in lines(told, "ok"))
+        assert any("who can read files of the mode 0660" in line for line in lines(told, "ok"))
         smsd.kill()
         (line,) = lines(check(path), "error")
-        assert line.startswith(f"smsd: smsd does not run: {folder}/smsd.pid names no process of it.")
+        assert line.startswith(f"smsd: smsd does not run: {folder}/smsd.pid names no process of it;")
 
 
 def test_the_system_s_smsd_is_found_by_its_spool(tmp_path: Path, ini: Ini, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -392,6 +394,30 @@ def test_the_system_s_smsd_is_found_by_its_spool(tmp_path: Path, ini: Ini, monke
     assert check(ini()).status == 0
     told = check(ini({"smsgw.spool": str(smsd.spool)}))
     assert any("smsd does not run" in line for line in lines(told, "error"))
+
+
+@pytest.mark.parametrize(
+    ("defaults", "said"),
+    [
+        ('# USER="root"\nUSER="nobody"\nGROUP="games"\nPIDFILE="/run/of/debian"\n', "nobody with the group games"),
+        ('USER="nobody"\n', "nobody with the group nogroup"),
+        ("USER='no-such-user'\n", "root with the group"),
+        ("USER='\n", "root with the group"),
+    ],
+)
+def test_what_debian_would_start(
+    tmp_path: Path, ini: Ini, monkeypatch: pytest.MonkeyPatch, defaults: str, said: str
+) -> None:
+    """Its default file counts more than smsd's own."""
+    (tmp_path / "smsd").mkdir()
+    smsd = Smsd(tmp_path / "smsd", extra="user = root\n")
+    smsd.modem.unplug()
+    monkeypatch.setattr("smsgw.cli.check.smsd.CONF", smsd.conf)
+    monkeypatch.setattr("smsgw.cli.check.smsd.DEFAULTS", tmp_path / "defaults")
+    (tmp_path / "defaults").write_text(defaults)
+    (error,) = (line for line in lines(check(conf(ini, smsd)), "error") if "does not run" in line)
+    pidfile = "/run/of/debian" if "PIDFILE" in defaults else smsd.conf.with_name("smsd.pid")
+    assert error.startswith(f"smsd: smsd does not run: {pidfile} names no process of it; it would run as {said}")
 
 
 def test_a_pid_of_somebody_else(tmp_path: Path, ini: Ini) -> None:
@@ -450,23 +476,45 @@ def test_files_that_smsd_cannot_read(tmp_path: Path, ini: Ini) -> None:
     smsd.modem.unplug()
     smsd.conf.write_text(smsd.conf.read_text().replace(str(smsd.modem.device), "/dev/null"))
     outgoing = smsd.spool / "outgoing"
+    nobody = "spool: smsd would run as nobody with the group nogroup, who"
 
     def errors(mode: str) -> list[str]:
         path = ini({"smsgw.spool": None, "smsgw.smsd_conf": str(smsd.conf), "smsgw.file_mode": mode})
         return [line for line in lines(check(path), "error") if "does not run" not in line]
 
     unreadable, stuck = errors("0660")
-    assert unreadable.startswith(
-        f"spool: smsd runs as nobody, who cannot read files of the mode 0660, the user {OURS} and"
+    assert unreadable.startswith(f"{nobody} cannot read files of the mode 0660, the user {OURS} and the group")
+    assert unreadable.endswith(
+        f". As root: adduser {OURS} nogroup, set smsgw.file_group = nogroup, and restart the gateway."
     )
-    assert stuck.startswith(f"spool: smsd runs as nobody, who cannot take files out of {outgoing}.")
+    assert stuck.startswith(f"{nobody} cannot take files out of {outgoing}.")
+    assert stuck.endswith(f"As root: chown nobody {outgoing}")
     outgoing.chmod(0o777)
     assert errors("0664") == []
     (outgoing / "a\x1b[31m;b").write_text("To: 112\n\nHi")
     (outgoing / "a\x1b[31m;b").chmod(0o600)
     (line,) = errors("0664")
-    assert line.startswith(rf"spool: smsd cannot read {outgoing}/a\x1b[31m;b, and all messages after it wait.")
-    assert line.endswith(rf" && chmod 660 '{outgoing}/a\x1b[31m;b'")
+    assert line.startswith(rf"{nobody} cannot read {outgoing}/a\x1b[31m;b: it is not sent, and may hold up")
+    assert line.endswith(rf" && chmod u+rw '{outgoing}/a\x1b[31m;b'")
+
+
+def test_the_owner_of_outgoing_may_read_by_an_access_list(tmp_path: Path, ini: Ini) -> None:
+    """Where the mode lets the group read."""
+    if os.geteuid():
+        pytest.skip("root, who can be others")
+    (tmp_path / "smsd").mkdir()
+    smsd = Smsd(tmp_path / "smsd", extra="user = nobody\n")
+    smsd.modem.unplug()
+    smsd.conf.write_text(smsd.conf.read_text().replace(str(smsd.modem.device), "/dev/null"))
+    shutil.chown(smsd.spool / "outgoing", "nobody")
+
+    def errors(mode: str) -> list[str]:
+        path = ini({"smsgw.spool": None, "smsgw.smsd_conf": str(smsd.conf), "smsgw.file_mode": mode})
+        return [line for line in lines(check(path), "error") if "does not run" not in line]
+
+    assert errors("0660") == errors("0640") == []
+    (line,) = errors("0600")
+    assert line.endswith(". As root: set smsgw.file_mode = 0660, and restart the gateway.")
 
 
 @pytest.mark.parametrize(
@@ -484,6 +532,7 @@ def test_files_that_smsd_cannot_read(tmp_path: Path, ini: Ini) -> None:
 )
 def test_who_may_read(owner: int, group: int, mode: int, may: bool) -> None:
     assert Daemon(5, frozenset({7})).may_read(owner, group, mode) is may
+    assert Daemon(5, frozenset()).may_read(owner, group, mode, {5} if group == 7 else {6}) is may
     assert Daemon(0, frozenset()).may_read(owner, group, mode)
 
 
@@ -570,7 +619,7 @@ def test_a_store_of_another_user(ini: Ini, distribution: Install, spool: Path) -
     shutil.chown(file, "nobody")
     told = check(ini({"smsgw.plugins": "htpasswd allow keep"}), "-v")
     assert any("was not opened" in line for line in lines(told, "ok"))
-    assert sorted(path.name for path in state.iterdir()) == ["store.sqlite3"]
+    assert sorted(path.name for path in state.iterdir()) == ["store.sqlite3", "store.sqlite3-journal"]
 
 
 def test_the_journal(ini: Ini, tmp_path: Path) -> None:
@@ -698,7 +747,7 @@ def test_logging_that_would_not_start(ini: Ini) -> None:
     assert len(lines(check(path), "stops")) == 2
 
 
-@settings(max_examples=60)
+@settings(max_examples=at_length(120, 15))
 @given(
     st.dictionaries(
         st.sampled_from(
@@ -721,7 +770,7 @@ def test_whatever_stands_in_the_ini_file(ini: Ini, app: dict[str, str], server: 
     assert all(character.isprintable() or character == "\n" for character in told.out + told.err)
 
 
-@settings(max_examples=60)
+@settings(max_examples=at_length(120, 15))
 @given(
     st.lists(
         st.sampled_from(

@@ -95,7 +95,7 @@ def said(ended: Ended) -> dict[str, str]:
         ),
         (
             "odd",
-            "a bug: it should answer Identity, Denied or None, and not <class 'str'>",
+            "a bug: it should answer Identity, Denied or None, and answered a value of type 'str'",
             "The user does not get in (401): that plugin has a bug.",
         ),
         (

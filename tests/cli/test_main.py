@@ -11,6 +11,7 @@ import shutil
 import signal
 import struct
 import subprocess
+import sys
 import termios
 from collections.abc import Callable
 from pathlib import Path
@@ -22,15 +23,25 @@ from tests.cli.conftest import SMSGW, Ini, executable, smsgw
 from tests.conftest import eventually
 
 Install = Callable[..., None]
-COMMANDS = ["check", "login", "plugins", "preview", "send"]
+COMMANDS = ["check", "journal", "login", "plugins", "preview", "send"]
+
+
+def cost(*command: str | Path) -> float:
+    """Seconds of processor time that a command takes, at best: what else runs on a core makes it slower."""
+
+    def once() -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        return resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
+
+    return min(once() for _ in range(3))
 
 
 def test_help_is_quick_and_quiet() -> None:
-    executable("--help")  # so that it is compiled
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    """It takes little more than the libraries of the plugins, whose commands it lists."""
+    libraries = "import sqlalchemy, ldap3, cryptography, phonenumbers, pyramid.config"
+    assert cost(SMSGW, "--help") < 4 * cost(sys.executable, "-c", libraries)
     told = executable("--help")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert after.ru_utime - before.ru_utime < 2  # seconds, however busy the machine is; it was 0.6
     assert (told.status, told.err) == (0, "")
     assert set(COMMANDS) <= set(re.findall(r"^  ([a-z]+) ", told.out, re.M))
 
@@ -43,7 +54,8 @@ def test_help_of_each(command: str) -> None:
 
 
 def test_version() -> None:
-    assert re.fullmatch(r"smsgw \d+\.\d+\.\d+\n", executable("--version").out)
+    """That it names the commit, ``test_packaging`` shows."""
+    assert re.fullmatch(r"smsgw \d+\.\d+\.\d+(\.dev\d+)?(\+[a-z0-9.]+)?\n", executable("--version").out)
 
 
 def test_a_command_of_a_plugin_that_lacks_something(distribution: Install) -> None:
@@ -151,16 +163,19 @@ def test_a_broken_pipe() -> None:
 
 def test_control_c(ini: Ini) -> None:
     process = subprocess.Popen(
-        [SMSGW, "login", str(ini()), "lvv"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ["env", "--default-signal=INT", SMSGW, "login", str(ini()), "lvv"],  # which shells ignore for what runs behind
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     assert process.stdin is not None
     process.stdin.write(b"Secr")
     process.stdin.flush()
     wchan = Path(f"/proc/{process.pid}/wchan")
     # It has begun to read the password, and waits for the rest: before, it may wait for other pipes.
-    eventually(lambda: _unread(process.stdin) == 0 and "pipe" in wchan.read_text())
+    eventually(lambda: _unread(process.stdin) == 0 and "pipe" in wchan.read_text(), 60)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (1, b"")
     assert err.strip() == b"Aborted!"
 

@@ -85,6 +85,22 @@ def test_broken_lines_let_nobody_in(path: Path, line: str) -> None:
     assert ask(plugin, "ops", "Alarm!ng") == Identity("ops")
 
 
+def test_comments_are_no_users(path: Path) -> None:
+    path.write_text(f"#lvv:{sha('SecretPAss')}\n  # ops:{sha('Alarm!ng')}\nroot:{sha('Adm1nist')}\n")
+    plugin = Htpasswd(str(path))
+    for userid, secret in (("#lvv", "SecretPAss"), ("lvv", "SecretPAss"), ("# ops", "Alarm!ng"), ("ops", "Alarm!ng")):
+        assert ask(plugin, userid, secret) is None
+    assert ask(plugin, "root", "Adm1nist") == Identity("root")
+
+
+def test_of_a_user_who_stands_there_twice_the_first_counts(path: Path) -> None:
+    """As Apache does."""
+    path.write_text(f"lvv:{sha('first')}\nops:{sha('Alarm!ng')}\nlvv:{sha('second')}\n")
+    plugin = Htpasswd(str(path))
+    assert ask(plugin, "lvv", "first") == Identity("lvv")
+    assert isinstance(ask(plugin, "lvv", "second"), Denied)
+
+
 def test_changes_take_effect_at_once(path: Path) -> None:
     plugin = Htpasswd(str(path))
     for password in map(str, range(50)):
@@ -119,12 +135,16 @@ def test_wrong_answers_cost_the_same_whoever_asks(apache: str, path: Path) -> No
     with path.open("a") as stream:
         stream.write(f"fast:{sha('word')}\n")
     plugin = Htpasswd(str(path))
-    times = []
-    for userid, secret in (("slow", "wrong"), ("slower", "wrong"), ("fast", "wrong"), ("nobody", "word")):
+
+    def cost(userid: str, secret: str) -> float:
         begun = time.process_time()
         assert not isinstance(ask(plugin, userid, secret), Identity)
-        times.append(time.process_time() - begun)
-    assert max(times) < 1.3 * min(times)
+        return time.process_time() - begun
+
+    # What else runs on a core makes it slower, and never faster.
+    asked = [("slow", "wrong"), ("slower", "wrong"), ("fast", "wrong"), ("nobody", "word")]
+    times = [min(costs) for costs in zip(*([cost(*each) for each in asked] for _ in range(4)), strict=True)]
+    assert max(times) < 1.4 * min(times)
 
 
 @given(st.text(), st.text())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,8 +18,10 @@ from hypothesis import strategies as st
 from pyramid.security import Denied
 
 from smsgw.model import ConfigurationError, Identity, Unavailable
+from smsgw_plugins.ldap.link import Link
+from smsgw_plugins.ldap.wire import Address, Broken
 from tests import slapd
-from tests.conftest import Gateway, eventually, sha
+from tests.conftest import Gateway, at_length, eventually, sha
 from tests.directory import SECRET, BlackHole, Listener, Recorder, ask, gateway_settings, make, send
 from tests.server import Server
 from tests.slapd import PEOPLE, SERVICE_PASSWORD, SUFFIX, Certificate, Slapd, certify, person
@@ -332,6 +335,23 @@ def test_starttls_that_is_stripped(server: Slapd, certificate: Certificate) -> N
     assert seen[0][:1] == b"\x16"  # the first octet of a TLS handshake, and no bind
 
 
+def test_a_connection_that_was_closed_is_not_opened_again_without_tls(server: Slapd, certificate: Certificate) -> None:
+    """ldap3 would do so by itself."""
+    context = ssl.create_default_context(cafile=str(certificate.authority))
+    dn, deadline = f"uid=lvv,{PEOPLE}", time.monotonic() + 60
+    link = Link(Address(server.url, "localhost", server.port, context, has_starttls=True), deadline)
+    with contextlib.closing(link):
+        assert link.bind(dn, SECRET.encode())
+        server.stop()
+        server.start()
+        before = server.count("BIND dn")
+        with pytest.raises(Broken):
+            link.read(dn, ["uid"])
+        with pytest.raises(Broken):
+            link.bind(dn, SECRET.encode())
+        assert server.count("BIND dn") == before
+
+
 def test_a_warning_where_passwords_could_be_read(caplog: pytest.LogCaptureFixture, certificate: Certificate) -> None:
     for url in ("ldap://127.0.0.1", "ldap://localhost:3890", "ldap://[::1]", "ldaps://ldap.example.com"):
         make({}, url=url, user_dn=f"uid={{userid}},{PEOPLE}")
@@ -344,7 +364,7 @@ def test_a_warning_where_passwords_could_be_read(caplog: pytest.LogCaptureFixtur
 # Servers that are false
 
 
-@settings(max_examples=60)
+@settings(max_examples=at_length(120, 15))
 @given(st.lists(st.binary(min_size=1, max_size=60), min_size=1, max_size=3))
 def test_any_answer(answers: list[bytes]) -> None:
     """No octets are a yes, or an error of ours."""
@@ -411,7 +431,7 @@ def test_what_was_verified_is_not_asked_for_again(server: Slapd, monkeypatch: py
     for userid, secret in (("lvv", SECRET), ("LVV", "wrong"), ("ops", SECRET)):
         with pytest.raises(Unavailable):
             ask(plugin, userid, secret)
-    monkeypatch.setattr("smsgw_plugins.ldap.verified.time.monotonic", lambda: now + 61)
+    monkeypatch.setattr("smsgw.verified.time.monotonic", lambda: now + 61)
     with pytest.raises(Unavailable):
         ask(plugin, "LVV")
 

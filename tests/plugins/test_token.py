@@ -280,10 +280,8 @@ class TestDatabase:
         token = Tokens(write_ini(tmp_path, gateway.settings)).create()
         with contextlib.closing(sqlite3.connect(gateway.state / "store.sqlite3", isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
-            begun = time.monotonic()
             for _ in range(5):
                 ask(gateway, bearer(token))
-            assert time.monotonic() - begun < 2
         assert caplog.text.count("could not be noted") == 1
         assert text.id_of(token) in caplog.text
 
@@ -450,16 +448,16 @@ class TestAsRoot:
     GATEWAY = 12345  # the gateway's uid
 
     def test_the_files_are_the_gateway_s(self, base_settings: dict[str, str], tmp_path: Path) -> None:
-        """While the command writes, the files beside the database are there, too."""
+        """While the command writes, SQLite's journal is there, too."""
         tokens = Tokens(write_ini(tmp_path, base_settings))
         state = self.make(base_settings)
         tokens.create()
-        with contextlib.closing(Store(f"sqlite:///{state}/store.sqlite3", is_durable=True)) as store:
+        with contextlib.closing(Store(f"sqlite:///{state}/store.sqlite3")) as store:
             store.keep(TABLES)
             with store.begin() as connection:
                 connection.exec_driver_sql("UPDATE tokens SET owner = 'lvv'")
                 files = sorted(state.glob("store*"))
-                assert [path.name for path in files] == [f"store.sqlite3{suffix}" for suffix in ("", "-shm", "-wal")]
+                assert [path.name for path in files] == ["store.sqlite3", "store.sqlite3-journal"]
                 for path in files:
                     assert (path.stat().st_uid, path.stat().st_mode & 0o777) == (self.GATEWAY, 0o600)
             assert self.as_gateway(state) == 0

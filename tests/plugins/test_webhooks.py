@@ -187,9 +187,9 @@ def test_registered_webhooks(gateway: Gateway, receiver: Receiver) -> None:
         "description": "orders",
         "created_at": made["created_at"],
     }
-    assert gateway.get(WEBHOOKS).json == {"webhooks": [made]}
+    assert gateway.get(WEBHOOKS).json == {"webhooks": [made | {"ended": None}]}
     path = f"{WEBHOOKS}/{made['id']}"
-    assert gateway.get(path).json == made | {"waiting": 0, "failed": 0, "last_error": None}
+    assert gateway.get(path).json == made | {"ended": None, "waiting": 0, "failed": 0, "last_error": None}
     assert secret not in gateway.get(WEBHOOKS).text + gateway.get(path).text
     assert gateway.delete(path).json == made
     assert gateway.get(WEBHOOKS).json == {"webhooks": []}

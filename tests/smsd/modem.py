@@ -22,7 +22,7 @@ from . import pdu
 from .pdu import Coding, Submitted
 
 CTRL_Z, ESC = b"\x1a", b"\x1b"
-DEFAULT_TIMEOUT = 10.0
+DEFAULT_TIMEOUT = 60.0  # seconds for what takes less than one on a quiet machine
 MEMORY = 100
 
 

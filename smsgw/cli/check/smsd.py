@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import grp
 import os
 import pwd
 import re
+import shlex
 import stat
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from smsgw.spool.layout import from_smsd_conf, read_smsd_conf
 SMSD = Topic("smsd")
 CONF = Path("/etc/smsd.conf")
 PIDFILE = "/var/run/smsd.pid"  # where smsd puts it by itself
-OLD = 600.0  # seconds since smsd wrote its status file
+DEFAULTS = Path("/etc/default/smstools")  # what Debian's init script starts smsd with, whatever CONF says
 
 WANTED = (
     ("trust_outgoing", "smsd takes two messages a second at the most"),
@@ -36,7 +37,7 @@ KEPT = (
 
 @dataclass(frozen=True, slots=True)
 class Daemon:
-    """smsd's user and groups; ``pid`` where it runs."""
+    """The user and the groups that smsd has, or would have; ``pid`` where it runs."""
 
     uid: int
     groups: frozenset[int]
@@ -46,13 +47,20 @@ class Daemon:
     def name(self) -> str:
         return user_name(self.uid)
 
-    def may_read(self, owner: int, group: int, mode: int) -> bool:
-        """Whether it may read a file of that owner, group and mode."""
+    def __str__(self) -> str:
+        names = sorted(map(group_name, self.groups))
+        return f"{self.name} with the group{'s' if names[1:] else ''} {', '.join(names)}"
+
+    def may_read(self, owner: int, group: int, mode: int, users: Collection[int] = ()) -> bool:
+        """Whether it may read a file of that owner, group and mode.
+
+        :param users: who may do with it what its group may.
+        """
         if self.uid == 0:
             return True
         if self.uid == owner:
             return bool(mode & stat.S_IRUSR)
-        return bool(mode & (stat.S_IRGRP if group in self.groups else stat.S_IROTH))
+        return bool(mode & (stat.S_IRGRP if self.uid in users or group in self.groups else stat.S_IROTH))
 
     def may_change(self, folder: os.stat_result) -> bool:
         """Whether it may take other users' files out of that folder."""
@@ -125,29 +133,20 @@ def _served(modem: str, section: Mapping[str, str], queues: Mapping[str, str]) -
 
 
 def check_process(installation: Installation) -> Findings:
-    """Whether smsd runs, and still writes its status."""
+    """Whether smsd runs, and as whom."""
     path = conf_of(installation)
     if path is None:
         return
-    own = read_smsd_conf(path)[""]
-    pidfile = Path(own.get("pidfile") or PIDFILE)
     daemon = find_daemon(installation)
     if daemon is None or daemon.pid is None:
+        pidfile = _started_with(path)["pidfile"]
+        told = f"; it would run as {daemon}" if daemon else ""
         yield SMSD.error(
-            f"smsd does not run: {pidfile} names no process of it",
+            f"smsd does not run: {pidfile} names no process of it{told}",
             "Start it, and see its log: systemctl start smstools",
         )
-        return
-    yield SMSD.ok(f"smsd runs as {daemon.name}, process {daemon.pid}")
-    if folder := own.get("stats"):
-        with contextlib.suppress(OSError):  # smsd may have been made without statistics
-            age = time.time() - (Path(folder) / "status").stat().st_mtime
-            if age > OLD:
-                yield SMSD.warning(
-                    f"smsd has not written {folder}/status for {age / 60:.0f} minutes", "See its log; restart it."
-                )
-            else:
-                yield SMSD.ok(f"smsd wrote its status {age:.0f} seconds ago")
+    else:
+        yield SMSD.ok(f"smsd runs as {daemon}, process {daemon.pid}")
 
 
 def conf_of(installation: Installation) -> Path | None:
@@ -161,12 +160,12 @@ def conf_of(installation: Installation) -> Path | None:
 
 
 def find_daemon(installation: Installation) -> Daemon | None:
-    """smsd as it runs, or as its file says that it would."""
+    """smsd as it runs, or as it would: a process has not always all groups that its user is in."""
     path = conf_of(installation)
     if path is None:
         return None
-    own = read_smsd_conf(path)[""]
-    for pid in _candidates(Path(own.get("pidfile") or PIDFILE)):
+    started_with = _started_with(path)
+    for pid in _candidates(Path(started_with["pidfile"])):
         with contextlib.suppress(OSError, KeyError, ValueError):
             status = dict(
                 line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line
@@ -174,15 +173,38 @@ def find_daemon(installation: Installation) -> Daemon | None:
             if status["Name"] == "smsd":
                 groups = {int(word) for word in status["Groups"].split()} | {int(status["Gid"].split()[1])}
                 return Daemon(int(status["Uid"].split()[1]), frozenset(groups), pid)
-    with contextlib.suppress(KeyError):
-        return _of_user(pwd.getpwnam(own["user"]))
+    with contextlib.suppress(KeyError, ValueError):
+        user = pwd.getpwnam(started_with["user"])
+        if group := started_with.get("group"):
+            return Daemon(user.pw_uid, frozenset({grp.getgrnam(group).gr_gid}))
+        return _of_user(user)
     with contextlib.suppress(KeyError, OSError):
         return _of_user(pwd.getpwuid(installation.layout.outgoing.stat().st_uid))
     return None
 
 
+def _started_with(path: Path) -> dict[str, str]:
+    """smsd's ``pidfile``, and its ``user`` and ``group`` where they are set: those of its command line come first."""
+    found = {"pidfile": PIDFILE}
+    found |= {key: value for key, value in read_smsd_conf(path)[""].items() if key in ("pidfile", "user", "group")}
+    with contextlib.suppress(OSError, ValueError):
+        if path.samefile(CONF):
+            for word in shlex.split(DEFAULTS.read_text(), comments=True):
+                key, is_set, value = word.partition("=")
+                if is_set and key in ("PIDFILE", "USER", "GROUP"):
+                    found[key.lower()] = value
+    return {key: value for key, value in found.items() if value}
+
+
 def _of_user(user: pwd.struct_passwd) -> Daemon:
     return Daemon(user.pw_uid, frozenset(os.getgrouplist(user.pw_name, user.pw_gid)))
+
+
+def group_name(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
 
 
 def _candidates(pidfile: Path) -> Iterator[int]:

@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from smsgw.cli.check.database import folders
-from smsgw.cli.check.finding import Findings, Topic
-from smsgw.cli.check.smsd import Daemon, find_daemon
+from smsgw.cli.check.finding import Finding, Findings, Topic
+from smsgw.cli.check.smsd import Daemon, find_daemon, group_name
 from smsgw.cli.installation import Installation, owner_of, user_name
+from smsgw.spool import acl
 from smsgw.spool.index import is_message
 from smsgw.spool.layout import KINDS, Layout
 from smsgw.spool.writer import PROBE
@@ -30,8 +31,11 @@ STUCK = 60.0  # seconds that the gateway leaves a complete request
 
 
 def check_folders(installation: Installation) -> Findings:
-    layout = installation.layout
-    yield from _check_user(layout)
+    layout, daemon = installation.layout, find_daemon(installation)
+    if daemon and _is_taken(layout, daemon):
+        yield from _check_taken(layout, daemon)
+    else:
+        yield from _check_user(layout)
     for kind in KINDS:
         for folder in layout.folders[kind]:
             if "simulator" in installation.smsgw.plugins and not folder.exists():
@@ -42,8 +46,27 @@ def check_folders(installation: Installation) -> Findings:
         return
     yield from _check_outgoing(layout)
     yield from _check_state(layout)
-    if daemon := find_daemon(installation):
+    if daemon:
         yield from _check_readable(installation, daemon)
+
+
+def _is_taken(layout: Layout, daemon: Daemon) -> bool:
+    """Whether Debian's package smstools has made smsgw's own folder like smsd's, as its upgrades do."""
+    with contextlib.suppress(OSError):
+        found = layout.state.stat()
+        return found.st_uid == daemon.uid and bool(found.st_mode & stat.S_ISVTX)
+    return False
+
+
+def _check_taken(layout: Layout, daemon: Daemon) -> Findings:
+    user, state = user_name(os.geteuid()), shlex.quote(str(layout.state))
+    with contextlib.suppress(OSError):
+        user = user_name((layout.state / "locks").stat().st_uid)  # a file, which the package leaves as it is
+    yield SPOOL.error(
+        f"{layout.state} belongs to {daemon.name}: an upgrade of smsd's package takes all folders in its spool",
+        "Stop the gateway, and start it again when this is done. As root:"
+        f" chown -R {user} {state} && find {state} -type d -exec chmod 700 {{}} +",
+    )
 
 
 def _check_user(layout: Layout) -> Findings:
@@ -126,35 +149,48 @@ def _check_state(layout: Layout) -> Findings:
 
 
 def _check_readable(installation: Installation, daemon: Daemon) -> Findings:
-    """Whether smsd can read what the gateway writes, and what lies in ``outgoing``; it stops at what it cannot."""
-    settings, layout = installation.smsgw, installation.layout
-    owner = owner_of(layout)
-    owner = os.geteuid() if owner is None else owner
-    with contextlib.suppress(KeyError):  # which stops the start
-        group = grp.getgrnam(settings.file_group).gr_gid if settings.file_group else layout.outgoing.stat().st_gid
-        mode = settings.file_mode
-        if not daemon.may_read(owner, group, mode):
-            yield SPOOL.error(
-                f"smsd runs as {daemon.name}, who cannot read files of the mode {mode:04o}, the user"
-                f" {user_name(owner)} and the group {_group_name(group)}",
-                f"Set smsgw.file_mode = 0660 and smsgw.file_group to a group of {daemon.name}.",
-            )
-        else:
-            yield SPOOL.ok(f"smsd, as {daemon.name}, can read files of the mode {mode:04o} in {_group_name(group)}")
-    found = layout.outgoing.stat()
-    if not daemon.may_change(found):
+    """Whether smsd can read what the gateway writes, and take it, and all that lies in ``outgoing``."""
+    layout = installation.layout
+    runs = f"smsd {'runs' if daemon.pid else 'would run'} as {daemon}, who"
+    with contextlib.suppress(KeyError):  # there is no such group, which stops the start
+        yield _check_written(installation, daemon, runs)
+    if not daemon.may_change(layout.outgoing.stat()):
         yield SPOOL.error(
-            f"smsd runs as {daemon.name}, who cannot take files out of {layout.outgoing}",
-            "It would send them again and again: make smsd's user the owner of the folder.",
+            f"{runs} cannot take files out of {layout.outgoing}",
+            f"It would send them again and again. As root: chown {daemon.name} {shlex.quote(str(layout.outgoing))}",
         )
     for path, status in _waiting(layout):
-        if not daemon.may_read(status.st_uid, status.st_gid, status.st_mode):
+        if not daemon.may_read(status.st_uid, status.st_gid, status.st_mode, acl.users_of(path)):
             name = shlex.quote(str(path))  # which anybody who can write there chose
             yield SPOOL.error(
-                f"smsd cannot read {path}, and all messages after it wait",
-                f"Take it away, or let smsd read it: chgrp {_group_name(found.st_gid)} {name} && chmod 660 {name}",
+                f"{runs} cannot read {path}: it is not sent, and may hold up what comes after it",
+                f"Take it away, or let smsd read it. As root: chown {daemon.name} {name} && chmod u+rw {name}",
             )
             return
+
+
+def _check_written(installation: Installation, daemon: Daemon, runs: str) -> Finding:
+    """:raises KeyError: there is no group of the name ``smsgw.file_group``."""
+    settings, layout = installation.smsgw, installation.layout
+    outgoing = layout.outgoing.stat()
+    owner = owner_of(layout)
+    owner = os.geteuid() if owner is None else owner
+    group = grp.getgrnam(settings.file_group).gr_gid if settings.file_group else outgoing.st_gid
+    users = {outgoing.st_uid} if acl.are_known(layout.outgoing) else ()
+    mode = settings.file_mode
+    if daemon.may_read(owner, group, mode, users):
+        return SPOOL.ok(f"{runs} can read files of the mode {mode:04o}, the user {user_name(owner)}")
+    remedies = []
+    if not mode & stat.S_IRGRP:
+        remedies.append("set smsgw.file_mode = 0660")
+    if not daemon.may_read(owner, group, 0o660, users):
+        name = group_name(outgoing.st_gid if outgoing.st_gid in daemon.groups else min(daemon.groups))
+        remedies += [f"adduser {user_name(owner)} {name}", f"set smsgw.file_group = {name}"]
+    return SPOOL.error(
+        f"{runs} cannot read files of the mode {mode:04o}, the user {user_name(owner)} and the group"
+        f" {group_name(group)}",
+        f"As root: {', '.join(remedies)}, and restart the gateway.",
+    )
 
 
 def check_room(installation: Installation) -> Findings:
@@ -229,10 +265,3 @@ def _waiting(layout: Layout) -> Iterator[tuple[Path, os.stat_result]]:
 
 def _me() -> str:
     return user_name(os.geteuid())
-
-
-def _group_name(gid: int) -> str:
-    try:
-        return grp.getgrgid(gid).gr_name
-    except KeyError:
-        return str(gid)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from alembic.operations import Operations
-from sqlalchemy import BigInteger, Boolean, Column, Double, Integer, SmallInteger, Text
+from sqlalchemy import BigInteger, Boolean, Column, Double, Integer, Text
 from sqlalchemy.dialects.postgresql import TEXT
 
 revision, down_revision = "v001", None
@@ -63,7 +63,7 @@ def _make_messages(op: Operations) -> None:
         Column("spool", BigInteger, primary_key=True),
         Column("began", BigInteger, nullable=False),
         Column("status", Text, nullable=False),
-        Column("ends", SmallInteger, nullable=False),
+        Column("ends", BigInteger, nullable=False),
         Column("owner", Text),
         Column("number", Text, nullable=False),
         Column("reference", Text),

@@ -133,7 +133,7 @@ class Follower:
                     with self._trying(kind):
                         self._look_through(kind, stop)
                         self._whole.pop(kind, None)
-            self._take_due(stop)
+            self._take_due(stop, self._kinds)
         except Unavailable:
             self._forget()
             raise
@@ -188,10 +188,12 @@ class Follower:
         :raises OSError: a folder cannot be read.
         """
         is_news = all(str(folder) in self._noted for folder in self._places(kind))
-        for names in _steps(self._names_of(kind)):
+        for names in _steps(self._by_time(kind, self._names_of(kind))):
             if stop.is_set():
                 return
             self._see()  # what the kernel told of since is news in any case
+            # A message that moves on meanwhile comes before its report.
+            self._take_due(stop, self._kinds[: self._kinds.index(kind) + 1])
             known = self._journal.known([kind], names)
             found = {name: self._stat(kind, name) for name in names}
             fresh = [name for name, status in found.items() if status and known.get((kind, name)) != status.st_mtime_ns]
@@ -202,6 +204,16 @@ class Follower:
             if gone := [(kind, name) for name in names if self._stat(kind, name) is None]:
                 self._journal.put([], gone, {})
 
+    def _by_time(self, kind: str, names: Iterable[str]) -> Iterable[str]:
+        """Names of status reports in the order in which these were written: of two about a message the first counts.
+
+        Other names come in any order, so that a folder of any size needs no memory.
+        """
+        if kind not in reports.KINDS:
+            return names
+        found = ((_written(status), name) for name in names if (status := self._stat(kind, name)))
+        return [name for _, name in sorted(found)]
+
     def _names_of(self, kind: str) -> Iterator[str]:
         for folder in self._places(kind):
             with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:  # smsd keeps some only if told
@@ -209,12 +221,11 @@ class Follower:
                     if is_message(entry.name) and entry.is_file(follow_symlinks=False):
                         yield entry.name
 
-    def _take_due(self, stop: threading.Event) -> None:
-        """Take in the files whose time has come, and let the journal know up to when all was seen."""
+    def _take_due(self, stop: threading.Event, kinds: Sequence[str]) -> None:
+        """Take in the files of those kinds whose time has come, and let the journal know up to when all was seen."""
         now = time.monotonic()
-        order = {kind: number for number, kind in enumerate(self._kinds)}
-        due = sorted((name for name, at in self._due.items() if at <= now), key=lambda each: order[each[0]])
-        for names in _steps(due):
+        due = [each for each, at in self._due.items() if at <= now and each[0] in kinds]
+        for names in _steps(sorted(due, key=self._order)):
             if stop.is_set():
                 return
             for name in names:
@@ -252,14 +263,19 @@ class Follower:
         if (found or gone) and self._journal.put(self._in_order(found), gone, {}, self._is_there):
             self._tell()
 
+    def _order(self, each: Name) -> tuple[int, int]:
+        """Kinds as a message passes them; of status reports the one that was written first."""
+        kind, _ = each
+        status = self._stat(*each) if kind in reports.KINDS else None
+        return self._kinds.index(kind), _written(status) if status else 0
+
     def _is_there(self, found: Found) -> bool:
         """Whether nobody deleted that file since it was read."""
         status = self._stat(found.kind, found.name)
         return status is not None and _written(status) == found.written
 
     def _in_order(self, found: Sequence[Found]) -> list[Found]:
-        order = {kind: number for number, kind in enumerate(self._kinds)}
-        return sorted(found, key=lambda each: (order[each.kind], each.at))
+        return sorted(found, key=lambda each: (self._kinds.index(each.kind), each.at))
 
     def _read(self, kind: str, name: str, *, is_news: bool) -> Found | None:
         """That file; ``None``: it is gone, or not all of it is there yet.

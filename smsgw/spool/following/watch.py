@@ -43,6 +43,7 @@ class Watch:
         self._inotify: INotify | None = None
         self._fd = -1  # the garbage collector may have finished with the other first
         self._wakes = -1  # an eventfd(2)
+        self._waking = threading.Lock()  # so that nobody writes to what has just been closed
         self._known: dict[Path, _Known] = {}
 
     def news(self, folders: Iterable[Path]) -> News:
@@ -89,15 +90,17 @@ class Watch:
 
     def wake(self) -> None:
         """Let ``wait`` return, in another thread; it does not do so again."""
-        if self._wakes >= 0:
-            os.eventfd_write(self._wakes, 1)
+        with self._waking:
+            if self._wakes >= 0:
+                os.eventfd_write(self._wakes, 1)
 
     def close(self) -> None:
         """Give the kernel's watches back; the next question begins anew."""
         if self._inotify is not None:
             os.close(self._fd)
-            os.close(self._wakes)
-            self._wakes = -1
+            with self._waking:
+                os.close(self._wakes)
+                self._wakes = -1
         self._pid, self._inotify, self._known = 0, None, {}
 
     def __del__(self) -> None:
