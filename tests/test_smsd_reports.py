@@ -53,7 +53,7 @@ def listening(make_gateway: Callable[..., Gateway], distribution: Callable[..., 
         gateway = make_gateway(
             {"smsgw.spool": None, "smsgw.smsd_conf": str(smsd.conf), "smsgw.plugins": "htpasswd allow ear"}
         )
-        eventually((smsd.spool / "outgoing" / ".smsgw" / "told.ear").exists)
+        eventually(lambda: gateway.registry.journal.standing().is_whole)
         return gateway
 
     return start

@@ -26,7 +26,7 @@ SETTINGS: dict[str, str | None] = {
 
 
 def listening(gateway: Gateway) -> Gateway:
-    eventually((gateway.state / "told.webhooks").exists)
+    eventually(lambda: gateway.registry.journal.standing().is_whole)
     return gateway
 
 

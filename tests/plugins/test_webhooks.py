@@ -42,8 +42,8 @@ def gateway(make_gateway: MakeGateway, store_url: str) -> Gateway:
     return listening(make_gateway(SETTINGS | {"smsgw.store": store_url}))
 
 
-def listening(gateway: Gateway, name: str = "webhooks") -> Gateway:
-    eventually((gateway.state / f"told.{name}").exists)
+def listening(gateway: Gateway) -> Gateway:
+    eventually(lambda: gateway.registry.journal.standing().is_whole)
     return gateway
 
 

@@ -37,7 +37,7 @@ from tests.conftest import Gateway, at_length, eventually, make_spool
 from tests.plugins.test_webhooks import SETTINGS, WEBHOOKS, happen, listening, register
 from tests.postgresql import Postgresql
 from tests.receiver import Receiver, speaking
-from tests.server import Server, free_port, wait_until
+from tests.server import Server, free_port
 
 YEAR = 365 * 24 * 3600  # seconds
 
@@ -70,7 +70,7 @@ def make_clocked(make_gateway: MakeGateway, clock: Clock, store_url: str) -> Cal
 
         changes: dict[str, str | None] = {"smsgw.plugins": "htpasswd allow clocked", "smsgw.store": store_url}
         changes |= {f"smsgw.clocked.{name}": value for name, value in ({"allow_private": "true"} | settings).items()}
-        return listening(make_gateway(changes, clocked=Clocked), "clocked")
+        return listening(make_gateway(changes, clocked=Clocked))
 
     return make
 
@@ -742,7 +742,6 @@ def test_what_a_dead_machine_had_begun_is_tried_by_another(
         with Server(tmp_path, alone) as server:
             register(second, receiver.url)
             second.registry.owner.stop()
-            wait_until((spool / "outgoing" / ".smsgw" / "told.webhooks").exists, spool / "outgoing" / ".smsgw")
             fresh = spool / "m1"
             fresh.write_text("To: 79680000000\nFrom: lvv\n\nHi")
             fresh.rename(spool / "sent" / "m1")
@@ -757,12 +756,10 @@ def test_what_a_dead_machine_had_begun_is_tried_by_another(
 def test_gunicorn_stops_without_a_word(base_settings: dict[str, str], tmp_path: Path) -> None:
     """What it is at is given back, and tried at the next start, not when its lease has run out."""
     spool = Path(base_settings["smsgw.spool"])
-    told = spool / "outgoing" / ".smsgw" / "told.webhooks"
     held = threading.Event()
     settings = base_settings | {name: value for name, value in SETTINGS.items() if value}
     with Receiver() as receiver, Server(tmp_path, settings, workers=2) as server:
         receiver.answer = lambda delivery: 204 if held.wait(20) else 500
-        wait_until(told.exists, told.parent)
         body = {"url": receiver.url, "events": ["message.sent"]}
         path = f"{WEBHOOKS}/{server.request('POST', WEBHOOKS, body).json['id']}"
         (spool / "m1").write_text("To: 79680000000\nFrom: lvv\n\nHi")
@@ -781,7 +778,6 @@ def test_everybody_hears_of_everything_in_spite_of_kills(base_settings: dict[str
     """kill -9 of the receiver, of the gateway and of the database, while messages are sent."""
     random.seed(7)
     spool, port, heard = Path(base_settings["smsgw.spool"]), free_port(), set[str]()
-    told = spool / "outgoing" / ".smsgw" / "told.webhooks"
     ids: list[str] = []
 
     def send(count: int) -> None:
@@ -807,7 +803,6 @@ def test_everybody_hears_of_everything_in_spite_of_kills(base_settings: dict[str
             body = {"url": f"http://127.0.0.1:{port}/", "events": ["message.sent"]}
             made = server.request("POST", WEBHOOKS, body).json
             secret = made["secret"]
-            wait_until(told.exists, told.parent)
             for _ in range(at_length(2, 1)):
                 with receiving():
                     send(10)
