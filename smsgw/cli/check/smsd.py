@@ -89,7 +89,8 @@ def check_settings(installation: Installation) -> Findings:
     for key, harm in KEPT:
         if not own.get(key):
             yield SMSD.warning(
-                f"{path} names no folder for '{key}', and {harm}", f"Add '{key} = FOLDER' and restart smsd."
+                f"{path} names no folder for '{key}', and {harm}",
+                f"Make a folder that belongs to smsd's user, add '{key} = FOLDER', restart smsd and then the gateway.",
             )
     yield from _check_modems(path, installation.layout.modems, sections)
 

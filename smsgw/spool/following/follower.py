@@ -196,7 +196,7 @@ class Follower:
             self._take_due(stop, self._kinds[: self._kinds.index(kind) + 1])
             known = self._journal.known([kind], names)
             found = {name: self._stat(kind, name) for name in names}
-            fresh = [name for name, status in found.items() if status and known.get((kind, name)) != status.st_mtime_ns]
+            fresh = [name for name, status in found.items() if status and known.get((kind, name)) != _written(status)]
             self._take([(kind, name) for name in fresh], is_news=is_news)
         after = ""
         while names := self._journal.names(kind, after, MOST):
