@@ -8,6 +8,7 @@ import fcntl
 import os
 import queue
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -72,7 +73,7 @@ def listening(
 
 
 def hear(heard: queue.Queue[Event], *wanted: type[Event]) -> list[Event]:
-    events = [heard.get(timeout=10) for _ in wanted]
+    events = [heard.get(timeout=60) for _ in wanted]
     assert [type(event) for event in events] == list(wanted)
     return events
 
@@ -245,12 +246,12 @@ class Ear:
 
     def hear(self, *wanted: str) -> None:
         """That comes next, and nothing else."""
-        assert [self.heard.get(timeout=10) for _ in wanted] == list(wanted)
+        assert [self.heard.get(timeout=60) for _ in wanted] == list(wanted)
 
     def hear_at_last(self, *wanted: str) -> None:
         """That comes, in this order; other things may come before: a restart tells again what has just been told."""
         for event in wanted:
-            while self.heard.get(timeout=10) != event:
+            while self.heard.get(timeout=60) != event:
                 pass
 
     def listen(self) -> None:
@@ -371,7 +372,7 @@ def test_names_that_nobody_can_ask_for(ear: Ear) -> None:
             for name in names:
                 with open(os.fsencode(ear.spool / kind) + b"/" + name, "wb") as stream:
                     stream.write(b"To: 911\nFrom: lvv\n\nHi")
-        heard = {ear.heard.get(timeout=10) for _ in range(6)}
+        heard = {ear.heard.get(timeout=60) for _ in range(6)}
         assert heard == {f"{event} {name}" for event in ("Accepted", "Sent", "Received") for name in ("a\nb", "Ж😀")}
         ear.listen()
     with ear.listening():
@@ -388,13 +389,39 @@ def test_one_message_that_is_refused_holds_up_no_other(ear: Ear, monkeypatch: py
     for name in names:
         ear.put("incoming", name)
     with ear.listening():
-        heard = [ear.heard.get(timeout=10) for _ in names[1:]]
+        heard = [ear.heard.get(timeout=60) for _ in names[1:]]
         assert sorted(heard) == [f"Received {name}" for name in names if name != "in6"]
         ear.listen()
         eventually(lambda: ear.refused.get(timeout=10) == 1)  # alone
         ear.refuses = lambda event: False
         ear.hear("Received in6")
         ear.listen()
+
+
+def test_many_messages_that_are_refused_hold_up_no_other(ear: Ear, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also not those that were put off with them, and can be told by now."""
+    monkeypatch.setattr("smsgw.journal.notifier.MOST", 3)
+    ear.refuses = lambda event: event.startswith("Received")
+    with ear.listening():
+        for number in range(6):
+            ear.put("incoming", f"in{number}")
+        eventually(lambda: ear.count(UNTOLD) == 6)
+        ear.refuses = lambda event: event != "Received in5"
+        ear.hear("Received in5")
+
+
+def test_times_that_no_file_should_have() -> None:
+    """On file systems that take any: they stop nobody who follows."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        ear = Ear(Path(folder) / "spool")
+        with ear.listening():
+            for name, time_ns in (("late", 2**62), ("later", 2**63 - 1), ("early", -(2**62))):
+                path = ear.spool / "incoming" / f".{name}"
+                path.write_text("From: 911\n\nHi")
+                os.utime(path, ns=(time_ns, time_ns))
+                path.rename(ear.spool / "incoming" / name)
+                ear.hear(f"Received {name}")
+            ear.listen()
 
 
 def test_a_message_that_is_refused_keeps_its_order(ear: Ear) -> None:
@@ -429,7 +456,7 @@ def test_what_was_told_is_noted_before_all_is(ear: Ear, monkeypatch: pytest.Monk
         with ear.journal.database.reading() as connection:
             assert connection.execute(CURSORS.select()).one().number >= 4
         hold.set()
-        told = [ear.heard.get(timeout=10) for _ in range(10)]
+        told = [ear.heard.get(timeout=60) for _ in range(10)]
         assert sorted(told) == [f"Received in{number}" for number in range(10)]
 
 

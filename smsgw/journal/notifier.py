@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import delete, exists, func, insert, select, update
 
 from smsgw.journal.journal import Journal
 from smsgw.journal.tables import CURSORS, EVENTS, UNTOLD, Broken, read_message, read_report
@@ -48,6 +48,7 @@ class Notifier:
         self._journal = journal
         self._tell = tell
         self._hears = [EVENT_NAMES[event] for event in hears]
+        self._running = threading.Lock()  # a plugin can still be at it when the spool was lost and won again
         self._news = threading.Event()
         self._most = MOST  # fewer after a failure, so that one event which fails is found
         self._failed = 0  # the number of the event that failed last of those that were put off
@@ -59,17 +60,18 @@ class Notifier:
 
     def run(self, stop: threading.Event) -> None:
         """Tell until ``stop`` is set, and ``wake`` called."""
-        while not stop.is_set():
-            self._news.clear()
-            try:
-                is_done = self._tell_new(stop) and self._tell_again(stop)
-                self._is_broken = False
-            except Exception as error:
-                if not self._is_broken:
-                    log.error("the plugin %r hears of nothing now: %s (%s)", self.name, error, error.__cause__)
-                self._is_broken, is_done = True, False
-            if not stop.is_set():
-                self._news.wait(None if is_done else RETRY)
+        with self._running:
+            while not stop.is_set():
+                self._news.clear()
+                try:
+                    is_done = self._tell_new(stop) and self._tell_again(stop)
+                    self._is_broken = False
+                except Exception as error:
+                    if not self._is_broken:
+                        log.error("the plugin %r hears of nothing now: %s (%s)", self.name, error, error.__cause__)
+                    self._is_broken, is_done = True, False
+                if not stop.is_set():
+                    self._news.wait(None if is_done else RETRY)
 
     def _tell_new(self, stop: threading.Event) -> bool:
         """Tell of what comes after the cursor; false where the plugin did not take it."""
@@ -91,22 +93,16 @@ class Notifier:
         return True
 
     def _tell_again(self, stop: threading.Event) -> bool:
-        """Tell once more of what was put off, event by event; false where there is something left."""
-        waiting = self._put_off()
-        messages = dict.fromkeys(event.message.id for _, event in waiting)
-        for id in sorted(messages, key=lambda id: self._is_behind(waiting, id)):
-            for number, event in waiting:
-                if event.message.id != id or stop.is_set():
-                    continue
-                if not self._offer([event]):
-                    self._failed = number
-                    return False
-                self._forget(number)
-        return not waiting or self._tell_new(stop)
-
-    def _is_behind(self, waiting: Sequence[Numbered], id: str) -> bool:
-        """Whether that message comes after the others: it was the last that failed, or before that one."""
-        return next(number for number, event in waiting if event.message.id == id) <= self._failed
+        """Tell once more of what was put off, event by event; false where there may be something left."""
+        for number, event in self._put_off():
+            if stop.is_set():
+                return True
+            if not self._offer([event]):
+                self._failed = number  # the next time those after it come first
+                return False
+            self._forget(number)
+        is_done, self._failed = not self._failed, 0
+        return is_done and self._tell_new(stop)
 
     def _offer(self, events: Sequence[Event]) -> bool:
         try:
@@ -133,9 +129,18 @@ class Notifier:
         return found, found[-1][0] if len(found) == self._most else last, waiting
 
     def _put_off(self) -> list[Numbered]:
+        """What was put off, after the last that failed; not of messages that wait for an earlier event."""
+        earlier = UNTOLD.alias()
         with self._journal.database.reading() as connection:
             mine = [UNTOLD.c.spool == self._journal.reader(connection), UNTOLD.c.plugin == self.name]
-            rows = select(EVENTS).join(UNTOLD, UNTOLD.c.number == EVENTS.c.number).where(*mine)
+            before = exists().where(
+                earlier.c.spool == UNTOLD.c.spool,
+                earlier.c.plugin == UNTOLD.c.plugin,
+                earlier.c.message == UNTOLD.c.message,
+                earlier.c.number <= self._failed,
+            )
+            rows = select(EVENTS).join(UNTOLD, UNTOLD.c.number == EVENTS.c.number)
+            rows = rows.where(*mine, UNTOLD.c.number > self._failed, ~before)
             found = connection.execute(rows.order_by(EVENTS.c.number).limit(MOST)).mappings()
             return [_numbered(dict(row)) for row in found]
 

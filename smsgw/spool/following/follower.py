@@ -299,9 +299,9 @@ class Follower:
             kind,
             name,
             _written(status),
-            int(status.st_mtime * 1000) if ours is None else ours,
+            _written(status) // 1_000_000 if ours is None else ours,
             # A spool that was put back from a backup, or a new mode of a file, makes no news of what is old.
-            datetime.fromtimestamp(max(min(status.st_mtime, status.st_ctime), 0.0), UTC),
+            datetime.fromtimestamp(min(max(min(status.st_mtime, status.st_ctime), 0.0), LATEST / 1e9), UTC),
             message,
             report,
             sending,
