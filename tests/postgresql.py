@@ -104,7 +104,8 @@ class Postgresql:
 
     def _signal(self, number: signal.Signals) -> None:
         for each in self._processes():
-            os.kill(each, number)
+            with contextlib.suppress(ProcessLookupError):  # it has ended since
+                os.kill(each, number)
 
     def _processes(self) -> list[int]:
         """The main process, and its children."""

@@ -7,7 +7,6 @@ import os
 import re
 import sqlite3
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -161,7 +160,7 @@ def test_tokens_and_quotas_are_not_touched(make_gateway: MakeGateway) -> None:
 
 
 def test_a_database_that_is_locked(lite: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who only reads is not held up; what happens meanwhile is in it afterwards."""
+    """Sending goes on, and one message is read from its file; what happens meanwhile is in it afterwards."""
     monkeypatch.setattr("smsgw.store.WAIT", 0.2)
     lite.put("sent", "m1", sent(number=7))
     lite.put("incoming", "GSM1.a", received())
@@ -169,11 +168,10 @@ def test_a_database_that_is_locked(lite: Gateway, monkeypatch: pytest.MonkeyPatc
     database_of(lite).store.close()
     with contextlib.closing(sqlite3.connect(file_of(lite), isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        (id,) = lite.send(status=201).json["message_id"].values()
+        lite.send(status=201)
         lite.put("sent", "m2", sent())
         lite.put("report", "GSM1.r", REPORT.format(7, 0))
         assert lite.get(f"{MESSAGES}/m2").json["status"] == "sent"
-        assert found(lite) == {id: "queued", "m1": "sent"}
         lite.delete(f"{INBOX}/GSM1.a", user="root", status=503)
         assert lite.files("incoming")
         other.execute("ROLLBACK")
@@ -270,22 +268,6 @@ def test_killed_in_the_middle_of_all(tmp_path: Path, server_settings: dict[str, 
         eventually(lambda: count() == written, 120)
         for _ in range(8):  # of both workers
             assert len(server.request("GET", f"{MESSAGES}?limit=100").json["messages"]) == 100
-
-
-# A process that is killed: SQLite puts nothing in order.
-CHANGE = "import os, sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute(sys.argv[2]); c.commit(); os._exit(0)"
-
-
-def test_what_a_crash_leaves_beside_the_file(lite: Gateway, make_gateway: MakeGateway) -> None:
-    lite.put("sent", "m1", sent())
-    eventually(lambda: known(lite))
-    lite.registry.owner.stop()
-    database_of(lite).store.close()
-    change = "UPDATE journal_messages SET status = 'failed'"
-    subprocess.run([sys.executable, "-c", CHANGE, file_of(lite), change], check=True)
-    assert file_of(lite).with_name("store.sqlite3-wal").stat().st_size
-    gateway = at_work(make_gateway())
-    assert found(gateway) == {"m1": "failed"}
 
 
 def test_a_journal_of_a_newer_version(lite: Gateway, make_gateway: MakeGateway) -> None:

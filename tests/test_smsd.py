@@ -170,6 +170,7 @@ def test_a_delivery_of_v2_where_reports_land_among_received_messages(
         (part,) = smsd.modem.pdus
         smsd.modem.report(part)
         smsd.wait("incoming")
+        eventually(lambda: server.request("GET", message["url"]).json["report"])
         found = server.request("GET", message["url"]).json
         assert (found["status"], found["report"]["status"], found["report"]["code"]) == ("delivered", "delivered", 0)
         assert datetime.fromisoformat(found["delivered_at"]) <= datetime.now(UTC)

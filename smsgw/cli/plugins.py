@@ -14,7 +14,7 @@ from smsgw import settings
 from smsgw.cli.output import Failed, say, table
 from smsgw.model import ConfigurationError
 from smsgw.plugins import GROUP, find, hooks_of
-from smsgw.settings import PREFIX, CoreSchema, nearest
+from smsgw.settings import JOURNAL, PREFIX, CoreSchema, JournalSchema, nearest
 
 CORE = "core"
 
@@ -48,7 +48,7 @@ def show_plugins(name: str | None) -> None:
         table(("plugin", "distribution", "hooks", "what it does"), map(_row, _names()))
     elif name == CORE:
         say("core: the settings that are no plugin's.", "")
-        _show_settings(CoreSchema(), PREFIX)
+        _show_settings((CoreSchema(), PREFIX), (JournalSchema(), f"{PREFIX}{JOURNAL}."))
     else:
         _show(name)
 
@@ -75,11 +75,16 @@ def _show(name: str) -> None:
     if schema is None:
         say("It has no settings.")
     else:
-        _show_settings(schema(), f"{PREFIX}{name}.")
+        _show_settings((schema(), f"{PREFIX}{name}."))
 
 
-def _show_settings(schema: colander.MappingSchema, prefix: str) -> None:
-    rows = [(prefix + node.name, _type(node), _default(node), node.description or "") for node in schema.children]
+def _show_settings(*schemas: tuple[colander.MappingSchema, str]) -> None:
+    """One table; each schema with how the ini file spells the beginning of its settings."""
+    rows = [
+        (prefix + node.name, _type(node), _default(node), node.description or "")
+        for schema, prefix in schemas
+        for node in schema.children
+    ]
     table(("setting", "is", "default", "meaning"), rows)
 
 

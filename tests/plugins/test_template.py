@@ -108,7 +108,8 @@ def test_policies_see_the_text_as_the_client_wrote_it(make_trusting: Make) -> No
     class Curious:
         @hookimpl
         def permits(self, permission: str, context: Message) -> None:
-            seen.append(context.content.text)
+            if permission == "send":
+                seen.append(context.content.text)
 
     send = make_trusting("curious template", ALARM, curious=Curious)
     assert send(text="template:alarm host=a state=b")["sent_text"] == "a is b"

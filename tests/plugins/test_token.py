@@ -30,7 +30,7 @@ from tests.conftest import OUTGOING, Gateway, basic, sha
 from tests.postgresql import Postgresql
 from tests.server import Server, free_port
 
-LIST = "/api/v1.0/sms/sent/"
+LIST = "/api/v1.0/sms/outgoing/"
 SMSGW = Path(sys.executable).with_name("smsgw")
 
 
