@@ -8,6 +8,7 @@ with Postgresql() as server:
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import pwd

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from smsgw.text import BASIC, EXTENSION
+from tests.conftest import eventually
 from tests.server import Server, wait_until
 from tests.smsd.server import Smsd
 
