@@ -678,7 +678,7 @@ def test_a_journal_of_another_user(ini: Ini, spool: Path) -> None:
     told = executable("check", ini(), enter=as_user("nobody"))
     (line,) = [line for line in lines(told, "error") if line.startswith("store: ")]
     assert line == (
-        f"store: the database {file} is out of service: attempt to write a readonly database."
+        f"store: the database {file} cannot be written to."
         " Let the gateway's user read and write it, and the folder that it is in."
     )
 

@@ -63,7 +63,11 @@ def _check_file(installation: Installation, path: Path, what: str, *, is_own: bo
                 f"{found} belongs to {user_name(owner)}, and the gateway runs as {user_name(gateway)}",
                 f"chown {user_name(gateway)} {found}",
             )
-    if set(owners.values()) == {user}:
+    if not os.access(path, os.R_OK | os.W_OK, effective_ids=True):
+        yield STORE.error(
+            f"{what} cannot be written to", "Let the gateway's user read and write it, and the folder that it is in."
+        )
+    elif set(owners.values()) == {user}:
         yield from _check_database(f"sqlite:///{path}", what)
     else:
         yield STORE.ok(f"{path} was not opened, since that would leave files of {user_name(user)} beside it")
