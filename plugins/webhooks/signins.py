@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable
 
-from sqlalchemy import update
+from sqlalchemy import or_, update
 
 from smsgw.model import Identity, Unavailable
 from smsgw.store import Store
@@ -57,7 +57,8 @@ def refresh(store: Store, identity: Identity, now: int) -> None:
     made = [each for each in Webhooks(store).all(identity.userid) if each.maker.credential == identity.credential]
     old = [each.id for each in made if each.maker != identity or now - each.signed_in > HOUR]
     if old:
-        # Another process may have noted a later sign-in meanwhile.
-        statement = update(WEBHOOKS).where(WEBHOOKS.c.id.in_(old), WEBHOOKS.c.signed_in <= now)
+        # Another process may have noted a later sign-in meanwhile; one that is much later is of a clock that was ahead.
+        column = WEBHOOKS.c.signed_in
+        statement = update(WEBHOOKS).where(WEBHOOKS.c.id.in_(old), or_(column <= now, column > now + MINUTE))
         with store.begin() as connection:
             connection.execute(statement.values(groups=written(identity), signed_in=now))

@@ -25,7 +25,9 @@ from smsgw.store import Store
 from smsgw.testing import MakeGateway, base_settings_in, basic, bearer, running, stored
 from smsgw_plugins.token import Token, table, text
 from smsgw_plugins.webhooks import Webhooks
+from smsgw_plugins.webhooks.signins import refresh
 from smsgw_plugins.webhooks.table import SCRIPTS
+from smsgw_plugins.webhooks.table import Webhooks as Table
 from tests.conftest import Gateway, eventually
 from tests.plugins.conftest import Trusting
 from tests.plugins.test_token import write_ini
@@ -213,6 +215,15 @@ def test_a_webhook_ends_with_its_token(make_gateway: MakeGateway, store_url: str
         assert shown.pop(id) == ended
         assert set(shown.values()) == {None}
         gateway.delete(f"{WEBHOOKS}/{id}", user="ops")
+
+
+def test_a_sign_in_after_the_clock_was_set_back_counts(start: Start, clock: Clock) -> None:
+    gateway = start()
+    with Receiver() as receiver:
+        register(gateway, password("ann"), receiver.url)
+    refresh(gateway.registry.store, Identity("ann", frozenset({"visitors"})), int((clock.now - 1800) * 1000))
+    (webhook,) = Table(gateway.registry.store).all("ann")
+    assert webhook.maker.groups == {"visitors"}
 
 
 def test_what_waits_when_the_token_ends_is_given_up(start: Start, clock: Clock) -> None:
