@@ -22,8 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from smsgw.spool import file
-from smsgw.spool.disk import open_folder
-from smsgw.spool.disk import sync_folder as sync_folder
+from smsgw.spool.disk import open_folder, sync_folder
 from smsgw.spool.forks import begin_anew_in_children
 from smsgw.spool.index import HEAD, is_message
 from smsgw.spool.layout import Layout

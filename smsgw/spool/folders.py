@@ -14,7 +14,8 @@ from pathlib import Path
 
 from smsgw.model import Place, StoredMessage
 from smsgw.spool import file
-from smsgw.spool.entrance import ready_lock, sync_folder
+from smsgw.spool.disk import sync_folder
+from smsgw.spool.entrance import ready_lock
 from smsgw.spool.following import reports
 from smsgw.spool.forks import begin_anew_in_children
 from smsgw.spool.index import SETTLED, Index, is_message
