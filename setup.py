@@ -66,9 +66,9 @@ setup(
         "smsgw_plugins.webhooks.migrations",
     ],
     package_dir={"smsgw_plugins": "plugins"},
-    package_data={"smsgw": ["py.typed", "spool/*.pyi"]},
+    package_data={"smsgw": ["py.typed", "spool/sending/*.pyi"]},
     # Without a compiler the same is done in Python.
-    ext_modules=[Extension("smsgw.spool._put_file", ["smsgw/spool/_put_file.c"], optional=True)],
+    ext_modules=[Extension("smsgw.spool.sending._put_file", ["smsgw/spool/sending/_put_file.c"], optional=True)],
     install_requires=[
         "alembic>=1.14",  # the tables of the journal and of plugins, from one version to the next
         "click>=8.1",  # the command line

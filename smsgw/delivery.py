@@ -15,7 +15,7 @@ import pluggy
 from smsgw.logs import indented
 from smsgw.model import Message, Receipt, Submission
 from smsgw.plugins import Misbehaved, ask, blame, implementations, kind
-from smsgw.spool.writer import Writer
+from smsgw.spool.sending.writer import Writer
 
 Wrapping = Generator[None, Sequence[Message], Any]
 

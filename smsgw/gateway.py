@@ -33,9 +33,9 @@ from smsgw.refusals import (
 )
 from smsgw.security import NOBODY, decide
 from smsgw.settings import Settings
+from smsgw.spool.disk import SpoolUnavailable
 from smsgw.spool.layout import Layout
-from smsgw.spool.receipts import InUse, Receipts, digest
-from smsgw.spool.writer import SpoolUnavailable
+from smsgw.spool.sending.idempotency import InUse, Receipts, digest
 from smsgw.text import measure
 
 REFUSAL = 4096  # bytes of a refusal that is remembered: one block of a disk that refusals shall not fill

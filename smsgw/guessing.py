@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from smsgw.spool.receipts import digest
+from smsgw.spool.sending.idempotency import digest
 
 WINDOW = 60.0  # seconds
 QUIET = 0.02  # seconds for which it is known that nobody guesses; the first guess elsewhere may show so much later

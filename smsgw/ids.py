@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -44,6 +45,14 @@ class Ids:
             first, stem = self._next, self._stem
             self._next += count
         return [f"{stem}{_PAIRS[number >> 10]}{_PAIRS[number & 1023]}" for number in range(first, first + count)]
+
+
+def began(id: str, prefix: str) -> int | None:
+    """When a message of ours was accepted, in milliseconds since 1970: its id says so. ``None``: it is not ours."""
+    if id.startswith(prefix):
+        with contextlib.suppress(ValueError):
+            return int(ULID.from_str(id[len(prefix) :]).milliseconds)
+    return None
 
 
 def _seeded() -> Random:

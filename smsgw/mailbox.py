@@ -21,10 +21,10 @@ from smsgw.plugins import implementations
 from smsgw.refusals import Forbidden, NotFound, TooLate
 from smsgw.resources import status
 from smsgw.security import decide
-from smsgw.spool.file import REFERENCE
+from smsgw.spool.file import REFERENCE, is_message
 from smsgw.spool.folders import Folders, Page
-from smsgw.spool.index import is_message
 from smsgw.spool.layout import Layout
+from smsgw.spool.sending.cancel import Cancel
 from smsgw.status import BY_NAME
 
 SEARCHED = 1000  # messages under way that are looked at for one page
@@ -44,10 +44,13 @@ class Found:
 class Mailbox:
     """The messages of one application; shared by all threads."""
 
-    def __init__(self, hook: pluggy.HookRelay, layout: Layout, folders: Folders, journal: Journal) -> None:
+    def __init__(
+        self, hook: pluggy.HookRelay, layout: Layout, folders: Folders, cancel: Cancel, journal: Journal
+    ) -> None:
         self._policies = implementations(hook.permits)
         self._layout = layout
         self._folders = folders
+        self._cancel = cancel
         self._journal = journal
 
     def read(self, identity: Identity, kind: str, id: str) -> StoredMessage:
@@ -100,7 +103,7 @@ class Mailbox:
             raise Forbidden("smsd has this message, and it cannot be taken back")
         if not self._may(identity, "cancel" if kind == "outgoing" else "delete", message):
             raise Forbidden("You may not delete this message")
-        if not (self._folders.cancel(id) if kind == "outgoing" else self._remove(message)):
+        if not (self._cancel.cancel(id) if kind == "outgoing" else self._remove(message)):
             raise NotFound
 
     def locate(self, identity: Identity, id: str) -> StoredMessage:
@@ -146,7 +149,7 @@ class Mailbox:
         if message.kind == "outgoing":
             if not self._may(identity, "cancel", message):
                 raise Forbidden("You may not take this message back")
-            self._folders.cancel(id)  # false too where somebody else took it back meanwhile
+            self._cancel.cancel(id)  # false too where somebody else took it back meanwhile
             message = self.locate(identity, id)
         if message.kind != "cancelled":
             raise TooLate("smsd has this message, and it cannot be taken back")
@@ -241,4 +244,6 @@ def _matches(query: Query, message: StoredMessage) -> bool:
 def includeme(config: Configurator) -> None:
     """From here on, ``registry.mailbox`` does what the views ask of messages in the spool."""
     registry = config.registry
-    registry.mailbox = Mailbox(registry.plugins.hook, registry.layout, registry.folders, registry.journal)
+    registry.mailbox = Mailbox(
+        registry.plugins.hook, registry.layout, registry.folders, registry.cancel, registry.journal
+    )

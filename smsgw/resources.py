@@ -7,11 +7,10 @@ from typing import Any
 
 from pyramid.config import Configurator
 
+from smsgw.ids import began
 from smsgw.model import StatusReport, StoredMessage
 from smsgw.numbers import e164
-from smsgw.spool.entrance import is_later
-from smsgw.spool.file import REFERENCE, send_at
-from smsgw.spool.index import began
+from smsgw.spool.file import REFERENCE, is_later, send_at
 from smsgw.spool.layout import Layout
 from smsgw.status import status_of
 from smsgw.text import measure

@@ -34,14 +34,15 @@ import pytest
 from inotify_simple import INotify, flags
 
 from smsgw.model import Content, Message, Receipt
-from smsgw.spool.entrance import Entrance, ready_lock
-from smsgw.spool.folders import Folders
+from smsgw.spool.disk import SpoolUnavailable
 from smsgw.spool.layout import Layout, from_folder
 from smsgw.spool.locks import Locks
 from smsgw.spool.owner import Owner
-from smsgw.spool.put_file import in_python
-from smsgw.spool.receipts import Receipts
-from smsgw.spool.writer import SpoolUnavailable, Writer
+from smsgw.spool.sending.cancel import Cancel
+from smsgw.spool.sending.idempotency import Receipts
+from smsgw.spool.sending.put_file import PutFile, in_python
+from smsgw.spool.sending.queue import Queue, ready_lock
+from smsgw.spool.sending.writer import Writer
 
 from .conftest import OUTGOING, Gateway, at_length, make_spool
 from .server import TIMEOUT, Reply, Server, wait_until
@@ -67,11 +68,10 @@ class Spool:
     def messages(self) -> dict[str, bytes]:
         """All that stands in `outgoing`, but smsgw's own folder, or waits there for its turn."""
         found = {}
-        for folder in (self.waiting, self.outgoing):  # the way they go
-            for name in names(folder):
-                if folder / name != self.state:
-                    with contextlib.suppress(FileNotFoundError):
-                        found[name] = (folder / name).read_bytes()
+        for path in (*self.waiting.rglob("*"), *self.outgoing.glob("*")):  # the way they go
+            if not path.is_dir():
+                with contextlib.suppress(FileNotFoundError):
+                    found[path.name] = path.read_bytes()
         return found
 
     def wait(self, condition: Callable[[], bool], *folders: Path) -> None:
@@ -275,25 +275,29 @@ def steps(spools: Path, work: Callable[[Layout], object]) -> Iterator[tuple[int,
     raise AssertionError("the work has no end")
 
 
-def entrance_of(layout: Layout, depth: int = 500) -> Entrance:
-    return Entrance(layout, Locks(layout.state), depth=depth, fsync=True)
+def queue_of(layout: Layout, depth: int = 500) -> Queue:
+    return Queue(layout, depth=depth, fsync=True)
 
 
-def writer_of(layout: Layout) -> Writer:
-    # In Python, where each step can be stopped at.
-    locks = Locks(layout.state)
-    return Writer(layout, locks, entrance_of(layout), fsync=True, mode=0o660, group=None, put_file=in_python)
+def cancel_of(layout: Layout) -> Cancel:
+    return Cancel(layout, Locks(layout.state), queue_of(layout))
+
+
+def writer_of(layout: Layout, depth: int = 500, put_file: PutFile = in_python) -> Writer:
+    """One that is written in Python, where each step can be stopped at."""
+    locks, queue = Locks(layout.state), queue_of(layout, depth)
+    cancel = Cancel(layout, locks, queue)
+    return Writer(layout, locks, queue, cancel, fsync=True, mode=0o660, group=None, put_file=put_file)
 
 
 def receipts_of(layout: Layout) -> Receipts:
-    return Receipts(layout, Locks(layout.state), entrance_of(layout), fsync=True)
+    return Receipts(layout, Locks(layout.state), queue_of(layout), fsync=True)
 
 
-def look_after(layout: Layout) -> None:
+def look_after(layout: Layout, depth: int = 500) -> None:
     """What the owner does once a second."""
-    locks = Locks(layout.state)
-    owner = Owner(layout, locks, Folders(layout, locks, "smsgw.http."), entrance_of(layout))
-    owner.look_after()
+    locks, queue = Locks(layout.state), queue_of(layout, depth)
+    Owner(layout, locks, queue, Cancel(layout, locks, queue)).look_after()
 
 
 def submission(count: int) -> tuple[list[Message], dict[str, bytes]]:
@@ -386,17 +390,18 @@ def test_what_is_taken_back_stays_so_when_the_power_fails(tmp_path: Path, fsync:
     layout = from_folder(make_spool(tmp_path / "spool"))
     locks = Locks(layout.state)
     locks.make()
-    (layout.state / "waiting" / "smsgw.http.1").write_bytes(file_of("79680000000", "Hi, Jack!"))
+    (layout.state / "waiting" / "normal" / "lvv").mkdir()
+    (layout.state / "waiting" / "normal" / "lvv" / "smsgw.http.1").write_bytes(file_of("79680000000", "Hi, Jack!"))
     calls: list[str] = []
 
     def note(frame: FrameType, event: str, called: Any) -> None:
         if event == "c_call" and called in (os.rename, os.fsync):
             calls.append(called.__name__)
 
-    folders = Folders(layout, locks, "smsgw.http.", fsync=fsync)
+    cancel = Cancel(layout, locks, Queue(layout, depth=500, fsync=fsync))
     sys.setprofile(note)
     try:
-        assert folders.cancel("smsgw.http.1")
+        assert cancel.cancel("smsgw.http.1")
     finally:
         sys.setprofile(None)
     assert calls == ["rename", *(["fsync"] * 3 if fsync else [])]
@@ -408,7 +413,7 @@ def test_a_cancel_is_finished_wherever_its_process_dies(tmp_path: Path, smsd_had
     [message], files = submission(1)
 
     def cancel(layout: Layout) -> None:
-        Folders(layout, Locks(layout.state), "smsgw.http.").cancel(message.id)
+        cancel_of(layout).cancel(message.id)
 
     def killed(step: int) -> tuple[int, Layout, bool]:
         layout = from_folder(make_spool(tmp_path / str(step)))
@@ -583,31 +588,17 @@ def stopped(state: Path, lock: str) -> Iterator[None]:
             process.kill()
 
 
-def test_nobody_waits_for_a_process_that_is_stopped_on_its_way_into_outgoing(
-    run: Callable[..., Server], spool: Spool
-) -> None:
-    """What is sent meanwhile goes out meanwhile."""
-    server = run()
-    assert server.send(ONE, "before").status == 201
-    with stopped(spool.state, "entrance"):
-        assert server.send(MANY, "several").status == 201
-        assert server.send(MANY, "with a key", key=KEY).status == 201
-        assert server.send(ONE, "one").status == 201
-        wait_until(lambda: len(names(spool.outgoing, "smsgw.*")) == 2 + 2 * len(MANY), spool.outgoing)
-    sent = files_of(ONE, "before") + files_of(MANY, "several") + files_of(MANY, "with a key") + files_of(ONE, "one")
-    assert Counter(spool.messages().values()) == sent
-
-
-def test_a_cancel_does_not_wait_for_a_process_that_is_stopped_while_it_moves_a_submission(
+def test_a_submission_that_a_stopped_process_holds_keeps_nobody_from_sending_or_taking_back(
     run: Callable[..., Server], spool: Spool
 ) -> None:
     server = run()
     [id] = server.send(ONE).json["message_id"].values()
     with stopped(spool.state, ready_lock("another")):
-        (spool.ready / "another").mkdir()
-        assert is_refused(server.request("DELETE", f"{OUTGOING}/{id}"))
-        assert id in spool.messages()
-    assert server.request("DELETE", f"{OUTGOING}/{id}").status == 200
+        (spool.ready / "another" / "0000000000000.normal.lvv+1").mkdir(parents=True)
+        assert server.send(MANY, "several").status == 201
+        assert server.send(MANY, "with a key", key=KEY).status == 201
+        assert server.request("DELETE", f"{OUTGOING}/{id}").status == 200
+        wait_until(lambda: len(names(spool.outgoing, "smsgw.*")) == 2 * len(MANY), spool.outgoing)
 
 
 # A spool that is missing, read-only or full

@@ -24,19 +24,14 @@ from inotify_simple import INotify, flags
 
 from smsgw.hookspecs import hookimpl
 from smsgw.model import Accepted, Content, Event, Message, Options, Sent
-from smsgw.spool.feeder import Feeder
-from smsgw.spool.folders import Folders
 from smsgw.spool.layout import Layout, from_folder
 from smsgw.spool.locks import FOLDERS, Locks
-from smsgw.spool.owner import Owner
-from smsgw.spool.put_file import in_python
-from smsgw.spool.receipts import Receipts
-from smsgw.spool.turns import Turns
-from smsgw.spool.writer import Writer
+from smsgw.spool.sending.feeder import Feeder
+from smsgw.spool.sending.idempotency import Receipts
 from smsgw.testing import MakeGateway, running
 from tests.conftest import Gateway, at_length, eventually, make_spool
 from tests.server import Server
-from tests.test_faults import RECEIPT, entrance_of, is_killed_at, set_immutable, small, submission
+from tests.test_faults import RECEIPT, is_killed_at, look_after, queue_of, set_immutable, small, submission, writer_of
 from tests.tmpfs import Ext4, Small
 
 __all__ = ["small"]  # a fixture
@@ -69,6 +64,11 @@ def names(folder: Path) -> set[str]:
         return {name for name in os.listdir(folder) if not name.startswith(".")}
     except FileNotFoundError:
         return set()
+
+
+def queued(gateway: Gateway, kind: str) -> set[str]:
+    """The messages that wait for their turn (``waiting``) or their time (``scheduled``)."""
+    return {path.name for path in (gateway.state / kind).rglob("*") if not path.is_dir()}
 
 
 class Smsd:
@@ -162,7 +162,7 @@ def test_what_does_not_fit_waits_and_enters_as_outgoing_empties(make_gateway: Ma
     for place in range(5):
         assert smsd.take() == ids[place]
         eventually(lambda place=place: list(gateway.files()) == ids[place + 1 : place + 4])
-    assert names(gateway.state / "waiting") == set()
+    assert queued(gateway, "waiting") == set()
 
 
 @pytest.mark.parametrize("key", [None, "feeder-0001"])
@@ -178,7 +178,7 @@ def test_a_bulk_over_the_depth(make_gateway: MakeGateway, key: str | None) -> No
             assert gateway.call("POST_JSON", MESSAGES, body, headers=headers, status=202).body == reply.body
         assert Smsd(gateway.spool).drain(200) == ids
         assert depth.read() == 20
-        assert names(gateway.state / "ready") == names(gateway.state / "waiting") == set()
+        assert names(gateway.state / "ready") == queued(gateway, "waiting") == set()
 
 
 def test_many_threads_of_one_process_never_exceed_the_depth(make_gateway: MakeGateway) -> None:
@@ -208,7 +208,7 @@ def test_alarms_come_first_and_users_take_turns(base_settings: dict[str, str]) -
         ops = send(gateway, user="ops", to=numbers(2))
         root = send(gateway, user="root")
         alarms = send(gateway, user="ops", to=numbers(2), priority="high") + send(gateway, user="root", priority="high")
-        assert len(names(gateway.state / "waiting")) == 12
+        assert len(queued(gateway, "waiting")) == 12
     order = [first, alarms[0], alarms[2], alarms[1], bulk[0], ops[0], root[0], bulk[1], ops[1], *bulk[2:]]
     with running(base_settings | shallow(1)) as gateway:  # which reads all that wait before one enters
         assert Smsd(gateway.spool).drain(len(order)) == order
@@ -264,7 +264,7 @@ def test_what_smsd_has_in_its_queue_counts_too(make_gateway: MakeGateway) -> Non
     assert list(gateway.files()) == [ids[2]]
     (gateway.spool / "checked" / ids[0]).unlink()
     eventually(lambda: list(gateway.files()) == ids[2:4])
-    assert names(gateway.state / "waiting") == {*ids[4:], later}
+    assert queued(gateway, "waiting") == {*ids[4:], later}
 
 
 def test_a_queue_that_nobody_empties_holds_up_no_other(make_gateway: MakeGateway, tmp_path: Path) -> None:
@@ -313,14 +313,14 @@ def test_strays_stop_nobody(base_settings: dict[str, str]) -> None:
             (gateway.spool / "outgoing" / name).rename(gateway.spool / "sent" / name)
             smsd.taken.append(name)
         assert set(smsd.taken) == found
-        assert len(names(waiting)) == len(names(scheduled)) == 6
+        assert len(names(waiting) - {"high", "normal"}) == len(names(scheduled)) == 6
         gateway.send()
 
 
 def test_what_stands_in_the_way_of_one_holds_up_no_other(
     make_gateway: MakeGateway, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("smsgw.spool.feeder.RETRY", 0.2)
+    monkeypatch.setattr("smsgw.spool.sending.feeder.RETRY", 0.2)
     gateway = make_gateway(shallow(2))
     outgoing = gateway.spool / "outgoing"
     ids = [send(gateway)[0] for _ in range(4)]
@@ -329,7 +329,7 @@ def test_what_stands_in_the_way_of_one_holds_up_no_other(
     for id in ids[:2]:
         (outgoing / id).unlink()
     eventually(lambda: names(outgoing) == {ids[2], ids[3]})
-    assert names(gateway.state / "waiting") == {ids[2]}
+    assert queued(gateway, "waiting") == {ids[2]}
     obstacle.rmdir()
     eventually(lambda: set(gateway.files()) == {ids[2], ids[3]})
     (said,) = [record.message for record in caplog.records if "messages wait for" in record.message]
@@ -338,26 +338,20 @@ def test_what_stands_in_the_way_of_one_holds_up_no_other(
 
 def test_what_cannot_be_read_for_a_moment_is_read_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As where the process has no descriptor left for it, which the folder does not tell of."""
-    monkeypatch.setattr("smsgw.spool.feeder.RETRY", 0.0)
+    monkeypatch.setattr("smsgw.spool.sending.feeder.RETRY", 0.0)
     layout, files = spool_with(tmp_path / "spool", waiting=1, due=1)
-    away = {layout.state / "waiting" / "smsgw.waiting.0", layout.state / "scheduled" / "smsgw.scheduled.0"}
-    for path in away:
-        path.rename(tmp_path / path.name)
-    feeder, stop = feeder_of(layout), threading.Event()
-    feeder.look(stop)
-    for path in away:
-        (tmp_path / path.name).rename(path)
+    feeder = feeder_of(layout)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     free = os.dup(0)
     os.close(free)
     resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
     try:
-        feeder.look(stop)
+        with pytest.raises(OSError, match="Too many open files"):
+            feeder.look()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert contents(layout.outgoing) == {}
-    for _ in range(2):
-        feeder.look(stop)
+    feeder.look()
     assert contents(layout.outgoing) == files
 
 
@@ -437,12 +431,13 @@ def test_what_waits_is_taken_back_by_a_rename_also_where_smsd_could_not_be_asked
     assert names(gateway.state / "cancelled") == {waiting, other, later}
     gateway.delete(f"{MESSAGES}/{entered}", status=503)
     assert set(gateway.files()) == {entered}
-    assert names(gateway.state / "waiting") == names(gateway.state / "scheduled") == set()
+    assert queued(gateway, "waiting") == queued(gateway, "scheduled") == set()
 
 
 def test_what_waited_for_long_and_was_taken_back_is_kept_as_long_as_others(gateway: Gateway) -> None:
     (id,) = send(gateway, send_at=at(3600))
-    os.utime(gateway.state / "scheduled" / id, (0, 0))
+    (path,) = (gateway.state / "scheduled").glob(f"*/{id}")
+    os.utime(path, (0, 0))
     gateway.delete(f"{MESSAGES}/{id}")
     gateway.registry.owner._next_expiry = 0.0
     gateway.registry.owner.look_after()
@@ -451,10 +446,10 @@ def test_what_waited_for_long_and_was_taken_back_is_kept_as_long_as_others(gatew
 
 def test_cancels_race_with_the_feeder_and_each_message_ends_once(make_gateway: MakeGateway) -> None:
     gateway = make_gateway(shallow(2) | {"smsgw.allow.admins": "root"})
-    folders = gateway.registry.folders
+    cancel = gateway.registry.cancel.cancel
     ids = send(gateway, to=numbers(300))
     with Smsd(gateway.spool).running() as smsd, ThreadPoolExecutor(4) as pool:
-        answers = dict(zip(ids[::-3], pool.map(folders.cancel, ids[::-3]), strict=True))
+        answers = dict(zip(ids[::-3], pool.map(cancel, ids[::-3]), strict=True))
         cancelled = {id for id, done in answers.items() if done}
         eventually(lambda: len(smsd.taken) == len(ids) - len(cancelled), 60)
     assert names(gateway.state / "cancelled") == cancelled
@@ -499,7 +494,7 @@ def test_a_bulk_for_later(make_gateway: MakeGateway, key: str | None) -> None:
     reply = gateway.call("POST_JSON", MESSAGES, body, headers=headers, status=202)
     ids = [each["id"] for each in reply.json["messages"]]
     assert {each["status"] for each in reply.json["messages"]} == {"scheduled"}
-    assert names(gateway.state / "scheduled") == set(ids)
+    assert queued(gateway, "scheduled") == set(ids)
     if key:
         assert gateway.call("POST_JSON", MESSAGES, body, headers=headers, status=202).body == reply.body
     assert sorted(Smsd(gateway.spool).drain(20)) == sorted(ids)
@@ -512,7 +507,7 @@ def test_how_far_ahead(gateway: Gateway, days: float, status: int) -> None:
     if status != 202:
         assert [error["pointer"] for error in found["errors"]] == ["#/send_at"]
         assert "400 days" in found["detail"]
-    assert len(names(gateway.state / "scheduled")) == (status == 202)
+    assert len(queued(gateway, "scheduled")) == (status == 202)
 
 
 class Clock:
@@ -529,12 +524,12 @@ def test_its_time_may_come_while_no_gateway_runs(
     base_settings: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
-    monkeypatch.setattr("smsgw.spool.feeder.time", clock)
+    monkeypatch.setattr("smsgw.spool.sending.feeder.time", clock)
     with running(base_settings) as gateway:
         (id,) = send(gateway, send_at=at(1000))
         (later,) = send(gateway, send_at=at(3600))
     clock.ahead = 2000.0
-    assert names(gateway.state / "scheduled") == {id, later}
+    assert queued(gateway, "scheduled") == {id, later}
     with running(base_settings) as gateway:
         eventually(lambda: list(gateway.files()) == [id])
         assert gateway.get(f"{MESSAGES}/{later}").json["status"] == "scheduled"
@@ -542,32 +537,17 @@ def test_its_time_may_come_while_no_gateway_runs(
 
 def test_the_clock_may_be_set(make_gateway: MakeGateway, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
-    monkeypatch.setattr("smsgw.spool.feeder.time", clock)
+    monkeypatch.setattr("smsgw.spool.sending.feeder.time", clock)
     gateway = make_gateway()
     first, second = (send(gateway, send_at=at(seconds))[0] for seconds in (3000, 5000))
     clock.ahead = 4000.0
     eventually(lambda: list(gateway.files()) == [first])
     clock.ahead = -4000.0
     (third,) = send(gateway, send_at=at(100))
-    eventually(lambda: third in names(gateway.state / "scheduled"))
+    eventually(lambda: third in queued(gateway, "scheduled"))
     clock.ahead = 200.0
     eventually(lambda: list(gateway.files()) == [first, third])
-    assert names(gateway.state / "scheduled") == {second}
-
-
-def test_a_message_that_is_put_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, stop = Clock(), threading.Event()
-    monkeypatch.setattr("smsgw.spool.feeder.time", clock)
-    layout, _ = spool_with(tmp_path / "spool", waiting=0, due=0)
-    feeder, path = feeder_of(layout), layout.state / "scheduled" / "m1"
-    for seconds in (100, 300):
-        path.unlink(missing_ok=True)
-        feeder.look(stop)
-        path.write_text(OLD.replace("From", f"X-Send-At: {at(seconds)}\nFrom"))
-        feeder.look(stop)
-    for clock.ahead, found in ((200.0, set()), (400.0, {"m1"})):
-        feeder.look(stop)
-        assert names(layout.outgoing) == found
+    assert queued(gateway, "scheduled") == {second}
 
 
 def test_plugins_hear_once_of_what_waits(make_gateway: MakeGateway) -> None:
@@ -584,8 +564,8 @@ def test_plugins_hear_once_of_what_waits(make_gateway: MakeGateway) -> None:
     (first,) = send(gateway)
     (later,) = send(gateway, send_at=at(1))
     eventually(lambda: len(heard) == 2)  # as soon as they are accepted
-    assert names(gateway.state / "scheduled") == {later}
-    eventually(lambda: names(gateway.state / "waiting") == {later})
+    assert queued(gateway, "scheduled") == {later}
+    eventually(lambda: queued(gateway, "waiting") == {later})
     smsd = Smsd(gateway.spool)
     assert smsd.drain(2) == [first, later]
     eventually(lambda: len(heard) == 4)
@@ -597,33 +577,43 @@ def test_plugins_hear_once_of_what_waits(make_gateway: MakeGateway) -> None:
 
 
 def feeder_of(layout: Layout, depth: int = 3) -> Feeder:
-    return Feeder(layout, entrance_of(layout, depth))
+    return Feeder(layout, queue_of(layout, depth))
 
 
 def look(layout: Layout, depth: int = 3) -> None:
-    feeder_of(layout, depth).look(threading.Event())
+    feeder_of(layout, depth).look()
 
 
-def spool_with(folder: Path, waiting: int, due: int) -> tuple[Layout, dict[str, bytes]]:
-    """A spool in which so many messages wait, and what they are."""
+def spool_with(folder: Path, waiting: int, due: int, *, is_old: bool = False) -> tuple[Layout, dict[str, bytes]]:
+    """A spool in which so many messages wait, and what they are.
+
+    :param is_old: they lie where earlier versions put them.
+    """
     layout = from_folder(make_spool(folder))
     Locks(layout.state).take("first of all").release()  # which makes smsgw's own folder
     files = {}
-    for kind, count, head in (("waiting", waiting, ""), ("scheduled", due, "X-Send-At: 2026-01-01T00:00:00Z\n")):
+    for folder, count, head in (
+        ("waiting" if is_old else "waiting/normal/lvv", waiting, ""),
+        ("scheduled" if is_old else "scheduled/1767225600000.normal.lvv", due, "X-Send-At: 2026-01-01T00:00:00Z\n"),
+    ):
+        (layout.state / folder).mkdir(exist_ok=True)
         for number in range(count):
-            content = f"To: 7916000000{number}\nFrom: lvv\n{head}\n{kind} {number}".encode()
-            files[f"smsgw.{kind}.{number}"] = content
-            (layout.state / kind / f"smsgw.{kind}.{number}").write_bytes(content)
+            name = f"smsgw.{'scheduled' if head else 'waiting'}.{number}"
+            files[name] = f"To: 7916000000{number}\nFrom: lvv\n{head}\n{name}".encode()
+            (layout.state / folder / name).write_bytes(files[name])
     return layout, files
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {name: (folder / name).read_bytes() for name in names(folder)}
+    """The files in a folder, or, of smsgw's own, in the folders in it."""
+    paths = folder.glob("*") if folder.name == "outgoing" else folder.rglob("*")
+    return {path.name: path.read_bytes() for path in paths if path.is_file() and not path.name.startswith(".")}
 
 
-def test_each_message_enters_once_wherever_the_feeder_dies(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_old", [False, True], ids=["", "from earlier versions"])
+def test_each_message_enters_once_wherever_the_feeder_dies(tmp_path: Path, is_old: bool) -> None:
     for step in range(1, 1000, at_length(1, 4)):
-        layout, files = spool_with(tmp_path / str(step), waiting=3, due=2)
+        layout, files = spool_with(tmp_path / str(step), waiting=3, due=2, is_old=is_old)
         killed = is_killed_at(step, functools.partial(look, layout, 4))
         found = [contents(folder) for folder in (layout.state / "scheduled", layout.state / "waiting", layout.outgoing)]
         assert sum(map(len, found)) == 5, step
@@ -648,20 +638,17 @@ def test_what_waits_is_whole_or_not_there_wherever_its_process_dies(tmp_path: Pa
     seen = set()
 
     def put(layout: Layout) -> None:
-        locks, entrance = Locks(layout.state), entrance_of(layout, 1)
-        writer = Writer(layout, locks, entrance, fsync=True, mode=0o660, group=None, put_file=in_python)
-        writer.put(messages, receipt)
+        writer_of(layout, 1).put(messages, receipt)
 
     for step in range(1, 1000, at_length(1, 4)):
         layout = from_folder(make_spool(tmp_path / str(step)))
         (layout.outgoing / "another").touch()
         killed = is_killed_at(step, functools.partial(put, layout))
-        locks, entrance = Locks(layout.state), entrance_of(layout, 1)
-        Owner(layout, locks, Folders(layout, locks, "smsgw.http."), entrance).look_after()
+        look_after(layout, 1)
         found = contents(layout.state / kind)
         assert found.keys() in (set(), {message.id for message in messages}), step
         assert all(content.endswith(b"\n\nHi, Jack!") for content in found.values())
-        kept = Receipts(layout, locks, entrance, fsync=True).find(RECEIPT.key)
+        kept = Receipts(layout, Locks(layout.state), queue_of(layout, 1), fsync=True).find(RECEIPT.key)
         assert kept == (receipt if found else None), step
         assert names(layout.outgoing) == {"another"}, step
         assert names(layout.state / "ready") == names(layout.state / "writers") == set(), step
@@ -681,42 +668,42 @@ def test_what_a_power_failure_brought_back_is_not_sent_again(tmp_path: Path, pla
         (before / name).write_bytes(files[name])
     look(layout)
     assert contents(layout.outgoing) == {other: files[other]}
-    assert names(layout.state / "waiting") == names(layout.state / "scheduled") == set()
+    assert contents(layout.state / "waiting") == contents(layout.state / "scheduled") == {}
     assert contents(before).keys() == {again, due}
 
 
 def test_a_spool_that_goes_out_of_service_while_messages_wait(
     small: Small, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("smsgw.spool.feeder.RETRY", 0.0)
+    monkeypatch.setattr("smsgw.spool.sending.feeder.RETRY", 0.0)
     layout, files = spool_with(small.outside / "spool", waiting=30, due=20)
     set_immutable(layout.outgoing, True)
-    feeder, stop = feeder_of(layout, 100), threading.Event()
+    feeder = feeder_of(layout, 100)
     for _ in range(5):
-        feeder.look(stop)
+        feeder.look()
     assert contents(layout.outgoing) == {}
     assert contents(layout.state / "waiting") | contents(layout.state / "scheduled") == files
     assert len(caplog.records) == 1
     set_immutable(layout.outgoing, False)
     for _ in range(2):
-        feeder.look(stop)
+        feeder.look()
     assert contents(layout.outgoing) == files
 
 
 def test_a_disk_that_is_full_while_messages_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On ext4 a folder needs a block more for some names: it takes some messages, and not others."""
-    monkeypatch.setattr("smsgw.spool.feeder.RETRY", 0.0)
+    monkeypatch.setattr("smsgw.spool.sending.feeder.RETRY", 0.0)
     with Ext4(tmp_path / "small") as small:
         layout, files = spool_with(small.outside / "spool", waiting=60, due=0)
         filler = small.fill()
-        feeder, stop = feeder_of(layout, 100), threading.Event()
+        feeder = feeder_of(layout, 100)
         for _ in range(3):
-            feeder.look(stop)
+            feeder.look()
         entered = contents(layout.outgoing)
         assert 0 < len(entered) < 60  # it is this that it is about
         assert entered | contents(layout.state / "waiting") == files
         filler.unlink()
-        feeder.look(stop)
+        feeder.look()
         assert contents(layout.outgoing) == files
 
 
@@ -730,7 +717,8 @@ def test_a_feeder_whose_spool_is_taken_away_and_made_anew(
     eventually(lambda: gateway.call("GET", f"{SMS}/outgoing/", status="*").json.get("total_count") == 0)
     others = [send(gateway)[0] for _ in range(3)]
     assert Smsd(gateway.spool).drain(3) == others
-    assert names(tmp_path / "away" / "outgoing") | names(tmp_path / "away" / "outgoing/.smsgw/waiting") == set(ids)
+    away = tmp_path / "away" / "outgoing"
+    assert names(away) | contents(away / ".smsgw" / "waiting").keys() == set(ids)
 
 
 # A model
@@ -740,34 +728,39 @@ def test_a_feeder_whose_spool_is_taken_away_and_made_anew(
 @given(
     depth=st.integers(1, 6),
     waves=st.lists(
-        st.lists(st.tuples(st.sampled_from(["lvv", "ops", "root"]), st.booleans()), min_size=0, max_size=8),
+        st.lists(
+            st.tuples(st.sampled_from(["lvv", "ops", "root"]), st.booleans(), st.booleans()), min_size=0, max_size=8
+        ),
         min_size=1,
         max_size=5,
     ),
     drains=st.lists(st.integers(0, 6), min_size=5, max_size=5),
 )
 def test_what_enters_is_what_turns_say(
-    depth: int, waves: list[list[tuple[str, bool]]], drains: list[int], tmp_path_factory: pytest.TempPathFactory
+    depth: int, waves: list[list[tuple[str, bool, bool]]], drains: list[int], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """Messages come in waves, and leave ``outgoing`` between them; the feeder looks after each."""
     layout = from_folder(make_spool(tmp_path_factory.mktemp("model") / "spool"))
     Locks(layout.state).make()
-    feeder, stop, turns = feeder_of(layout, depth), threading.Event(), Turns()
+    feeder, turns = feeder_of(layout, depth), Turns()
     numbers = itertools.count(1)
     inside: list[str] = []
 
     def step() -> None:
-        feeder.look(stop)
+        feeder.look()
         while len(inside) < depth and (name := turns.take()) is not None:
             inside.append(name)
         assert names(layout.outgoing) == set(inside)
 
     for wave, drained in zip(waves, drains, strict=False):
-        for user, is_urgent in wave:
+        for user, is_high, is_single in wave:
             name = f"smsgw.{next(numbers):04}"
-            head = "Priority: HIGH\n" if is_urgent else ""
-            (layout.state / "waiting" / name).write_text(f"To: 911\nFrom: {user}\n{head}\nHi")
-            turns.add(name, user, is_urgent)
+            folder = (
+                layout.state / "waiting" / ("high" if is_high else "normal") / (user if is_single else f"{user}+{name}")
+            )
+            folder.mkdir(exist_ok=True)
+            (folder / name).write_text("To: 911\n\nHi")
+            turns.waiting[not is_high].setdefault(user, []).append(name)
         step()
         for name in inside[:drained]:
             (layout.outgoing / name).unlink()
@@ -776,5 +769,24 @@ def test_what_enters_is_what_turns_say(
     while inside:
         (layout.outgoing / inside.pop(0)).unlink()
         step()
-    assert names(layout.state / "waiting") == set()
-    assert not turns.names
+    assert contents(layout.state / "waiting") == {}
+    assert not any(users for users in turns.waiting)
+
+
+class Turns:
+    """Who enters next: of each priority, the users that wait, in the order of their names, and who was last."""
+
+    def __init__(self) -> None:
+        self.waiting: tuple[dict[str, list[str]], dict[str, list[str]]] = ({}, {})
+        self.last = ["", ""]
+
+    def take(self) -> str | None:
+        for number, users in enumerate(self.waiting):
+            if users:
+                user = min(users, key=lambda user: (user <= self.last[number], user))
+                self.last[number] = user
+                name = users[user].pop(0)
+                if not users[user]:
+                    del users[user]
+                return name
+        return None

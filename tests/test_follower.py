@@ -28,6 +28,7 @@ from smsgw.spool.folders import Folders
 from smsgw.spool.following.follower import Follower, followed
 from smsgw.spool.layout import Layout, from_folder
 from smsgw.spool.locks import Locks
+from smsgw.spool.sending.queue import Queue
 from smsgw.store import Store
 from tests.conftest import Gateway, eventually, make_spool
 
@@ -175,7 +176,7 @@ def following(
     """The plugin ``ear`` is told what becomes of messages, as in the process that owns the spool."""
     locks = Locks(layout.state)
     locks.make()
-    folders = Folders(layout, locks, "smsgw.")
+    folders = Folders(layout, Queue(layout, depth=500, fsync=False), "smsgw.")
     store = Store(f"sqlite:///{folder or layout.state / 'journal'}/store.sqlite3")
     store.keep(TABLES, SCRIPTS)
     journal = Journal(Database(store), "spool", followed(layout))
@@ -195,7 +196,6 @@ def following(
             each.wake()
         for thread in threads:
             thread.join()
-        folders.close()
         store.close()
 
 

@@ -14,10 +14,8 @@ from smsgw.model import Content, Message, Options
 from smsgw.spool.folders import Folders
 from smsgw.spool.layout import from_folder
 from smsgw.spool.locks import Locks
-from smsgw.spool.put_file import in_python
-from smsgw.spool.writer import Writer
 from tests.conftest import eventually, make_spool
-from tests.test_faults import entrance_of
+from tests.test_faults import queue_of, writer_of
 
 MESSAGE = Message("smsgw.http.01JD0000000000000000000000", "79680000000", Content("lvv", "Hi", "GSM", 1, Options()))
 LONGEST = 20  # seconds after which a child that hangs is ended
@@ -73,19 +71,17 @@ def test_a_child_s_end_releases_nothing(tmp_path: Path) -> None:
 
 def test_what_a_parent_lets_enter_takes_no_room_of_its_child(tmp_path: Path) -> None:
     layout = from_folder(make_spool(tmp_path / "spool"))
-    locks, entrance = Locks(layout.state), entrance_of(layout, 1)
-    writer = Writer(layout, locks, entrance, fsync=False, mode=0o660, group=None, put_file=in_python)
-    locks.make()
-    with entrance.feeding(1):
+    writer = writer_of(layout, 1)
+    Locks(layout.state).make()
+    with writer.queue.room.for_waiting():
         assert status_of(forked(lambda: writer.put([MESSAGE]))) == 0
     assert (layout.outgoing / MESSAGE.id).exists()
 
 
 def test_a_child_lists_whatever_its_parent_s_threads_were_at(tmp_path: Path) -> None:
     layout = from_folder(make_spool(tmp_path / "spool"))
-    locks = Locks(layout.state)
-    locks.make()
-    folders, begun, leave = Folders(layout, locks, "smsgw.http."), threading.Event(), threading.Event()
+    Locks(layout.state).make()
+    folders, begun, leave = Folders(layout, queue_of(layout), "smsgw.http."), threading.Event(), threading.Event()
     (layout.outgoing / "m1").write_text("To: 79680000007\nFrom: lvv\n\nHi")
 
     def list_all_the_time() -> None:

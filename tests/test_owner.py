@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from smsgw.spool.entrance import Entrance
-from smsgw.spool.folders import Folders
 from smsgw.spool.layout import Layout, from_folder
 from smsgw.spool.locks import Locks
 from smsgw.spool.owner import Owner
+from smsgw.spool.sending.cancel import Cancel
+from smsgw.spool.sending.queue import Queue
 from tests.conftest import Gateway, make_spool
 
 MESSAGE = "To: 911\nFrom: lvv\n\nHi"
@@ -19,8 +19,15 @@ REPORT = "From: 79680000007\nModem: GSM1\n\nSMS STATUS REPORT\nMessage_id: 21\nS
 def owner_of(layout: Layout) -> Owner:
     locks = Locks(layout.state)
     locks.make()
-    entrance = Entrance(layout, locks, depth=500, fsync=False)
-    return Owner(layout, locks, Folders(layout, locks, "smsgw.http."), entrance)
+    queue = Queue(layout, depth=500, fsync=False)
+    return Owner(layout, locks, queue, Cancel(layout, locks, queue))
+
+
+def commit(layout: Layout) -> None:
+    """A submission that a process left when it died."""
+    folder = layout.state / "ready" / "z" / "0000000000000.normal.lvv+1"
+    folder.mkdir(parents=True)
+    (folder / "m1").write_text(MESSAGE)
 
 
 def test_strays_hold_up_nothing(tmp_path: Path) -> None:
@@ -30,8 +37,7 @@ def test_strays_hold_up_nothing(tmp_path: Path) -> None:
         (layout.state / folder / "a stray").mkdir(parents=True)
         (layout.state / folder / "a stray" / "folder").mkdir()
         (layout.state / folder / "another").touch()
-    (layout.state / "ready" / "z").mkdir()
-    (layout.state / "ready" / "z" / "m1").write_text(MESSAGE)
+    commit(layout)
     owner.look_after()
     assert (layout.outgoing / "m1").read_text() == MESSAGE
 
@@ -39,8 +45,7 @@ def test_strays_hold_up_nothing(tmp_path: Path) -> None:
 def test_a_spool_that_is_gone_costs_no_open_files(tmp_path: Path) -> None:
     layout = from_folder(make_spool(tmp_path / "spool"), tmp_path / "state")
     owner = owner_of(layout)
-    (layout.state / "ready" / "z").mkdir()
-    (layout.state / "ready" / "z" / "m1").write_text(MESSAGE)
+    commit(layout)
     layout.outgoing.rename(tmp_path / "away")
     owner.look_after()
     before = len(os.listdir("/proc/self/fd"))

@@ -12,7 +12,6 @@ import os
 import random
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -21,16 +20,17 @@ from pathlib import Path
 import pytest
 
 from smsgw.model import Message, Options, Receipt
-from smsgw.spool import put_file
-from smsgw.spool.entrance import Entrance
-from smsgw.spool.feeder import Feeder
-from smsgw.spool.folders import Folders
+from smsgw.spool.disk import SpoolUnavailable
 from smsgw.spool.layout import KINDS, from_folder
 from smsgw.spool.locks import Locks
 from smsgw.spool.owner import Owner
-from smsgw.spool.put_file import PutFile, in_python
-from smsgw.spool.receipts import Receipts
-from smsgw.spool.writer import SpoolUnavailable, Writer
+from smsgw.spool.sending import put_file
+from smsgw.spool.sending.cancel import Cancel
+from smsgw.spool.sending.feeder import Feeder
+from smsgw.spool.sending.idempotency import Receipts
+from smsgw.spool.sending.put_file import PutFile, in_python
+from smsgw.spool.sending.queue import Queue
+from smsgw.spool.sending.writer import Writer
 from tests.conftest import make_spool
 from tests.filesystem import Note, Watch
 from tests.test_faults import submission
@@ -52,10 +52,11 @@ class Work:
         self._notes = os.environ["NOTES"]
         self._layout = from_folder(spool)
         self._locks = Locks(self._layout.state)
-        self._entrance = Entrance(self._layout, self._locks, depth=depth, fsync=True)
-        self._receipts = Receipts(self._layout, self._locks, self._entrance, fsync=True)
+        self._queue = Queue(self._layout, depth=depth, fsync=True)
+        self._receipts = Receipts(self._layout, self._locks, self._queue, fsync=True)
+        cancel = Cancel(self._layout, self._locks, self._queue)
         self._writer = Writer(
-            self._layout, self._locks, self._entrance, fsync=True, mode=0o660, group=None, put_file=put
+            self._layout, self._locks, self._queue, cancel, fsync=True, mode=0o660, group=None, put_file=put
         )
 
     def note(self, word: str) -> None:
@@ -84,10 +85,11 @@ class Work:
 
     def feed(self, until: str) -> None:
         """Let what waits go on until it is in that folder."""
-        feeder = Feeder(self._layout, self._entrance)
+        feeder = Feeder(self._layout, self._queue)
         folder = self._layout.outgoing if until == "outgoing" else self._layout.state / until
-        while not any(name.startswith("smsgw.") for name in os.listdir(folder)):
-            feeder.look(threading.Event())
+        pattern = "*" if until == "outgoing" else "*/*/*"
+        while not any(path.name.startswith("smsgw.") for path in folder.glob(pattern)):
+            feeder.look()
         self.note("at rest")
 
 
@@ -308,14 +310,13 @@ def outcome(spool: Path) -> Outcome:
     """What is in a spool when smsgw has been started on it."""
     layout = from_folder(spool)
     locks = Locks(layout.state, fsync=False)
-    entrance = Entrance(layout, locks, depth=100, fsync=False)
-    Owner(layout, locks, Folders(layout, locks, "smsgw.http."), entrance).look_after()
-    Feeder(layout, entrance).look(threading.Event())
-    folders = (layout.outgoing, entrance.waiting, entrance.scheduled)
-    paths = [path for folder in folders for path in folder.glob("smsgw.*")]
+    queue = Queue(layout, depth=100, fsync=False)
+    Owner(layout, locks, queue, Cancel(layout, locks, queue)).look_after()
+    Feeder(layout, queue).look()
+    paths = [*layout.outgoing.glob("smsgw.*"), *queue.waiting.rglob("smsgw.*"), *queue.scheduled.rglob("smsgw.*")]
     found = sorted((path.name, path.read_bytes()) for path in paths)
     try:
-        receipt = Receipts(layout, locks, entrance, fsync=False).find(KEY)
+        receipt = Receipts(layout, locks, queue, fsync=False).find(KEY)
     except SpoolUnavailable:  # it is torn
         receipt = None
     return Outcome(tuple(found), receipt)

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smsgw.spool import put_file
-from smsgw.spool.put_file import PutFile, in_python
+from smsgw.spool.sending import put_file
+from smsgw.spool.sending.put_file import PutFile, in_python
 
 BOTH = [pytest.param(in_python, id="Python"), pytest.param(put_file.fastest, id="C")]
 
@@ -109,8 +109,8 @@ def test_both_write_the_same(content: bytes) -> None:
 
 def test_without_the_part_in_c_it_is_done_in_python() -> None:
     code = (
-        "import sys; sys.modules['smsgw.spool._put_file'] = None; "
-        "from smsgw.spool import put_file; print(put_file.fastest.__name__)"
+        "import sys; sys.modules['smsgw.spool.sending._put_file'] = None; "
+        "from smsgw.spool.sending import put_file; print(put_file.fastest.__name__)"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout == "in_python\n"

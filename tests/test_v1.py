@@ -350,8 +350,8 @@ class TestRead:
         gateway.send()
         waiting = gateway.state / "ready" / "waiting"
         with gateway.app.app.registry.locks.take("ready waiting"):
-            waiting.mkdir()
-            (waiting / "m1").write_text(self.SENT)
+            (waiting / "0000000000000.normal.lvv+1").mkdir(parents=True)
+            (waiting / "0000000000000.normal.lvv+1" / "m1").write_text(self.SENT)
             assert gateway.get(f"{SMS}/outgoing/m1").json["message_id"] == "m1"
             assert gateway.get(f"{SMS}/outgoing/").json["total_count"] == 2
         gateway.delete(f"{SMS}/outgoing/m1")

@@ -27,7 +27,7 @@ from webob import Request
 
 from smsgw.hookspecs import hookimpl
 from smsgw.model import Allowance, Identity, Message, StoredMessage, Submission, TextRefused, TooMany, Unavailable
-from smsgw.spool.receipts import digest
+from smsgw.spool.sending.idempotency import digest
 from smsgw.testing import Gateway, MakeGateway, basic
 from tests.conftest import USERS, at_length, eventually
 from tests.server import Server

@@ -8,12 +8,13 @@ from pyramid.config import Configurator
 
 from smsgw.model import ConfigurationError
 from smsgw.settings import Settings
-from smsgw.spool.entrance import Entrance
 from smsgw.spool.folders import Folders
 from smsgw.spool.layout import Layout, from_folder, from_smsd_conf
 from smsgw.spool.locks import Locks
-from smsgw.spool.receipts import Receipts
-from smsgw.spool.writer import Writer
+from smsgw.spool.sending.cancel import Cancel
+from smsgw.spool.sending.idempotency import Receipts
+from smsgw.spool.sending.queue import Queue
+from smsgw.spool.sending.writer import Writer
 
 
 def find_layout(settings: Settings) -> Layout:
@@ -47,13 +48,14 @@ def _on_one_file_system(layout: Layout) -> bool:
 
 
 def includeme(config: Configurator) -> None:
-    """The spool is ``registry.layout``, ``.writer``, ``.folders`` and ``.receipts`` from here on."""
+    """The spool is ``registry.layout``, ``.writer``, ``.folders``, ``.cancel`` and ``.receipts`` from here on."""
     registry, settings = config.registry, config.registry.smsgw
     layout = registry.layout = find_layout(settings)
     locks = registry.locks = Locks(layout.state, fsync=settings.fsync)
-    entrance = registry.entrance = Entrance(layout, locks, depth=settings.outgoing_depth, fsync=settings.fsync)
+    queue = registry.queue = Queue(layout, depth=settings.outgoing_depth, fsync=settings.fsync)
+    cancel = registry.cancel = Cancel(layout, locks, queue)
     registry.writer = Writer(
-        layout, locks, entrance, fsync=settings.fsync, mode=settings.file_mode, group=settings.file_group
+        layout, locks, queue, cancel, fsync=settings.fsync, mode=settings.file_mode, group=settings.file_group
     )
-    registry.folders = Folders(layout, locks, settings.prefix, fsync=settings.fsync)
-    registry.receipts = Receipts(layout, locks, entrance, fsync=settings.fsync)
+    registry.folders = Folders(layout, queue, settings.prefix)
+    registry.receipts = Receipts(layout, locks, queue, fsync=settings.fsync)

@@ -7,6 +7,16 @@ import ctypes
 import os
 from pathlib import Path
 
+from smsgw.model import Unavailable
+
+
+class SpoolUnavailable(Unavailable):
+    """The spool cannot take, or give, what was asked: missing, full, read-only, or broken. Nothing is left behind."""
+
+
+def unavailable(error: OSError) -> SpoolUnavailable:
+    return SpoolUnavailable(f"the spool is out of service: {error.strerror or error}")
+
 
 def open_folder(folder: Path, opened: contextlib.ExitStack) -> int:
     """A descriptor of that folder, which is closed with the others."""

@@ -19,6 +19,7 @@ from smsgw.text import BASIC, EXTENSION
 # What smsd does not know it hands on: the client's own word for a message, and the time that it is for.
 REFERENCE, SEND_AT = "X-Reference", "X-Send-At"
 MAX_READ = 1024 * 1024  # bytes of a file; smsd's own have some 40,000 at the most
+HEAD = 4096  # bytes in which a file's headers are looked for
 
 # TS 23.038, 6.2.1: the escape leads to the extension table; 0x1B stands for itself where nothing follows.
 _GSM = BASIC[:27] + "\x1b" + BASIC[27:]
@@ -63,6 +64,16 @@ class SpoolFile:
         return int(length) in (len(self.body), len(self.body) // 2, len(self.text))
 
 
+def is_message(name: str) -> bool:
+    """Whether that can be a message's file, and asked for: no lock of smsd's nor its store of parts, no path, UTF-8."""
+    if name.startswith(".") or name.endswith((".LOCK", "-concatenated")) or "/" in name or "\0" in name or not name:
+        return False
+    try:
+        return len(name.encode()) + len(".LOCK") <= 255  # a name that smsd can lock
+    except UnicodeEncodeError:
+        return False
+
+
 def head(content: Content) -> bytes:
     """What follows the ``To`` line in the file of each recipient of that content: headers, empty line, text.
 
@@ -103,6 +114,11 @@ def send_at(headers: Mapping[str, str]) -> datetime | None:
         return datetime.fromisoformat(headers[SEND_AT]).astimezone(UTC)
     except (KeyError, ValueError, OverflowError):
         return None
+
+
+def is_later(send_at: datetime | None) -> bool:
+    """Whether a message for that time has to wait for it."""
+    return send_at is not None and send_at > datetime.now(UTC)
 
 
 def parse(content: bytes) -> SpoolFile:

@@ -22,7 +22,10 @@ from smsgw.spool.forks import begin_anew_in_children
 
 # In smsgw's own folder: what each process is writing, what is committed, messages for later and for their turn, replies
 # under an Idempotency-Key, messages that are being taken back and that were, and wrong passwords.
-FOLDERS = ("writers", "ready", "scheduled", "waiting", "receipts", "cancelling", "cancelled", "guesses")
+FOLDERS = (
+    *("writers", "ready", "scheduled", "waiting", "waiting/high", "waiting/normal"),
+    *("receipts", "cancelling", "cancelled", "guesses"),
+)
 
 PATIENCE = 3.0  # seconds for which a lock that another holds is waited for; a cancel holds one for a second
 SHORTEST, LONGEST = 0.0005, 0.02  # seconds between two looks at it
@@ -87,7 +90,8 @@ class Locks:
                 os.mkdir(folder, 0o700)
                 self._made = False
         if self._fsync and not self._made:  # also what another process has just made, and perhaps not synced yet
-            sync_folder(self._folder)
+            for folder in (self._folder / "waiting", self._folder):
+                sync_folder(folder)
             with contextlib.suppress(PermissionError):  # the operator made it, in a folder that smsgw cannot read
                 sync_folder(self._folder.parent)
         self._made = True

@@ -20,11 +20,11 @@ from pyramid.events import ApplicationCreated
 
 from smsgw.logs import indented
 from smsgw.plugins import asking, implementations
-from smsgw.spool.entrance import Entrance, ready_lock
-from smsgw.spool.feeder import Feeder
-from smsgw.spool.folders import GRACE, Folders
 from smsgw.spool.layout import Layout
 from smsgw.spool.locks import Lock, Locks
+from smsgw.spool.sending.cancel import GRACE, Cancel
+from smsgw.spool.sending.feeder import Feeder
+from smsgw.spool.sending.queue import Queue, ready_lock
 
 PERIOD = 1.0  # seconds between two looks
 SELDOM = 60.0  # seconds between two looks for what is old
@@ -65,8 +65,8 @@ class Owner:
         self,
         layout: Layout,
         locks: Locks,
-        folders: Folders,
-        entrance: Entrance,
+        queue: Queue,
+        cancel: Cancel,
         *,
         background: Sequence[tuple[str, Work]] = (),
         wakes: Sequence[Callable[[], None]] = (),
@@ -74,8 +74,8 @@ class Owner:
     ) -> None:
         self._layout = layout
         self._locks = locks
-        self._folders = folders
-        self._entrance = entrance
+        self._queue = queue
+        self._cancel = cancel
         self._background = background
         self._wakes = wakes
         self._expire = expire
@@ -144,14 +144,14 @@ class Owner:
         """Let what a dead process committed go its way; a living one that is at it is not disturbed."""
         if lock := self._locks.try_take(ready_lock(name)):
             with lock:
-                self._entrance.release(name)
+                self._queue.resume(name)
 
     def _finish_cancel(self, id: str) -> None:
         """Decide about a message whose cancelling process died."""
         if lock := self._locks.try_take(f"cancel {id}"):
             with lock:
                 if time.time() - (self._layout.state / "cancelling" / id).stat().st_ctime > GRACE:
-                    self._folders.finish_cancel(id)
+                    self._cancel.finish(id)
 
     def _clear_dead(self, token: str) -> None:
         """Remove what a dead process had not committed."""
@@ -196,7 +196,7 @@ def includeme(config: Configurator) -> None:
     """Start the owner with the application."""
     registry = config.registry
     hook = registry.plugins.hook
-    feeder = Feeder(registry.layout, registry.entrance)
+    feeder = Feeder(registry.layout, registry.queue)
     works: list[tuple[str, Work]] = [("feeder", feeder.run), ("retention", registry.retention.run)]
     works += [(plugin.plugin_name, asking(plugin, "stop")) for plugin in implementations(hook.background)]
     followers = [("follower", registry.follower), *((each.name, each) for each in registry.notifiers)]
@@ -204,8 +204,8 @@ def includeme(config: Configurator) -> None:
     registry.owner = Owner(
         registry.layout,
         registry.locks,
-        registry.folders,
-        registry.entrance,
+        registry.queue,
+        registry.cancel,
         background=works,
         wakes=[feeder.wake, *(each.wake for _, each in followers)],
         expire=(registry.receipts.expire, registry.guesses.expire),

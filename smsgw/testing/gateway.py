@@ -141,7 +141,6 @@ def running(settings: Mapping[str, str], **plugins: type) -> Iterator[Gateway]:
         yield Gateway(TestApp(router), spool, dict(settings), dict(passwords))
     finally:
         router.registry.owner.stop()
-        router.registry.folders.close()
         own = getattr(router.registry, "own_stores", [])
         for store in filter(None, [getattr(router.registry, "store", None), *own]):
             store.close()

@@ -20,7 +20,7 @@ from pyramid.request import Request
 from smsgw.model import Place, Query
 from smsgw.refusals import Invalid
 from smsgw.settings import moment
-from smsgw.spool.index import is_message
+from smsgw.spool.file import is_message
 from smsgw.views.body import flaw
 from smsgw.views.problem import Malformed
 from smsgw.views.v2_query import read_query

@@ -19,6 +19,7 @@ from smsgw.spool.folders import Folders
 from smsgw.spool.following.follower import Follower, followed
 from smsgw.spool.layout import from_folder
 from smsgw.spool.locks import Locks
+from smsgw.spool.sending.queue import Queue
 from smsgw.store import FILE, Store
 
 HEAD = "From: sha\nModem: GSM2\n"
@@ -74,7 +75,8 @@ def ear(spool: Path) -> Iterator[Ear]:
     layout = from_folder(spool)
     locks = Locks(layout.state)
     locks.make()
-    folders, found, stop = Folders(layout, locks, "smsgw.http."), Ear(spool), threading.Event()
+    folders = Folders(layout, Queue(layout, depth=500, fsync=False), "smsgw.http.")
+    found, stop = Ear(spool), threading.Event()
     store = Store(f"sqlite:///{layout.state / NAME / FILE}")
     store.keep(TABLES, SCRIPTS)
     journal = Journal(Database(store), "spool", followed(layout))
@@ -93,5 +95,4 @@ def ear(spool: Path) -> Iterator[Ear]:
         follower.wake(), notifier.wake()
         for thread in threads:
             thread.join()
-        folders.close()
         store.close()

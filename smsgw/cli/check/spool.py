@@ -16,9 +16,9 @@ from smsgw.cli.check.finding import Finding, Findings, Topic
 from smsgw.cli.check.smsd import Daemon, find_daemon, group_name
 from smsgw.cli.installation import Installation, owner_of, user_name
 from smsgw.spool import acl
-from smsgw.spool.index import is_message
 from smsgw.spool.layout import KINDS, Layout
-from smsgw.spool.writer import PROBE
+from smsgw.spool.sending.queue import Queue
+from smsgw.spool.sending.writer import PROBE
 
 SPOOL = Topic("spool")
 NAME = ".smsgw-check"  # of a file that smsd passes over
@@ -236,10 +236,11 @@ def check_waiting(installation: Installation) -> Findings:
             f"a message has waited in {layout.outgoing} for {age / 60:.0f} minutes", "See smsd's log for the reason."
         )
     yield SPOOL.ok(f"{len(waiting)} messages wait in {layout.outgoing}")
-    for folder, until in (("waiting", "smsd has room"), ("scheduled", "their time")):
+    queue = Queue(layout, depth=0, fsync=False)
+    for own, until in ((queue.waiting, "smsd has room"), (queue.scheduled, "their time")):
         with contextlib.suppress(OSError):
-            count = sum(map(is_message, os.listdir(layout.state / folder)))
-            yield SPOOL.ok(f"{count} messages wait in {layout.state / folder} until {until}")
+            count = sum(len(list(queue.messages(folder))) for folder in queue.folders() if own in folder.parents)
+            yield SPOOL.ok(f"{count} messages wait in {own} until {until}")
     with contextlib.suppress(OSError):
         left = [
             entry.name for entry in os.scandir(layout.state / "ready") if time.time() - entry.stat().st_ctime > STUCK

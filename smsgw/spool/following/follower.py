@@ -18,14 +18,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from smsgw.ids import began
 from smsgw.journal.journal import Journal
 from smsgw.journal.writing import Found
 from smsgw.model import StoredMessage, Unavailable
 from smsgw.spool import file
+from smsgw.spool.file import is_message
 from smsgw.spool.folders import Folders
 from smsgw.spool.following import reports
 from smsgw.spool.following.watch import Watch
-from smsgw.spool.index import began, is_message
 from smsgw.spool.layout import OWNED, Layout
 
 PERIOD, LONGEST = 0.25, 10.0  # seconds between two looks where the kernel cannot tell of changes, and where it can

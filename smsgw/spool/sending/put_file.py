@@ -43,6 +43,6 @@ def in_python(
 
 fastest: PutFile = in_python
 with contextlib.suppress(ImportError):
-    from smsgw.spool import _put_file
+    from smsgw.spool.sending import _put_file
 
     fastest = _put_file.put_file

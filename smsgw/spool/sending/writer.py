@@ -1,16 +1,15 @@
 """Messages into the spool: whole, all of a submission or none, once, also when the process dies in between.
 
-Files are made in a folder of the process's own, ``writers/<token>`` under smsgw's own folder, and enter ``outgoing``,
-or a folder where they wait for it (``entrance``), by a rename. A single message is committed by that. Several are
-gathered in one folder, and committed when that is renamed to ``ready/<name>``: from then on they are only ever
-completed, by this process or by the owner.
+Files are made in a folder of the process's own, ``writers/<token>`` under smsgw's own folder. A single message is
+committed by a rename into ``outgoing``, or into the folder where it waits (``queue``). Several, or one with a receipt,
+are gathered in one folder. They are committed when that folder is renamed to ``ready/<name>``. From then on they are
+only ever completed, by this process or by the owner.
 
 With ``smsgw.fsync`` a message is accepted when no power failure can lose it:
 
-- First the content of each file is synced, and of several the folder that they are gathered in.
-- Then comes the rename, and the folder that it leads to is synced: ``outgoing``, ``waiting`` or ``scheduled`` for a
-  single message, ``ready`` for several. Now all of a submission is on disk, or nothing.
-- Several are on disk in ``ready`` before the first is moved on, and stay there until they are on disk where they go.
+- First the content of each file is synced, and of several the folders that they are gathered in.
+- Then comes the rename, and the folder that it leads to is synced. Now all of a submission is on disk, or nothing.
+- Several stay in ``ready`` until they are on disk where they go.
 - smsgw's own folders are synced when they are made (``locks``). A process's own folder need not be on disk: all in it
   is removed after a crash.
 
@@ -38,23 +37,20 @@ from pathlib import Path
 
 from ulid import ULID
 
-from smsgw.model import ConfigurationError, Message, Receipt, Unavailable
-from smsgw.spool import acl, file, put_file
-from smsgw.spool.disk import open_folder, sync_file_system, sync_folder
-from smsgw.spool.entrance import RECEIPT, Entrance, ready_lock
+from smsgw.model import ConfigurationError, Message, Receipt
+from smsgw.spool import acl, file
+from smsgw.spool.disk import open_folder, sync_file_system, unavailable
 from smsgw.spool.layout import Layout
 from smsgw.spool.locks import Locks
-from smsgw.spool.put_file import PutFile
-from smsgw.spool.retract import retract
+from smsgw.spool.sending import put_file
+from smsgw.spool.sending.cancel import Cancel
+from smsgw.spool.sending.put_file import PutFile
+from smsgw.spool.sending.queue import RECEIPT, Queue, ready_lock
 
 PROBE = ".smsgw-probe"  # a name that smsd would pass over
 FEW = 4  # up to so many files are synced one by one, more by syncing their file system
 
 log = logging.getLogger(__name__)
-
-
-class SpoolUnavailable(Unavailable):
-    """The spool cannot take, or give, what was asked: missing, full, read-only, or broken. Nothing is left behind."""
 
 
 class _Home:
@@ -107,7 +103,8 @@ class Writer:
         self,
         layout: Layout,
         locks: Locks,
-        entrance: Entrance,
+        queue: Queue,
+        cancel: Cancel,
         *,
         fsync: bool,
         mode: int,
@@ -116,7 +113,8 @@ class Writer:
     ) -> None:
         self._layout = layout
         self._locks = locks
-        self._entrance = entrance
+        self.queue = queue
+        self._cancel = cancel
         self._put_file = put_file
         self._fsync = fsync
         self._mode = mode
@@ -181,21 +179,32 @@ class Writer:
 
     def _put_one(self, home: _Home, message: Message) -> None:
         content = file.render(message.to, file.head(message.content), message.reference)
-        with _undone(message.id, home.folder), self._entrance.place(message.content.options.send_at) as folder:
+        with _undone(message.id, home.folder), self._way(message) as folder:
             # To a path: the folder that stands there now, and not one that was moved away.
             target = f"{folder}/{message.id}"
             self._put_file(home.folder, message.id, content, self._mode, home.must_chmod, self._fsync, target)
         try:
-            self._sync(folder)
+            self.queue.sync(folder)
         except OSError as error:
             if not self._is_with_smsd(message.id):
                 raise unavailable(error) from error
             log.error("%s goes out, and may be lost if the power fails now: %s", message.id, error)
 
+    @contextlib.contextmanager
+    def _way(self, message: Message) -> Iterator[Path]:
+        """The folder that a single message is to be moved to within the block."""
+        options = message.content.options
+        name = self.queue.name(message.content.sender, options)
+        if file.is_later(options.send_at):
+            yield self.queue.make(name)
+        else:
+            with self.queue.room.for_new(1) as room:
+                yield self._layout.outgoing if room else self.queue.make(name)
+
     def _is_with_smsd(self, id: str) -> bool:
         """Whether smsd has that message already; otherwise it is taken back, as far as that is possible."""
         try:
-            return not retract(self._layout, self._locks, id)
+            return not self._cancel.retract(id)
         except OSError as error:
             log.error("%s was refused, and may be sent all the same; it cannot be taken back: %s", id, error)
             return False
@@ -205,23 +214,22 @@ class Writer:
         stage = home.path / name
         os.mkdir(stage, 0o700)
         try:
-            with contextlib.ExitStack() as opened:
-                self._fill(home, open_folder(stage, opened), messages, receipt)
+            self._fill(home, stage, messages, receipt)
             with self._locks.take(ready_lock(name)):
-                self._commit(stage, self._layout.state / "ready" / name, len(messages) + bool(receipt))
+                self._commit(stage, self.queue.ready / name, len(messages))
         finally:
             shutil.rmtree(stage, ignore_errors=True)
 
     def _commit(self, stage: Path, ready: Path, count: int) -> None:
         os.rename(stage, ready)
         try:
-            self._sync(ready.parent)
+            self.queue.sync(ready.parent)
         except OSError as error:
             if not self._is_undone(stage, ready, count):
                 log.error("%s was refused, and may be sent all the same; it cannot be taken back: %s", ready, error)
             raise unavailable(error) from error
         try:
-            self._entrance.admit(ready.name)
+            self.queue.complete(ready.name)
         except OSError as error:
             if self._is_undone(stage, ready, count):
                 raise
@@ -230,34 +238,36 @@ class Writer:
     def _is_undone(self, stage: Path, ready: Path, count: int) -> bool:
         """Whether a submission is taken back; one of which something has entered cannot be, and enters."""
         with contextlib.suppress(OSError):
-            if len(os.listdir(ready)) == count:
+            if sum(len(os.listdir(folder)) for folder in ready.iterdir() if folder.is_dir()) == count:
                 os.rename(ready, stage)
-                self._sync(ready.parent)
+                self.queue.sync(ready.parent)
         return stage.exists()
 
-    def _sync(self, folder: Path) -> None:
-        if self._fsync:
-            sync_folder(folder)
-
-    def _fill(self, home: _Home, folder: int, messages: Sequence[Message], receipt: Receipt | None) -> None:
+    def _fill(self, home: _Home, stage: Path, messages: Sequence[Message], receipt: Receipt | None) -> None:
         one_by_one = self._fsync and len(messages) <= FEW
-        content, rest = None, b""
-        for message in messages:
-            if message.content is not content:
-                content, rest = message.content, file.head(message.content)
-            rendered = file.render(message.to, rest, message.reference)
-            self._put_file(folder, message.id, rendered, self._mode, home.must_chmod, one_by_one, "")
-        if receipt:
-            kept = json.dumps(asdict(receipt)).encode()
-            self._put_file(folder, RECEIPT, kept, self._mode, home.must_chmod, one_by_one, "")
-        if one_by_one:
-            os.fsync(folder)
-        elif self._fsync:
-            sync_file_system(folder)
-
-
-def unavailable(error: OSError) -> SpoolUnavailable:
-    return SpoolUnavailable(f"the spool is out of service: {error.strerror or error}")
+        folders: dict[str, int] = {}
+        content, rest, folder = None, b"", -1
+        submission = str(ULID())
+        with contextlib.ExitStack() as opened:
+            for message in messages:
+                if message.content is not content:
+                    content, rest = message.content, file.head(message.content)
+                    name = self.queue.name(content.sender, content.options, submission)
+                    if name not in folders:
+                        os.mkdir(stage / name, 0o700)
+                        folders[name] = open_folder(stage / name, opened)
+                    folder = folders[name]
+                rendered = file.render(message.to, rest, message.reference)
+                self._put_file(folder, message.id, rendered, self._mode, home.must_chmod, one_by_one, "")
+            top = open_folder(stage, opened)
+            if receipt:
+                kept = json.dumps(asdict(receipt)).encode()
+                self._put_file(top, RECEIPT, kept, self._mode, home.must_chmod, one_by_one, "")
+            if one_by_one:
+                for opened_folder in (*folders.values(), top):
+                    os.fsync(opened_folder)
+            elif self._fsync:
+                sync_file_system(top)
 
 
 @contextlib.contextmanager

@@ -18,11 +18,10 @@ from pathlib import Path
 from ulid import ULID
 
 from smsgw.model import Receipt
-from smsgw.spool.disk import sync_folder
-from smsgw.spool.entrance import RECEIPT, Entrance, ready_lock
+from smsgw.spool.disk import SpoolUnavailable, unavailable
 from smsgw.spool.layout import Layout
 from smsgw.spool.locks import Locks
-from smsgw.spool.writer import SpoolUnavailable, unavailable
+from smsgw.spool.sending.queue import RECEIPT, Queue, ready_lock
 
 KEPT = 25 * 3600  # seconds; a day is promised
 
@@ -48,10 +47,10 @@ class Receipts:
     :param fsync: whether a receipt that is kept here waits for the disk.
     """
 
-    def __init__(self, layout: Layout, locks: Locks, entrance: Entrance, *, fsync: bool) -> None:
+    def __init__(self, layout: Layout, locks: Locks, queue: Queue, *, fsync: bool) -> None:
         self._layout = layout
         self._locks = locks
-        self._entrance = entrance
+        self._queue = queue
         self._fsync = fsync
 
     @contextlib.contextmanager
@@ -103,8 +102,7 @@ class Receipts:
                     stream.flush()
                     os.fsync(stream.fileno())
             os.rename(fresh, kept)
-            if self._fsync:
-                sync_folder(kept.parent)
+            self._queue.sync(kept.parent)
         except OSError as error:
             for path in (fresh, kept):
                 with contextlib.suppress(OSError):
@@ -117,7 +115,7 @@ class Receipts:
             return
         with self._locks.take(ready_lock(key)):
             try:
-                self._entrance.release(key)
+                self._queue.resume(key)
             except OSError as error:
                 log.error("the rest of a submission waits in %s: %s", self._ready(key), error)
 
@@ -125,7 +123,7 @@ class Receipts:
         return self._layout.state / "receipts" / key
 
     def _ready(self, key: str) -> Path:
-        return self._layout.state / "ready" / key
+        return self._queue.ready / key
 
     def expire(self) -> None:
         """Forget those that were promised for long enough."""

@@ -1,3 +1,0 @@
-from smsgw.spool.put_file import PutFile
-
-put_file: PutFile
