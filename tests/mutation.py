@@ -37,7 +37,7 @@ TESTS = {
     "smsgw/security.py": ["tests/test_security.py", "tests/test_users.py", "tests/test_v1.py"],
     "smsgw/gateway.py": ["tests/test_v1.py", "tests/test_v2.py", "tests/test_plugins.py"],
     "smsgw/spool": [
-        *("tests/test_spool_file.py", "tests/test_layout.py", "tests/test_turns.py", "tests/test_owner.py"),
+        *("tests/test_spool_file.py", "tests/test_layout.py", "tests/test_owner.py"),
         *("tests/test_put_file.py", "tests/test_v1.py", "tests/test_feeder.py"),
     ],
     "plugins/htpasswd.py": ["tests/plugins/test_htpasswd.py"],

@@ -31,18 +31,15 @@ MAY_IMPORT = {
     "smsgw.settings": {"smsgw.model", "smsgw.numbers", "smsgw.text"},
     "smsgw.plugins": {"smsgw", "smsgw.model", "smsgw.hookspecs", "smsgw.settings"},
     "smsgw.spool": {
-        "smsgw.logs",
-        "smsgw.plugins",
-        "smsgw.model",
-        "smsgw.numbers",
-        "smsgw.text",
-        "smsgw.spool",
-        "smsgw.spool.following.reports",
-        "smsgw.spool.following.watch",
-        "smsgw.settings",
+        *("smsgw.ids", "smsgw.logs", "smsgw.model", "smsgw.numbers", "smsgw.plugins", "smsgw.settings", "smsgw.text"),
+        *("smsgw.spool", "smsgw.spool.following.reports", "smsgw.spool.sending"),
+    },
+    "smsgw.spool.sending": {
+        *("smsgw.model", "smsgw.spool", "smsgw.spool.following.watch", "smsgw.spool.sending"),
     },
     "smsgw.spool.following": {
         *("smsgw.journal", "smsgw.model", "smsgw.numbers", "smsgw.spool", "smsgw.spool.following"),
+        *("smsgw.ids",),
     },
     "smsgw.journal": {
         *("smsgw.journal", "smsgw.logs", "smsgw.model", "smsgw.numbers", "smsgw.settings", "smsgw.spool"),
@@ -51,22 +48,25 @@ MAY_IMPORT = {
     "smsgw.status": {"smsgw.model"},
     "smsgw.following": {
         *("smsgw.journal", "smsgw.model", "smsgw.plugins", "smsgw.spool", "smsgw.spool.following", "smsgw.status"),
+        *("smsgw.spool.sending",),
     },
-    "smsgw.guessing": {"smsgw.spool"},
+    "smsgw.guessing": {"smsgw.spool", "smsgw.spool.sending"},
     "smsgw.security": {"smsgw.logs", "smsgw.plugins", "smsgw.guessing", "smsgw.model", "smsgw.settings"},
     "smsgw.refusals": set(),
-    "smsgw.delivery": {"smsgw.logs", "smsgw.model", "smsgw.plugins", "smsgw.spool"},
+    "smsgw.delivery": {"smsgw.logs", "smsgw.model", "smsgw.plugins", "smsgw.spool", "smsgw.spool.sending"},
     "smsgw.batch": {"smsgw.model", "smsgw.refusals"},
     "smsgw.options": {"smsgw.model", "smsgw.refusals", "smsgw.settings"},
     "smsgw.gateway": {
         *("smsgw.batch", "smsgw.delivery", "smsgw.model", "smsgw.numbers", "smsgw.options", "smsgw.text"),
         *("smsgw.ids", "smsgw.plugins", "smsgw.refusals", "smsgw.security", "smsgw.settings", "smsgw.spool"),
+        *("smsgw.spool.sending",),
     },
     "smsgw.mailbox": {
         *("smsgw.journal", "smsgw.model", "smsgw.numbers", "smsgw.plugins", "smsgw.refusals", "smsgw.resources"),
         *("smsgw.security", "smsgw.spool", "smsgw.status"),
+        *("smsgw.spool.sending",),
     },
-    "smsgw.resources": {"smsgw.model", "smsgw.numbers", "smsgw.spool", "smsgw.status", "smsgw.text"},
+    "smsgw.resources": {"smsgw.model", "smsgw.numbers", "smsgw.spool", "smsgw.status", "smsgw.text", "smsgw.ids"},
     "smsgw.api": {
         *("smsgw.batch", "smsgw.gateway", "smsgw.model", "smsgw.options", "smsgw.refusals", "smsgw.security"),
         *("smsgw.settings", "smsgw.views"),
@@ -102,6 +102,7 @@ MAY_IMPORT = {
     "smsgw.cli.check": {
         *("smsgw.cli", "smsgw.cli.check", "smsgw.model", "smsgw.plugins", "smsgw.settings", "smsgw.spool"),
         *("smsgw.store", "smsgw.text"),
+        *("smsgw.spool.sending",),
     },
     "smsgw.testing": {
         *("smsgw", "smsgw.hookspecs", "smsgw.model", "smsgw.options", "smsgw.plugins", "smsgw.settings"),

@@ -180,7 +180,7 @@ class World:
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as parts:
-            self.smsd = parts.enter_context(Smsd(self._folder, modems=3, extra_modem="messageids = 3\n"))
+            self.smsd = parts.enter_context(Smsd(self._folder, modems=4, extra_modem="messageids = 3\n"))
             for modem in self.smsd.modems:
                 modem.delay, modem.reports = 0.04, network
                 modem.refuse(REFUSED)
