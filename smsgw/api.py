@@ -16,8 +16,9 @@ from pyramid.request import Request
 from pyramid.response import Response
 
 from smsgw import security
+from smsgw.application import Application, application
 from smsgw.batch import Batch, Draft, Outcome
-from smsgw.gateway import Gateway, Reply, once
+from smsgw.gateway import Reply, once
 from smsgw.model import Identity, Options
 from smsgw.options import stray
 from smsgw.refusals import Forbidden, Invalid, NoneAccepted, NotFound, Refused, Rejection, invalid
@@ -31,6 +32,7 @@ from smsgw.views.v2_query import read_query
 
 __all__ = [
     "ROOT",
+    "Application",
     "Batch",
     "Draft",
     "Flag",
@@ -49,6 +51,7 @@ __all__ = [
     "Text",
     "WholeNumber",
     "Word",
+    "application",
     "batch_of",
     "client_address",
     "malformed",
@@ -87,8 +90,8 @@ def send(
     :raises Unavailable: nothing is sent.
     """
     _check(identity, drafts, options)
-    gateway: Gateway = registry.gateway
-    found = gateway.send(identity, Batch(drafts, options), _Kept(), None if key is None else once(identity, key))
+    parts: Application = registry.application
+    found = parts.gateway.send(identity, Batch(drafts, options), _Kept(), None if key is None else once(identity, key))
     return _read(found)
 
 
@@ -124,7 +127,7 @@ def _read(kept: Reply) -> Sent:
 
 def client_address(request: Request) -> str:
     """The client's IP address; behind proxies that ``smsgw.trusted_proxies`` names, the one that they tell."""
-    return security.client_address(request, request.registry.smsgw.trusted_proxies)
+    return security.client_address(request, application(request).settings.trusted_proxies)
 
 
 def service(name: str, path: str) -> Service:

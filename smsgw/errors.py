@@ -22,6 +22,7 @@ from pyramid.httpexceptions import (
 from pyramid.request import Request
 from pyramid.response import Response
 
+from smsgw.application import application
 from smsgw.gateway import Reply
 from smsgw.logs import indented
 from smsgw.model import TooMany, Unavailable
@@ -75,7 +76,7 @@ def http_error(error: HTTPException, request: Request) -> Response:
         except Exception as failed:  # which no view of exceptions would be shown any more
             return unexpected(failed, request)
         if not known:
-            challenge = [("WWW-Authenticate", request.registry.challenge)]
+            challenge = [("WWW-Authenticate", application(request).policy.challenge)]
             error = HTTPUnauthorized("No credentials, or wrong ones", headers=challenge)
     if isinstance(error, HTTPNotFound):
         error = HTTPNotFound("Not found")

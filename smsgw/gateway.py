@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import pluggy
-from pyramid.config import Configurator
 
 from smsgw.batch import Batch, Draft, Outcome
 from smsgw.delivery import Delivery
@@ -167,10 +166,6 @@ class Gateway:
                 raise Misbehaved(plugin, f"should answer a list of Allowance, and answered {kind(answer)}")
             found += answer
         return found
-
-    def permits(self, identity: Identity, permission: str) -> bool:
-        """Whether that user has a permission that is about no single message: ``list``, ``read-all``."""
-        return self._may(identity, permission, None)
 
     def number(self, written: str) -> str:
         """The normalised number that was written.
@@ -339,11 +334,3 @@ def once(identity: Identity, key: str, *request: str | bytes) -> Once:
     if not (8 <= len(key) <= 128 and key.isascii() and all("!" <= character <= "~" for character in key)):
         raise invalid("Idempotency-Key", "should be 8 to 128 visible ASCII characters")
     return Once(digest(identity.userid, key), digest(*request))
-
-
-def includeme(config: Configurator) -> None:
-    """From here on, ``registry.gateway`` does what the views ask."""
-    registry = config.registry
-    hook = registry.plugins.hook
-    delivery = Delivery(hook, registry.writer)
-    registry.gateway = Gateway(hook, delivery, registry.smsgw, registry.layout, registry.receipts)

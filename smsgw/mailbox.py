@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import pluggy
-from pyramid.config import Configurator
 
 from smsgw.journal.journal import Journal
 from smsgw.model import Identity, Place, Query, Remembered, StatusReport, StoredMessage, Unavailable
@@ -236,9 +235,3 @@ def _matches(query: Query, message: StoredMessage) -> bool:
         and query.to in (None, from_spool(headers.get("To", "")))
         and query.reference in (None, headers.get(REFERENCE))
     )
-
-
-def includeme(config: Configurator) -> None:
-    """From here on, ``registry.mailbox`` does what the views ask of messages in the spool."""
-    registry = config.registry
-    registry.mailbox = Mailbox(registry.plugins.hook, registry.layout, registry.folders, registry.journal)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -53,6 +53,9 @@ def load(names: tuple[str, ...], raw: Mapping[str, Any]) -> pluggy.PluginManager
     plugins = {name: _create(name, classes[name], plugin_settings(raw).get(name, {})) for name in names}
     for name in reversed(names):  # pluggy calls the last registered first
         _register(manager, name, plugins[name])
+    for hook, lack in (("authenticate", "knows users, so nobody gets in"), ("permits", "permits anything")):
+        if not getattr(manager.hook, hook).get_hookimpls():
+            log.warning("no plugin in smsgw.plugins %s", lack)
     return manager
 
 
@@ -187,18 +190,10 @@ def _check(name: str, method: str, function: Callable[..., Any], options: Mappin
         raise ConfigurationError(f"the plugin {name!r} has a 'yield' in {method!r}, which answers nothing; {advice}")
 
 
-def includeme(config: Configurator) -> None:
-    """The plugins are ``registry.plugins`` from here on."""
-    plugins = config.registry.plugins = load(config.registry.smsgw.plugins, config.registry.ini)
-    for hook, lack in (("authenticate", "knows users, so nobody gets in"), ("permits", "permits anything")):
-        if not getattr(plugins.hook, hook).get_hookimpls():
-            log.warning("no plugin in smsgw.plugins %s", lack)
-
-
-def include_views(config: Configurator) -> None:
-    """Let the plugins add to HTTP, in their order; by then ``registry.layout`` says where the spool is."""
-    for name in config.registry.smsgw.plugins:
-        plugin = config.registry.plugins.get_plugin(name)
+def include_views(config: Configurator, manager: pluggy.PluginManager, names: Sequence[str]) -> None:
+    """Let the plugins of those names add to HTTP, in their order."""
+    for name in names:
+        plugin: Any = manager.get_plugin(name)
         if hasattr(plugin, "includeme"):
             with _blamed(name):  # not by config.include, which takes two classes of one module for the same
                 plugin.includeme(config)

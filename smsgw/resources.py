@@ -5,8 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from pyramid.config import Configurator
-
 from smsgw.model import StatusReport, StoredMessage
 from smsgw.numbers import e164
 from smsgw.spool.entrance import is_later
@@ -98,8 +96,3 @@ def _encoding(message: StoredMessage) -> dict[str, Any]:
         return {"parts": None, "alphabet": "binary"}
     found = measure(message.text)
     return {"parts": found.parts, "alphabet": found.alphabet}
-
-
-def includeme(config: Configurator) -> None:
-    """From here on, ``registry.resources`` makes them."""
-    config.registry.resources = Resources(config.registry.layout, config.registry.smsgw.prefix)

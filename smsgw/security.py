@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import Any
 
 import pluggy
-from pyramid.config import Configurator
 from pyramid.httpexceptions import HTTPTooManyRequests
 from pyramid.request import Request
 from pyramid.security import Allowed, Denied
@@ -50,6 +49,7 @@ class SecurityPolicy:
         self._policies = implementations(hook.permits)
         self._guesses = guesses
         self._proxies = proxies
+        self.challenge = _challenge(self._backends)
 
     def identity(self, request: Request) -> Identity | None:
         """Who is asking; asked of the plugins once for each request.
@@ -187,6 +187,19 @@ def decide(
     return allowed
 
 
+def holds(hook: pluggy.HookRelay, credential: str) -> bool:
+    """Whether that ``Identity.credential`` still lets its user in.
+
+    :raises Unavailable: a plugin cannot tell now, or failed.
+    """
+    try:
+        return hook.holds(credential=credential) is True
+    except Unavailable:
+        raise
+    except Exception as error:
+        raise Unavailable("It cannot be told now whether a credential still holds") from error
+
+
 def client_address(request: Request, proxies: tuple[Address, ...]) -> str:
     """The client's address: the last one in the chain of trusted proxies that is none of them.
 
@@ -257,40 +270,7 @@ def _from_header(request: Request, address: str) -> Credentials | None:
     return Credentials("Basic", userid, secret, address)
 
 
-def _challenge(hook: pluggy.HookRelay) -> str:
+def _challenge(backends: Sequence[pluggy.HookImpl]) -> str:
     """What a 401 asks for (RFC 9110, 11.6.1): the schemes of the plugins that know users, in their order."""
-    backends = [backend.plugin for backend in implementations(hook.authenticate)]
-    schemes = dict.fromkeys(scheme for backend in backends for scheme in getattr(backend, "schemes", BASIC))
+    schemes = dict.fromkeys(scheme for backend in backends for scheme in getattr(backend.plugin, "schemes", BASIC))
     return ", ".join(f"{scheme} {REALM}" for scheme in schemes or BASIC)
-
-
-def includeme(config: Configurator) -> None:
-    """Nothing is public from here on but what says so.
-
-    ``registry.guesses`` counts the wrong passwords, ``registry.challenge`` is what a 401 asks for;
-    ``registry.permits(identity, permission, context)`` is what the policies say, for plugins that ask them, and
-    ``registry.holds(credential)`` whether a credential still lets its user in.
-    """
-    registry, settings = config.registry, config.registry.smsgw
-    folder = registry.layout.state / "guesses"
-    registry.guesses = Guesses(folder, settings.guesses_per_user, settings.guesses_per_address)
-    registry.challenge = _challenge(registry.plugins.hook)
-    policy = SecurityPolicy(registry.plugins.hook, registry.guesses, settings.trusted_proxies)
-    config.set_security_policy(policy)
-    policies = implementations(registry.plugins.hook.permits)
-
-    def permits(identity: Identity, permission: str, context: object = None) -> bool:
-        return bool(decide(policies, identity, permission, context))
-
-    def holds(credential: str) -> bool:
-        """:raises Unavailable: a plugin cannot tell now, or failed."""
-        try:
-            return registry.plugins.hook.holds(credential=credential) is True
-        except Unavailable:
-            raise
-        except Exception as error:
-            raise Unavailable("It cannot be told now whether a credential still holds") from error
-
-    registry.permits = permits
-    registry.holds = holds
-    config.set_default_permission(AUTHENTICATED)

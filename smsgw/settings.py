@@ -16,7 +16,6 @@ from datetime import datetime
 from typing import Any
 
 import colander
-from pyramid.config import Configurator
 
 from smsgw.model import ConfigurationError
 from smsgw.numbers import NumberPlan
@@ -389,8 +388,3 @@ def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
     """``"; did you mean …?"`` where something known is spelt alike, else nothing."""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {prefix + close[0]!r}?" if close else ""
-
-
-def includeme(config: Configurator) -> None:
-    """The core's settings are ``registry.smsgw`` from here on."""
-    config.registry.smsgw = read_core(config.registry.ini)

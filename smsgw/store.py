@@ -16,9 +16,10 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import sqlalchemy
+from pyramid.registry import Registry
 from sqlalchemy import URL, Connection, Engine, Executable, MetaData, Row
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, PendingRollbackError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -41,8 +42,8 @@ class Store:
     :raises ConfigurationError: it is no such URL, or its driver is not installed.
     """
 
-    def __init__(self, url: str, *, is_durable: bool = True) -> None:
-        self._url = _read(url)
+    def __init__(self, url: str | URL, *, is_durable: bool = True) -> None:
+        self._url = _read(url) if isinstance(url, str) else url
         self._tables: list[tuple[MetaData, Path | None]] = []
         self._is_durable = is_durable
         self._engine = _make_engine(self._url, is_durable=is_durable)
@@ -217,21 +218,65 @@ def is_broken(error: Unavailable) -> bool:
     return sqlite.is_corrupt(error.__cause__)
 
 
-def open_store(registry: Any, tables: MetaData, scripts: Path | None = None) -> Store:
+class Stores:
+    """The databases of one application: the shared one, and those that a plugin, or the journal, has to itself.
+
+    ``shared`` is ``None`` as long as nobody has opened it.
+
+    :param url: ``smsgw.store``; ``None``: a file of SQLite in ``state``, smsgw's own folder.
+    :raises ConfigurationError: it is no URL of a database.
+    """
+
+    def __init__(self, url: str | None, state: Path) -> None:
+        self._url = _read(url or f"sqlite:///{state / FILE}")
+        self.shared: Store | None = None
+        self.own: list[Store] = []
+
+    def open(self, tables: MetaData, scripts: Path | None = None) -> Store:
+        """The shared one, with these tables in it; ``scripts`` as ``Store.keep`` takes them."""
+        if self.shared is None:
+            self.shared = Store(self._url)
+        self.shared.keep(tables, scripts)
+        return self.shared
+
+    def open_own(self, name: str, tables: MetaData, scripts: Path | None = None) -> Store:
+        """Another file, in a folder of that name beside the shared one; with PostgreSQL, the shared one."""
+        if self._url.get_backend_name() != "sqlite":
+            return self.open(tables, scripts)
+        store = Store(f"sqlite:///{Path(self._url.database or '').parent / name / FILE}")
+        store.keep(tables, scripts)
+        self.own.append(store)
+        return store
+
+    @property
+    def all(self) -> list[Store]:
+        """Those that are open, the shared one first."""
+        return [*([self.shared] if self.shared else []), *self.own]
+
+    def close(self) -> None:
+        """Close all connections. No thread may be using one."""
+        for store in self.all:
+            store.close()
+
+
+class HasStores(Protocol):
+    """An application, or what a command of the command line is given (``smsgw.cli.Installation``)."""
+
+    @property
+    def stores(self) -> Stores: ...
+
+
+def open_store(registry: Registry | HasStores, tables: MetaData, scripts: Path | None = None) -> Store:
     """The application's store, with these tables in it.
 
-    :param registry: the application's, or what a command of the command line is given (``smsgw.cli.Installation``).
+    :param registry: ``config.registry``, or what a command is given (``smsgw.cli.Installation``).
     :param scripts: as ``Store.keep`` takes them.
     :raises ConfigurationError: ``smsgw.store`` is wrong.
     """
-    store: Store | None = getattr(registry, "store", None)
-    if store is None:
-        store = registry.store = Store(registry.smsgw.store or f"sqlite:///{registry.layout.state / FILE}")
-    store.keep(tables, scripts)
-    return store
+    return _stores(registry).open(tables, scripts)
 
 
-def open_own_store(registry: Any, name: str, tables: MetaData, scripts: Path | None = None) -> Store:
+def open_own_store(registry: Registry | HasStores, name: str, tables: MetaData, scripts: Path | None = None) -> Store:
     """A plugin's own database, where that is SQLite: a file in a folder of that name, beside the shared one.
 
     For what is written much, or can be made again, so that nothing that happens to it touches the others. The plugin
@@ -239,13 +284,12 @@ def open_own_store(registry: Any, name: str, tables: MetaData, scripts: Path | N
 
     :raises ConfigurationError: ``smsgw.store`` is wrong.
     """
-    url = _read(registry.smsgw.store or f"sqlite:///{registry.layout.state / FILE}")
-    if url.get_backend_name() != "sqlite":
-        return open_store(registry, tables, scripts)
-    store = Store(f"sqlite:///{Path(url.database or '').parent / name / FILE}", is_durable=True)
-    store.keep(tables, scripts)
-    registry.own_stores = [*getattr(registry, "own_stores", ()), store]
-    return store
+    return _stores(registry).open_own(name, tables, scripts)
+
+
+def _stores(registry: Registry | HasStores) -> Stores:
+    found: HasStores = getattr(registry, "application", registry)
+    return found.stores
 
 
 def _read(url: str) -> URL:

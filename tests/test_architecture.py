@@ -51,6 +51,12 @@ MAY_IMPORT = {
     "smsgw.status": {"smsgw.model"},
     "smsgw.following": {
         *("smsgw.journal", "smsgw.model", "smsgw.plugins", "smsgw.spool", "smsgw.spool.following", "smsgw.status"),
+        "smsgw.store",
+    },
+    "smsgw.application": {
+        *("smsgw", "smsgw.delivery", "smsgw.following", "smsgw.gateway", "smsgw.guessing", "smsgw.journal"),
+        *("smsgw.mailbox", "smsgw.model", "smsgw.plugins", "smsgw.resources", "smsgw.security", "smsgw.settings"),
+        *("smsgw.spool", "smsgw.spool.following", "smsgw.store"),
     },
     "smsgw.guessing": {"smsgw.spool"},
     "smsgw.security": {"smsgw.logs", "smsgw.plugins", "smsgw.guessing", "smsgw.model", "smsgw.settings"},
@@ -68,12 +74,21 @@ MAY_IMPORT = {
     },
     "smsgw.resources": {"smsgw.model", "smsgw.numbers", "smsgw.spool", "smsgw.status", "smsgw.text"},
     "smsgw.api": {
-        *("smsgw.batch", "smsgw.gateway", "smsgw.model", "smsgw.options", "smsgw.refusals", "smsgw.security"),
-        *("smsgw.settings", "smsgw.views"),
+        *("smsgw.application", "smsgw.batch", "smsgw.gateway", "smsgw.model", "smsgw.options", "smsgw.refusals"),
+        *("smsgw.security", "smsgw.settings", "smsgw.views"),
     },
-    "smsgw.errors": {"smsgw.logs", "smsgw.model", "smsgw.gateway", "smsgw.refusals", "smsgw.spool", "smsgw.views"},
+    "smsgw.errors": {
+        "smsgw.application",
+        "smsgw.logs",
+        "smsgw.model",
+        "smsgw.gateway",
+        "smsgw.refusals",
+        "smsgw.spool",
+        "smsgw.views",
+    },
     "smsgw.views": {
         "smsgw",
+        "smsgw.application",
         "smsgw.batch",
         "smsgw.errors",
         "smsgw.gateway",
@@ -95,19 +110,36 @@ MAY_IMPORT = {
     "smsgw.migrations": {"smsgw.model"},
     "smsgw.store": {"smsgw.migrations", "smsgw.model", "smsgw.postgresql", "smsgw.sqlite"},
     "smsgw.cli": {
-        *("smsgw", "smsgw.batch", "smsgw.cli", "smsgw.cli.check", "smsgw.journal", "smsgw.model", "smsgw.numbers"),
+        *(
+            "smsgw",
+            "smsgw.application",
+            "smsgw.batch",
+            "smsgw.cli",
+            "smsgw.cli.check",
+            "smsgw.journal",
+            "smsgw.model",
+            "smsgw.numbers",
+        ),
         "smsgw.plugins",
-        *("smsgw.refusals", "smsgw.security", "smsgw.settings", "smsgw.spool", "smsgw.text"),
+        *("smsgw.refusals", "smsgw.security", "smsgw.settings", "smsgw.spool", "smsgw.store", "smsgw.text"),
     },
     "smsgw.cli.check": {
         *("smsgw.cli", "smsgw.cli.check", "smsgw.model", "smsgw.plugins", "smsgw.settings", "smsgw.spool"),
         *("smsgw.store", "smsgw.text"),
     },
     "smsgw.testing": {
-        *("smsgw", "smsgw.hookspecs", "smsgw.model", "smsgw.options", "smsgw.plugins", "smsgw.settings"),
+        *(
+            "smsgw",
+            "smsgw.application",
+            "smsgw.hookspecs",
+            "smsgw.model",
+            "smsgw.options",
+            "smsgw.plugins",
+            "smsgw.settings",
+        ),
         *("smsgw.spool", "smsgw.testing", "smsgw.text"),
     },
-    "smsgw": {"smsgw.model", "smsgw.settings"},
+    "smsgw": {"smsgw.application", "smsgw.model", "smsgw.settings"},
     "smsgw_plugins": PUBLIC,
 }
 

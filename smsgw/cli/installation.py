@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
@@ -20,6 +20,10 @@ from smsgw.model import ConfigurationError, Unavailable
 from smsgw.settings import Settings, plugin_settings, read, read_core, refuse_defaults
 from smsgw.spool import find_layout
 from smsgw.spool.layout import Layout
+
+if TYPE_CHECKING:
+    from smsgw.application import Application
+    from smsgw.store import Stores
 
 INI = "production.ini"
 INI_PATH = click.Path(path_type=Path, readable=False)  # whether it can be read, read_ini says in its own words
@@ -41,14 +45,12 @@ class Wrong(click.ClickException):
 class Installation:
     """The gateway of an ini file, not served.
 
-    ``raw`` are its settings as written, ``defaults`` those of ``[DEFAULT]``, ``smsgw`` the core's; ``store`` is what
-    ``smsgw.store.open_store`` keeps here.
+    ``raw`` are its settings as written, ``defaults`` those of ``[DEFAULT]``, ``smsgw`` the core's.
     """
 
     ini: Path
     raw: Mapping[str, str] = field(repr=False)
     smsgw: Settings
-    store: Any = field(default=None, repr=False)
     defaults: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -56,14 +58,21 @@ class Installation:
         return find_layout(self.smsgw)
 
     @cached_property
-    def registry(self) -> Any:
-        """The registry of the whole application, which is not started: no file is made, and no thread runs.
+    def stores(self) -> Stores:
+        from smsgw.store import Stores  # SQLAlchemy takes a quarter of a second
+
+        return Stores(self.smsgw.store, self.layout.state)
+
+    @cached_property
+    def application(self) -> Application:
+        """The whole application, which is not started: no file is made, and no thread runs.
 
         :raises Wrong: the gateway would not start.
         """
         try:
             with told():
-                return assemble(self.defaults, self.raw).registry
+                found: Application = assemble(self.defaults, self.raw).registry.application
+                return found
         except (Wrong, KeyboardInterrupt):
             raise
         except Exception as error:  # Pyramid's own, such as those of pyramid.includes

@@ -68,7 +68,7 @@ def login(installation: Installation, user: str | None, bearer: bool, address: s
         raise click.UsageError("name a user, or ask for a token with --bearer")
     if user is not None and (not user or not user.isprintable() or ":" in user):
         raise click.UsageError("no client can show a user name that is empty, or has ':' or a control character in it")
-    plugins = installation.registry.plugins
+    plugins = installation.application.plugins
     normalised = _normalised(installation, numbers)
     credentials = Credentials("Bearer" if bearer else "Basic", user or "", _secret(bearer), address)
     backends = implementations(plugins.hook.authenticate)

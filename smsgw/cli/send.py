@@ -71,7 +71,7 @@ def send(
     text = text_of(text)
     drafts = [Draft(number, text) for number in numbers]
     identity = Identity(user, groups)
-    gateway = installation.registry.gateway
+    gateway = installation.application.gateway
     with as_errors(drafts):
         if not dry_run:
             _be_the_gateway(installation)

@@ -4,16 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pyramid.config import Configurator
-
 from smsgw.model import ConfigurationError
 from smsgw.settings import Settings
-from smsgw.spool.entrance import Entrance
-from smsgw.spool.folders import Folders
 from smsgw.spool.layout import Layout, from_folder, from_smsd_conf
-from smsgw.spool.locks import Locks
-from smsgw.spool.receipts import Receipts
-from smsgw.spool.writer import Writer
 
 
 def find_layout(settings: Settings) -> Layout:
@@ -44,16 +37,3 @@ def _on_one_file_system(layout: Layout) -> bool:
         return layout.outgoing.stat().st_dev == layout.state.parent.stat().st_dev
     except OSError:
         return True
-
-
-def includeme(config: Configurator) -> None:
-    """The spool is ``registry.layout``, ``.writer``, ``.folders`` and ``.receipts`` from here on."""
-    registry, settings = config.registry, config.registry.smsgw
-    layout = registry.layout = find_layout(settings)
-    locks = registry.locks = Locks(layout.state, fsync=settings.fsync)
-    entrance = registry.entrance = Entrance(layout, locks, depth=settings.outgoing_depth, fsync=settings.fsync)
-    registry.writer = Writer(
-        layout, locks, entrance, fsync=settings.fsync, mode=settings.file_mode, group=settings.file_group
-    )
-    registry.folders = Folders(layout, locks, settings.prefix, fsync=settings.fsync)
-    registry.receipts = Receipts(layout, locks, entrance, fsync=settings.fsync)

@@ -61,7 +61,7 @@ class Candidate:
 
     def ask(self, hook: str, **arguments: Any) -> Any:
         """What the plugin alone answers to a hook."""
-        for implementation in implementations(getattr(self.gateway.registry.plugins.hook, hook)):
+        for implementation in implementations(getattr(self.gateway.application.plugins.hook, hook)):
             if implementation.plugin_name == self.name:
                 return ask(implementation, arguments)
         raise AssertionError(wrong(f"the plugin {self.name!r} has no method {hook!r} marked @hookimpl", "The hooks"))

@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import colander
+from pyramid.registry import Registry
 from pyramid.security import Denied
 from webtest import TestApp
 
 from smsgw import main
+from smsgw.application import Application
 from smsgw.hookspecs import hookimpl
 from smsgw.model import Content, Credentials, Identity, Message, Options, StoredMessage, Submission
 from smsgw.plugins import GROUP
@@ -63,8 +65,15 @@ class Gateway:
     users: dict[str, str] = field(default_factory=USERS.copy, repr=False)
 
     @property
-    def registry(self) -> Any:
+    def registry(self) -> Registry:
+        """Pyramid's, as ``config.registry`` is."""
         return self.app.app.registry
+
+    @property
+    def application(self) -> Application:
+        """Its parts."""
+        found: Application = self.registry.application
+        return found
 
     @property
     def state(self) -> Path:
@@ -73,7 +82,7 @@ class Gateway:
 
     def plugin(self, name: str) -> Any:
         """The instance of a plugin, as the application made it."""
-        return self.registry.plugins.get_plugin(name)
+        return self.application.plugins.get_plugin(name)
 
     def files(self, kind: str = "outgoing") -> dict[str, bytes]:
         """The messages in a folder: what smsd would see there."""
@@ -82,7 +91,7 @@ class Gateway:
 
     def messages(self, kind: str = "outgoing") -> list[StoredMessage]:
         """The same, read: headers, text, owner."""
-        found = [self.registry.folders.find(kind, id) for id in self.files(kind)]
+        found = [self.application.folders.find(kind, id) for id in self.files(kind)]
         return [message for message in found if message is not None]
 
     def send(self, body: Any = None, *, user: str | None = "lvv", status: int | str = 201, **fields: Any) -> Any:
@@ -135,16 +144,12 @@ def running(settings: Mapping[str, str], **plugins: type) -> Iterator[Gateway]:
     with offered(**{"users": Users} | plugins):
         router = main({}, **settings)
     try:
-        spool = Path(settings.get("smsgw.spool") or router.registry.layout.outgoing.parent)
-        users = router.registry.plugins.get_plugin("users")
+        spool = Path(settings.get("smsgw.spool") or router.registry.application.layout.outgoing.parent)
+        users = router.registry.application.plugins.get_plugin("users")
         passwords = users.passwords if isinstance(users, Users) else USERS
         yield Gateway(TestApp(router), spool, dict(settings), dict(passwords))
     finally:
-        router.registry.owner.stop()
-        router.registry.folders.close()
-        own = getattr(router.registry, "own_stores", [])
-        for store in filter(None, [getattr(router.registry, "store", None), *own]):
-            store.close()
+        router.registry.application.close()
 
 
 def base_settings_in(folder: Path) -> dict[str, str]:

@@ -13,6 +13,7 @@ from pyramid.httpexceptions import HTTPBadRequest, HTTPNotFound, HTTPRequestEnti
 from pyramid.request import Request
 from pyramid.response import Response
 
+from smsgw.application import application
 from smsgw.gateway import Reply
 from smsgw.refusals import Invalid
 
@@ -138,7 +139,7 @@ def _take_in(request: Request) -> bytes:
         return bytes(request.body)
     size = request.content_length
     try:
-        body: bytes = request.body_file_raw.read(request.registry.smsgw.max_body + 1 if size is None else size)
+        body: bytes = request.body_file_raw.read(application(request).settings.max_body + 1 if size is None else size)
     except Exception as error:  # each server raises types of its own
         raise HTTPBadRequest("The body is incomplete, or malformed") from error
     if len(body) < (size or 0):
@@ -152,7 +153,7 @@ def check_request(event: NewRequest) -> None:
 
     gunicorn hands on chunked bodies unmeasured; Pyramid's routes (``$``) would take the path for the one without.
     """
-    request, limit = event.request, event.request.registry.smsgw.max_body
+    request, limit = event.request, application(event.request).settings.max_body
     environ = request.environ
     size = request.content_length
     if size is None and environ.get("wsgi.input_terminated"):

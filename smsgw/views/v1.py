@@ -14,9 +14,9 @@ from pyramid.request import Request
 from pyramid.response import Response
 from pyramid.security import NO_PERMISSION_REQUIRED
 
+from smsgw.application import application
 from smsgw.batch import Batch, Draft
-from smsgw.gateway import Gateway, Reply, once
-from smsgw.mailbox import Mailbox
+from smsgw.gateway import Reply, once
 from smsgw.model import Options
 from smsgw.refusals import Invalid
 from smsgw.security import AUTHENTICATED
@@ -55,7 +55,7 @@ def send(request: Request) -> Response:
 @outgoing.get()
 def send_by_get(request: Request) -> Response:
     """The same for clients that can only GET, where the operator allows it."""
-    if request.method != "GET" or not request.registry.smsgw.get_send:
+    if request.method != "GET" or not application(request).settings.get_send:
         raise HTTPMethodNotAllowed("Messages are sent by POST", headers=[("Allow", "POST")])
     query = dict(_query(request))
     fields: dict[str, Any] = {name: query[name] for name in ("text", "queue", "priority") if name in query}
@@ -76,14 +76,14 @@ def list_messages(request: Request) -> Response:
     query = _query(request)
     limit = _whole_number("limit", query.get("limit") or str(LIMIT))
     offset = _whole_number("offset", query.get("offset") or "0")
-    page = _mailbox(request).list(request.identity, request.matchdict["kind"], limit, offset)
+    page = application(request).mailbox.list(request.identity, request.matchdict["kind"], limit, offset)
     return _ok({"message_id": page.ids, "limit": limit, "total_count": page.total})
 
 
 @message.get()
 def read(request: Request) -> Response:
-    found = _mailbox(request).read(request.identity, **_named(request))
-    fate = _mailbox(request).fate(found)
+    found = application(request).mailbox.read(request.identity, **_named(request))
+    fate = application(request).mailbox.fate(found)
     delivered = {"Delivered": fate.discharged} if fate and fate.is_delivered else {}
     return _ok({**found.headers, **delivered, "message_id": found.id, "text": found.text})
 
@@ -91,13 +91,13 @@ def read(request: Request) -> Response:
 @message.delete()
 def delete(request: Request) -> Response:
     named = _named(request)
-    _mailbox(request).delete(request.identity, **named)
+    application(request).mailbox.delete(request.identity, **named)
     return _ok({"deleted": "{kind}/{id}".format_map(named)})
 
 
 @monitoring.get()
 def monitor(request: Request) -> Response:
-    request.registry.writer.probe()
+    application(request).writer.probe()
     return _ok({"monitoring": "ok"})
 
 
@@ -114,17 +114,7 @@ def _send(request: Request, fields: dict[str, Any]) -> Response:
     repeat = None
     if key is not None:
         repeat = once(request.identity, key, request.method, request.path_qs, request.body)
-    return response(_gateway(request).send(request.identity, Batch(drafts, options), V1(drafts), repeat))
-
-
-def _gateway(request: Request) -> Gateway:
-    gateway: Gateway = request.registry.gateway
-    return gateway
-
-
-def _mailbox(request: Request) -> Mailbox:
-    mailbox: Mailbox = request.registry.mailbox
-    return mailbox
+    return response(application(request).gateway.send(request.identity, Batch(drafts, options), V1(drafts), repeat))
 
 
 def _named(request: Request) -> dict[str, str]:

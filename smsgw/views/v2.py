@@ -14,12 +14,11 @@ from pyramid.config import Configurator
 from pyramid.request import Request
 from pyramid.response import Response
 
-from smsgw.gateway import Gateway, Reply, once
-from smsgw.mailbox import Mailbox
+from smsgw.application import application
+from smsgw.gateway import Reply, once
 from smsgw.model import Place, Query
 from smsgw.numbers import e164
 from smsgw.refusals import Invalid
-from smsgw.resources import Resources
 from smsgw.security import AUTHENTICATED
 from smsgw.status import OUTGOING, RECEIVED
 from smsgw.text import foreign, measure
@@ -49,14 +48,14 @@ def send(request: Request) -> Response:
     repeat = None
     if key is not None:
         repeat = once(request.identity, key, request.method, request.path_qs, request.body)
-    return respond(_gateway(request).send(request.identity, batch, presenter, repeat))
+    return respond(application(request).gateway.send(request.identity, batch, presenter, repeat))
 
 
 @messages.get()
 def search(request: Request) -> Response:
     readers = {
         "status": _statuses,
-        "to": number_filter(_gateway(request).number),
+        "to": number_filter(application(request).gateway.number),
         "from": word_filter,
         "reference": word_filter,
         "since": time_filter,
@@ -66,45 +65,57 @@ def search(request: Request) -> Response:
     filters = asked.filters
     statuses = filters.get("status", ",".join(OUTGOING)).split(",")
     query = Query(tuple(statuses), filters.get("from"), filters.get("to"), reference=filters.get("reference"))
-    page = _mailbox(request).search(request.identity, asked.among(query))
-    return _page(asked, f"{ROOT}/messages", [_resources(request).sent(*each) for each in page.messages], page.last)
+    page = application(request).mailbox.search(request.identity, asked.among(query))
+    return _page(
+        asked, f"{ROOT}/messages", [application(request).resources.sent(*each) for each in page.messages], page.last
+    )
 
 
 @message.get()
 def read(request: Request) -> Response:
-    mailbox = _mailbox(request)
+    mailbox = application(request).mailbox
     found = mailbox.locate(request.identity, request.matchdict["id"])
-    return _ok(_resources(request).sent(found, mailbox.fate(found)))
+    return _ok(application(request).resources.sent(found, mailbox.fate(found)))
 
 
 @message.delete()
 def cancel(request: Request) -> Response:
-    return _ok(_resources(request).sent(_mailbox(request).cancel(request.identity, request.matchdict["id"]), None))
+    return _ok(
+        application(request).resources.sent(
+            application(request).mailbox.cancel(request.identity, request.matchdict["id"]), None
+        )
+    )
 
 
 @inbox.get()
 def list_received(request: Request) -> Response:
     asked = read_search(request, {"from": number_filter(_sender), "since": time_filter, "until": time_filter})
     query = Query((RECEIVED.name,), sender=asked.filters.get("from"))
-    page = _mailbox(request).search(request.identity, asked.among(query))
-    return _page(asked, f"{ROOT}/inbox", [_resources(request).received(each) for each, _ in page.messages], page.last)
+    page = application(request).mailbox.search(request.identity, asked.among(query))
+    return _page(
+        asked, f"{ROOT}/inbox", [application(request).resources.received(each) for each, _ in page.messages], page.last
+    )
 
 
 @received.get()
 def read_received(request: Request) -> Response:
-    return _ok(_resources(request).received(_mailbox(request).received(request.identity, request.matchdict["id"])))
+    return _ok(
+        application(request).resources.received(
+            application(request).mailbox.received(request.identity, request.matchdict["id"])
+        )
+    )
 
 
 @received.delete()
 def delete_received(request: Request) -> Response:
-    found = _mailbox(request).delete_received(request.identity, request.matchdict["id"])
-    return _ok(_resources(request).received(found))
+    found = application(request).mailbox.delete_received(request.identity, request.matchdict["id"])
+    return _ok(application(request).resources.received(found))
 
 
 @preview.post(validators=(strict_body(PREVIEW),))
 def show(request: Request) -> Response:
     try:
-        text = _gateway(request).transform(request.validated["text"], request.identity)
+        text = application(request).gateway.transform(request.validated["text"], request.identity)
     except Invalid as error:
         return respond(problem(422, error.detail, {f"#/{name}": why for name, why in error.errors.items()}))
     encoding = measure(text)
@@ -122,30 +133,15 @@ def show(request: Request) -> Response:
 
 @me.get()
 def tell(request: Request) -> Response:
-    identity, gateway = request.identity, _gateway(request)
+    identity, found = request.identity, application(request)
     return _ok(
         {
             "userid": identity.userid,
             "groups": sorted(identity.groups),
-            "permissions": {name.replace("-", "_"): gateway.permits(identity, name) for name in ("list", "read-all")},
-            "limits": [allowance(each) for each in gateway.limits(identity)],
+            "permissions": {name.replace("-", "_"): found.permits(identity, name) for name in ("list", "read-all")},
+            "limits": [allowance(each) for each in found.gateway.limits(identity)],
         }
     )
-
-
-def _gateway(request: Request) -> Gateway:
-    gateway: Gateway = request.registry.gateway
-    return gateway
-
-
-def _mailbox(request: Request) -> Mailbox:
-    mailbox: Mailbox = request.registry.mailbox
-    return mailbox
-
-
-def _resources(request: Request) -> Resources:
-    resources: Resources = request.registry.resources
-    return resources
 
 
 def _page(asked: Search, path: str, found: Sequence[dict[str, Any]], last: Place | None) -> Response:

@@ -15,32 +15,29 @@ STORE = Topic("store")
 def check_store(installation: Installation) -> Findings:
     """Opens a transaction that changes nothing, as the gateway would: on the shared database, and on the journal."""
     try:
-        registry = installation.registry
+        stores = installation.application.stores
     except Wrong:
         return  # which check_start tells
-    shared, own = getattr(registry, "store", None), getattr(registry, "own_stores", ())
     from smsgw.store import FILE  # SQLAlchemy takes a quarter of a second
 
-    if shared is not None:
+    if stores.shared is not None:
         url = installation.smsgw.store or f"sqlite:///{installation.layout.state / FILE}"
         what = "the database of smsgw.store"
         if url.startswith("sqlite:"):
             yield from _check_file(installation, Path(url.partition("://")[2][1:].partition("?")[0]), what)
         else:
             yield from _check_database(url, what)
-    for store in own:
-        path = store.folder / FILE
+    for path in (store.path for store in stores.own if store.path):
         yield from _check_file(installation, path, f"the database {path}", is_own=True)
 
 
 def folders(installation: Installation) -> list[Path]:
     """Those that SQLite's files are in."""
     try:
-        registry = installation.registry
+        stores = installation.application.stores
     except Wrong:
         return []
-    stores = [getattr(registry, "store", None), *getattr(registry, "own_stores", ())]
-    return [store.folder for store in stores if store is not None and store.folder is not None]
+    return [store.folder for store in stores.all if store.folder is not None]
 
 
 def _check_file(installation: Installation, path: Path, what: str, *, is_own: bool = False) -> Findings:

@@ -55,7 +55,7 @@ def check_start(installation: Installation) -> Findings:
     heard, log = _Heard(), logging.getLogger()
     log.addHandler(heard)
     try:
-        found = installation.registry
+        found = installation.application
     except Wrong as error:
         yield PLUGINS.stops(error.message)
         return
