@@ -28,7 +28,7 @@ from smsgw.views import problem as problems
 from smsgw.views.body import Flag, Text, WholeNumber, Word, response
 from smsgw.views.problem import ROOT, Malformed
 from smsgw.views.v2_body import Items, Moment, Reference, SendSchema, batch_of, draft_fault, malformed, strict_body
-from smsgw.views.v2_query import read_query
+from smsgw.views.v2_search import read_query
 
 __all__ = [
     "ROOT",

@@ -148,7 +148,7 @@ def _tell(wrapper: pluggy.HookImpl, generator: Wrapping, delivered: Delivered) -
     try:
         generator.send(delivered.taken)
     except StopIteration as end:
-        if end.value != delivered.taken:
+        if end.value is not delivered.taken:
             log.error(
                 "the plugin %r returned %s from its wrapper of 'deliver'; return what 'yield' gave, as in"
                 " 'return (yield)'. The messages were sent",

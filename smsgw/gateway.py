@@ -143,18 +143,7 @@ class Gateway:
         :raises Invalid: a plugin refuses it, or leaves nothing of it.
         """
         for implementation in self._transforms:
-            try:
-                text = ask(implementation, {"text": text, "identity": identity})
-            except TextRefused as refusal:
-                raise invalid("text", refusal.reason) from None
-            if not isinstance(text, str):
-                raise Misbehaved(implementation, f"should make a text of a text, and made {kind(text)}")
-            try:
-                text.encode()
-            except UnicodeEncodeError:
-                raise Misbehaved(implementation, "made a text with half of a surrogate pair") from None
-            if not text:
-                raise invalid("text", "is empty as it would go out")
+            text = transformed(implementation, text, identity)
         return text
 
     def limits(self, identity: Identity) -> Sequence[Allowance]:
@@ -315,6 +304,27 @@ class Gateway:
             return self._options.check(options)
         except Invalid as error:
             raise Misbehaved(router, f"routes a message by Options that cannot be: {error.detail}") from None
+
+
+def transformed(implementation: pluggy.HookImpl, text: str, identity: Identity) -> str:
+    """What one plugin makes of a text.
+
+    :raises Invalid: it refuses the text, or leaves nothing of it.
+    :raises Misbehaved: its answer is no text.
+    """
+    try:
+        answer = ask(implementation, {"text": text, "identity": identity})
+    except TextRefused as refusal:
+        raise invalid("text", refusal.reason) from None
+    if not isinstance(answer, str):
+        raise Misbehaved(implementation, f"should make a text of a text, and made {kind(answer)}")
+    try:
+        answer.encode()
+    except UnicodeEncodeError:
+        raise Misbehaved(implementation, "made a text with half of a surrogate pair") from None
+    if not answer:
+        raise invalid("text", "is empty as it would go out")
+    return answer
 
 
 def _content(identity: Identity, text: str, options: Options) -> Content:

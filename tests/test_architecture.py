@@ -124,8 +124,8 @@ MAY_IMPORT = {
         *("smsgw.refusals", "smsgw.security", "smsgw.settings", "smsgw.spool", "smsgw.store", "smsgw.text"),
     },
     "smsgw.cli.check": {
-        *("smsgw.cli", "smsgw.cli.check", "smsgw.model", "smsgw.plugins", "smsgw.settings", "smsgw.spool"),
-        *("smsgw.store", "smsgw.text"),
+        *("smsgw.cli", "smsgw.cli.check", "smsgw.gateway", "smsgw.model", "smsgw.plugins", "smsgw.refusals"),
+        *("smsgw.settings", "smsgw.spool", "smsgw.store", "smsgw.text"),
     },
     "smsgw.testing": {
         *(

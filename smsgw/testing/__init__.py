@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from smsgw.testing.authentication import AuthenticationConformance, DelayConformance, OutageConformance
+from smsgw.testing.decisions import PolicyConformance, RouteConformance
 from smsgw.testing.fixtures import base_settings, gateway, make_gateway, refusal
 from smsgw.testing.gateway import (
     OUTGOING,
@@ -25,8 +26,6 @@ from smsgw.testing.gateway import (
     stored,
     submission,
 )
-from smsgw.testing.policy import PolicyConformance
-from smsgw.testing.route import RouteConformance
 from smsgw.testing.transform import TransformConformance
 
 __all__ = [

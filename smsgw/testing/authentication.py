@@ -39,14 +39,12 @@ from pyramid.security import Denied
 from webtest import TestApp
 
 from smsgw.model import Credentials, Identity
-from smsgw.testing.candidate import Candidate, candidate_in, demand, in_threads, wrong
+from smsgw.testing.candidate import THREADS, Candidate, Conformance, candidate_in, demand, in_threads, wrong
 from smsgw.testing.gateway import basic, bearer, eventually
 
-HOOK = "authenticate"
 HOSTILE = "Hostile input"
 OUTAGE = "Backends that are down, or slow"
 SECRETS = "Secrets"
-THREADS = "Threads and processes"
 
 REFUSALS = (400, 401, 413, 429)
 LONG = "x" * 2**20
@@ -58,21 +56,14 @@ Start = Callable[[], AbstractContextManager[Candidate]]
 Trouble = Callable[[], AbstractContextManager[Any]]
 
 
-class AuthenticationConformance:
+class AuthenticationConformance(Conformance):
     """For every authentication plugin.
 
-    ``plugin`` is its name in ``smsgw.plugins``, ``plugin_class`` the class where it is not installed. ``schemes`` are
-    those that it answers: ``"Basic"``, ``"Bearer"``, or a word of its own (then override ``headers``).
+    ``schemes`` are those that it answers: ``"Basic"``, ``"Bearer"``, or a word of its own (then override ``headers``).
     """
 
-    plugin: ClassVar[str]
-    plugin_class: ClassVar[type | None] = None
+    hook = "authenticate"
     schemes: ClassVar[Sequence[str]] = ("Basic",)
-
-    @pytest.fixture
-    def settings(self) -> Mapping[str, str]:
-        """The plugin's settings, by their whole names. To be overridden where it has any."""
-        return {}
 
     @pytest.fixture
     def users(self) -> Mapping[str, str]:
@@ -111,12 +102,7 @@ class AuthenticationConformance:
     def answer(self, candidate: Candidate, scheme: str, userid: str, secret: str) -> Any:
         """What the plugin alone says; an exception that it raises is its answer."""
         shown = Credentials(scheme, "" if scheme == "Bearer" else userid, secret, "127.0.0.1")
-        try:
-            return candidate.ask(HOOK, credentials=shown)
-        except AssertionError:
-            raise
-        except Exception as error:
-            return error
+        return candidate.ask(self.hook, credentials=shown)
 
     def request(self, candidate: Candidate, scheme: str, userid: str, secret: str) -> Any:
         """The reply of the whole gateway, which tells who was let in; ``None`` for what no client can send."""
@@ -130,13 +116,12 @@ class AuthenticationConformance:
         return TestApp(candidate.gateway.app.app).get("/who", headers=fields, status="*")
 
     def each(self, users: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
-        demand(
-            len(set(users.values())) > 1, "the fixture 'users' should have two users, or more, of other secrets", HOOK
+        self.demand(
+            len(set(users.values())) > 1, "the fixture 'users' should have two users, or more, of other secrets"
         )
-        demand(
+        self.demand(
             all(len(secret) >= 6 for secret in users.values()),
             "the secrets of the fixture 'users' should have 6 characters, or more, to be told from other words",
-            HOOK,
         )
         for scheme in self.schemes:
             for userid, secret in users.items():
@@ -148,42 +133,35 @@ class AuthenticationConformance:
         for scheme, userid, secret in self.each(users):
             for _ in range(2):
                 reply = self.request(candidate, scheme, userid, secret)
-                demand(
+                self.demand(
                     reply.status_int == 200,
                     f"{userid!r} with the right {scheme} secret is answered {reply.status_int}, not let in",
-                    HOOK,
                 )
-                demand(
-                    reply.json["userid"] == userid,
-                    f"{userid!r} was let in as {reply.json['userid']!r}",
-                    HOOK,
-                )
+                self.demand(reply.json["userid"] == userid, f"{userid!r} was let in as {reply.json['userid']!r}")
             groups = getattr(self.answer(candidate, scheme, userid, secret), "groups", None)
-            demand(
+            self.demand(
                 groups is not None and all(group and not group.startswith("@") for group in groups),
                 f"the groups of {userid!r} should be names without '@', and are {groups!r}",
-                HOOK,
             )
 
     def test_wrong_secrets_are_refused(self, candidate: Candidate, users: Mapping[str, str]) -> None:
         for scheme, userid, secret in self.each(users):
             others = [other for other in users.values() if other != secret] if scheme == "Basic" else []
             for shown in ("", *_near(secret), *others):
-                self._refused(candidate, scheme, userid, shown, f"a wrong {scheme} secret of {userid!r}", HOOK)
+                self._refused(candidate, scheme, userid, shown, f"a wrong {scheme} secret of {userid!r}", self.hook)
 
     def test_strangers_are_refused(self, candidate: Candidate, users: Mapping[str, str]) -> None:
         for scheme, userid, secret in self.each(users):
             stranger = f"no-{userid}"
             shown = secret if scheme != "Bearer" else secret[::-1]
-            self._refused(candidate, scheme, stranger, shown, f"an unknown user with a {scheme} secret", HOOK)
+            self._refused(candidate, scheme, stranger, shown, f"an unknown user with a {scheme} secret", self.hook)
 
     def test_a_refusal_names_the_schemes(self, candidate: Candidate) -> None:
         asked = TestApp(candidate.gateway.app.app).get("/who", status=401).headers["WWW-Authenticate"]
         for scheme in {"Basic", "Bearer"}.intersection(self.schemes):
-            demand(
+            self.demand(
                 f"{scheme} realm" in asked,
                 f"a 401 asks for {asked!r}, and not for {scheme}; give the plugin an attribute 'schemes'",
-                HOOK,
             )
 
     def test_other_schemes_are_left_to_others(self, candidate: Candidate, users: Mapping[str, str]) -> None:
@@ -192,11 +170,10 @@ class AuthenticationConformance:
             for scheme in others:
                 for name in (userid, ""):
                     answer = self.answer(candidate, scheme, name, secret)
-                    demand(
+                    self.demand(
                         answer is None,
                         f"credentials of the scheme {scheme!r}, which is not the plugin's, should be answered None, and"
                         f" are answered {_kind(answer)}",
-                        HOOK,
                     )
 
     def test_hostile_secrets(self, candidate: Candidate, users: Mapping[str, str]) -> None:
@@ -226,10 +203,9 @@ class AuthenticationConformance:
                     f"the userid {spelling!r} is answered {_kind(answer)}",
                     HOSTILE,
                 )
-                demand(
+                self.demand(
                     getattr(answer, "userid", userid) == userid,
                     f"{userid!r}, spelt {spelling!r}, is let in as another user; either refuse, or answer {userid!r}",
-                    HOOK,
                 )
 
     def test_threads(self, candidate: Candidate, users: Mapping[str, str]) -> None:

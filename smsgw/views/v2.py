@@ -1,12 +1,10 @@
-"""The v2 API: messages as resources. Bodies are read in v2_body, queries in v2_search; replies are worded in v2_words.
-
-Errors are problem details (``problem``).
-"""
+"""The v2 API: messages as resources. Bodies are read in v2_body, queries in v2_search; errors are worded in problem."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from cornice import Service
@@ -15,18 +13,19 @@ from pyramid.request import Request
 from pyramid.response import Response
 
 from smsgw.application import application
-from smsgw.gateway import Reply, once
+from smsgw.batch import Draft, Outcome
+from smsgw.gateway import Reply
 from smsgw.model import Place, Query
 from smsgw.numbers import e164
-from smsgw.refusals import Invalid
+from smsgw.refusals import OF_TEXTS, Invalid, NoneAccepted, Refused, Rejection
+from smsgw.resources import moment
 from smsgw.security import AUTHENTICATED
 from smsgw.status import OUTGOING, RECEIVED
 from smsgw.text import foreign, measure
-from smsgw.views.body import response
-from smsgw.views.problem import ROOT, problem, respond
-from smsgw.views.v2_body import PreviewSchema, SendSchema, batch_of, strict_body
+from smsgw.views.body import ok, repetition
+from smsgw.views.problem import ROOT, problem, refusal_as_problem, respond
+from smsgw.views.v2_body import PreviewSchema, SendSchema, batch_of, malformed, strict_body
 from smsgw.views.v2_search import Search, number_filter, read_search, time_filter, word_filter
-from smsgw.views.v2_words import V2, allowance
 
 messages = Service("v2.messages", f"{ROOT}/messages", permission=AUTHENTICATED)
 message = Service("v2.message", f"{ROOT}/messages/{{id}}", permission=AUTHENTICATED)
@@ -44,11 +43,7 @@ def send(request: Request) -> Response:
     fields = request.validated
     batch = batch_of(fields)
     presenter = V2(batch.drafts, each=fields["messages"] is not None)
-    key = request.headers.get("Idempotency-Key")
-    repeat = None
-    if key is not None:
-        repeat = once(request.identity, key, request.method, request.path_qs, request.body)
-    return respond(application(request).gateway.send(request.identity, batch, presenter, repeat))
+    return respond(application(request).gateway.send(request.identity, batch, presenter, repetition(request)))
 
 
 @messages.get()
@@ -75,12 +70,12 @@ def search(request: Request) -> Response:
 def read(request: Request) -> Response:
     mailbox = application(request).mailbox
     found = mailbox.locate(request.identity, request.matchdict["id"])
-    return _ok(application(request).resources.sent(found, mailbox.fate(found)))
+    return ok(application(request).resources.sent(found, mailbox.fate(found)))
 
 
 @message.delete()
 def cancel(request: Request) -> Response:
-    return _ok(
+    return ok(
         application(request).resources.sent(
             application(request).mailbox.cancel(request.identity, request.matchdict["id"]), None
         )
@@ -99,7 +94,7 @@ def list_received(request: Request) -> Response:
 
 @received.get()
 def read_received(request: Request) -> Response:
-    return _ok(
+    return ok(
         application(request).resources.received(
             application(request).mailbox.received(request.identity, request.matchdict["id"])
         )
@@ -109,7 +104,7 @@ def read_received(request: Request) -> Response:
 @received.delete()
 def delete_received(request: Request) -> Response:
     found = application(request).mailbox.delete_received(request.identity, request.matchdict["id"])
-    return _ok(application(request).resources.received(found))
+    return ok(application(request).resources.received(found))
 
 
 @preview.post(validators=(strict_body(PREVIEW),))
@@ -119,7 +114,7 @@ def show(request: Request) -> Response:
     except Invalid as error:
         return respond(problem(422, error.detail, {f"#/{name}": why for name, why in error.errors.items()}))
     encoding = measure(text)
-    return _ok(
+    return ok(
         {
             "text": text,
             "alphabet": encoding.alphabet,
@@ -134,18 +129,18 @@ def show(request: Request) -> Response:
 @me.get()
 def tell(request: Request) -> Response:
     identity, found = request.identity, application(request)
-    return _ok(
+    return ok(
         {
             "userid": identity.userid,
             "groups": sorted(identity.groups),
             "permissions": {name.replace("-", "_"): found.permits(identity, name) for name in ("list", "read-all")},
-            "limits": [allowance(each) for each in found.gateway.limits(identity)],
+            "limits": [asdict(each) | {"until": moment(each.until)} for each in found.gateway.limits(identity)],
         }
     )
 
 
 def _page(asked: Search, path: str, found: Sequence[dict[str, Any]], last: Place | None) -> Response:
-    return _ok({"messages": found, "next": asked.next(path, last)})
+    return ok({"messages": found, "next": asked.next(path, last)})
 
 
 def _sender(value: str) -> str:
@@ -160,8 +155,56 @@ def _statuses(value: str) -> str:
     return value
 
 
-def _ok(content: dict[str, Any]) -> Response:
-    return response(Reply(200, json.dumps(content)))
+class V2:
+    """How v2 words what came of a batch.
+
+    :param drafts: the batch.
+    :param each: whether each draft stands in ``messages``, and not its number alone in ``to``.
+    """
+
+    def __init__(self, drafts: Sequence[Draft], *, each: bool) -> None:
+        self._drafts = drafts
+        self._each = each
+
+    def accepted(self, outcome: Outcome) -> Reply:
+        messages = [
+            {
+                "id": message.id,
+                "to": e164(message.to),
+                "status": "scheduled" if message.content.options.send_at else "queued",
+                "parts": message.content.parts,
+                "alphabet": message.content.alphabet,
+                "text": message.content.text,
+                "reference": message.reference,
+                "url": f"{ROOT}/messages/{message.id}",
+            }
+            for message in outcome.messages
+        ]
+        rejected = [
+            {
+                "pointer": self._pointer(why),
+                "to": self._drafts[why.place].number,
+                "code": why.code,
+                "detail": why.detail,
+            }
+            for why in outcome.rejected
+        ]
+        return Reply(202, json.dumps({"messages": messages, "rejected": rejected}))
+
+    def refused(self, refusal: Refused) -> Reply:
+        if isinstance(refusal, NoneAccepted):
+            return problem(refusal.status, refusal.detail, {self._pointer(why): why.detail for why in refusal.rejected})
+        names = {"recipients": "messages" if self._each else "to", "validity": "validity_minutes"}
+        if refusal.errors:
+            refusal = malformed({f"#/{names.get(name, name)}": why for name, why in refusal.errors.items()})
+        return refusal_as_problem(refusal)
+
+    def _pointer(self, why: Rejection) -> str:
+        """Where in the body that stands; a text that all share stands there once."""
+        if not self._each:
+            return "#/text" if why.code in OF_TEXTS else f"#/to/{why.place}"
+        part = "/text" if why.code in OF_TEXTS else "" if why.code == "duplicate" else "/to"
+        return f"#/messages/{why.place}{part}"
 
 
 def includeme(config: Configurator) -> None:

@@ -11,7 +11,7 @@ import binascii
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,7 +23,6 @@ from smsgw.settings import moment
 from smsgw.spool.index import is_message
 from smsgw.views.body import flaw
 from smsgw.views.problem import Malformed
-from smsgw.views.v2_query import read_query
 
 LIMIT, MOST = 50, 100  # messages of a page, where the client does not say, and at most
 DIGEST = 9  # bytes
@@ -69,6 +68,24 @@ def read_search(request: Request, readers: Mapping[str, Read]) -> Search:
             raise Malformed("Nothing but limit goes with a cursor, which has the filters in it")
         return _continued(query["cursor"], readers, limit)
     return Search(_checked(query, readers), None, limit or LIMIT)
+
+
+def read_query(request: Request, known: Collection[str]) -> dict[str, str]:
+    """What the query says, by the names of its parameters; an empty one counts as left out.
+
+    :raises Malformed: a parameter is unknown, stands twice, or is not UTF-8.
+    """
+    try:
+        pairs = [(name, value) for name, value in request.GET.items() if value]
+    except UnicodeError:
+        raise Malformed("The query string is not UTF-8") from None
+    query = dict(pairs)
+    for name in query.keys() - set(known):
+        raise Malformed(f"There is no parameter {name[:64]!r}")
+    for name in query:
+        if [other for other, _ in pairs].count(name) > 1:
+            raise Malformed(f"{name} stands twice")
+    return query
 
 
 def number_filter(normalise: Callable[[str], str]) -> Read:

@@ -13,9 +13,11 @@ import pluggy
 
 from smsgw.cli.check.finding import Findings, Topic
 from smsgw.cli.installation import Installation, Wrong, one_line
-from smsgw.model import Identity, TextRefused
-from smsgw.plugins import ask, hooks_of, implementations
-from smsgw.settings import Boolean
+from smsgw.gateway import transformed
+from smsgw.model import Identity
+from smsgw.plugins import Misbehaved, hooks_of, implementations
+from smsgw.refusals import Invalid
+from smsgw.settings import is_on
 from smsgw.text import foreign
 
 PLUGINS, SETTINGS = Topic("plugins"), Topic("settings")
@@ -82,16 +84,14 @@ def _check_text(transforms: Sequence[pluggy.HookImpl]) -> Findings:
     text = WORD
     for implementation in transforms:
         try:
-            text = ask(implementation, {"text": text, "identity": Identity("smsgw-check")})
-        except TextRefused:
+            text = transformed(implementation, text, Identity("smsgw-check"))
+        except Invalid:
             return
         except Exception as error:
-            name = implementation.plugin_name
-            yield PLUGINS.error(
-                f"{name} fails to transform {WORD!r}: {one_line(error)}", "Nothing can be sent; mend it."
-            )
+            name, why = implementation.plugin_name, error.sentence if isinstance(error, Misbehaved) else one_line(error)
+            yield PLUGINS.error(f"{name} fails to transform {WORD!r}: {why}", "Nothing can be sent; correct it.")
             return
-    if isinstance(text, str) and (characters := foreign(text)):
+    if characters := foreign(text):
         yield PLUGINS.warning(
             f"every text goes out as UCS2, in twice the parts and more, for the {characters!r} that plugins add",
             "Use characters of the GSM alphabet there; 'smsgw preview' tells which are.",
@@ -128,7 +128,7 @@ def check_settings(installation: Installation) -> Findings:
                 f"smsgw.trusted_proxies has {network}, and any client can claim any address", "Name the proxy's own."
             )
     for key, value in raw.items():
-        if ".insecure_" in key and _is_on(value):
+        if ".insecure_" in key and is_on(value):
             yield SETTINGS.warning(f"{key} is on, and what it says is given up", "Take it out.")
     if "pyramid_debugtoolbar" in raw.get("pyramid.includes", ""):
         yield SETTINGS.error(
@@ -152,10 +152,6 @@ def _check_files(installation: Installation) -> Findings:
                 yield SETTINGS.error(f"everybody can change {path}", f"chmod o-w {path}")
             if mode & stat.S_IROTH:
                 yield SETTINGS.warning(f"everybody can read {path}", f"chmod o-r {path}")
-
-
-def _is_on(value: str) -> bool:
-    return value.lower() in Boolean().true_choices
 
 
 def _is_secret(key: str, value: str) -> bool:

@@ -16,7 +16,7 @@ from pathlib import Path
 from smsgw.cli.check.finding import Findings, Topic
 from smsgw.cli.installation import Installation, user_name
 from smsgw.model import ConfigurationError
-from smsgw.settings import Boolean
+from smsgw.settings import is_on
 from smsgw.spool.layout import from_smsd_conf, read_smsd_conf
 
 SMSD = Topic("smsd")
@@ -84,7 +84,7 @@ def check_settings(installation: Installation) -> Findings:
             f"the simulator takes the messages of the smsd of {path}", "Take simulator out of smsgw.plugins."
         )
     for key, harm in WANTED:
-        if not _is_yes(own.get(key, "no")):
+        if not is_on(own.get(key, "no")):
             yield SMSD.warning(f"{path} has no '{key} = yes', and {harm}", f"Add '{key} = yes' and restart smsd.")
     for key, harm in KEPT:
         if not own.get(key):
@@ -212,7 +212,3 @@ def _candidates(pidfile: Path) -> Iterator[int]:
     """What the pid file says, or nothing; smsd writes it with blanks around the number."""
     with contextlib.suppress(OSError, ValueError):
         yield int(pidfile.read_text())
-
-
-def _is_yes(value: str) -> bool:
-    return value.lower() in Boolean().true_choices
