@@ -99,7 +99,8 @@ class Application:
         """End that work, and close what is open. No request may be under way."""
         self.owner.stop()
         self.folders.close()
-        self.stores.close()
+        for store in self.stores.all:
+            store.close()
 
 
 def application(of: Configurator | Request) -> Application:

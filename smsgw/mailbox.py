@@ -1,8 +1,7 @@
-"""Messages as users may see them: read, list, search, cancel, delete.
+"""Messages as users may see them: read, list, search, cancel, delete. Knows no HTTP.
 
-What is under way is in the spool's folders; what has come to an end is in the journal. A search looks at the folders
-first, so that it misses nothing that ends meanwhile. Called by the views with an identity and plain values; answers
-with types and refuses with exceptions. Knows no HTTP.
+Messages under way are in the spool's folders, and those that have ended are in the journal. A search looks at the
+folders first, so that it misses none that ends meanwhile.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from dataclasses import dataclass, replace
 import pluggy
 
 from smsgw.journal.journal import Journal
-from smsgw.model import Identity, Place, Query, Remembered, StatusReport, StoredMessage, Unavailable
+from smsgw.model import Identity, Position, Query, Remembered, StatusReport, StoredMessage, Unavailable
 from smsgw.numbers import from_spool
 from smsgw.plugins import implementations
 from smsgw.refusals import Forbidden, NotFound, TooLate
@@ -34,10 +33,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One page: messages, and what status reports say; ``last`` is the place to go on from, ``None`` at the end."""
+    """One page: messages with their final status reports. ``last`` is where the next page begins; ``None``: the end."""
 
     messages: Sequence[tuple[StoredMessage, StatusReport | None]]
-    last: Place | None
+    last: Position | None
 
 
 class Mailbox:
@@ -60,7 +59,7 @@ class Mailbox:
         return message
 
     def fate(self, message: StoredMessage) -> StatusReport | None:
-        """The status report that says finally what became of a message; ``None``: none does, or nobody knows now."""
+        """The final status report of a message; ``None``: there is none, or the journal is out of service."""
         if message.kind != "sent":
             return None
         try:
@@ -103,7 +102,7 @@ class Mailbox:
             raise NotFound
 
     def locate(self, identity: Identity, id: str) -> StoredMessage:
-        """That message on its way out, wherever it stands.
+        """A message on its way out, in whatever folder it is.
 
         :raises NotFound: there is none that this user may read.
         """
@@ -135,7 +134,7 @@ class Mailbox:
         return message
 
     def cancel(self, identity: Identity, id: str) -> StoredMessage:
-        """Take a message back, also one that was: it will never be sent.
+        """Cancel a message: it will never be sent. One that is cancelled already is returned too.
 
         :raises NotFound: there is none that the user may read.
         :raises Forbidden: the user may not cancel it.
@@ -152,9 +151,9 @@ class Mailbox:
         return message
 
     def search(self, identity: Identity, query: Query) -> Found:
-        """Messages that the user may read; of the user's own, or of everybody's for who may read all.
+        """The user's own messages, or everybody's for who may read all.
 
-        A page has fewer than it could, even none, where enough were looked at; the next one goes on from there.
+        A page can be short, or empty, when enough messages were looked at; the next page goes on from there.
 
         :raises Forbidden: the user may not list.
         """
@@ -164,26 +163,27 @@ class Mailbox:
             if query.owner not in (None, identity.userid):
                 return Found([], None)
             query = replace(query, owner=identity.userid)
-        places = self._under_way(query)  # first, so that none is missed that ends meanwhile
+        under_way = self._under_way(query)  # before the journal, so that no message is missed that ends meanwhile
         self._journal.catch_up()
-        ended = {each.place: each for each in self._journal.find(replace(query, limit=query.limit + 1))}
-        ids = {place[1] for place in ended}
-        moving = {place: kind for kind, place in places if place[1] not in ids}
-        # Where either has more, what comes after its last one is for the next page.
-        ends = [places[-1][1]] if len(places) == SEARCHED else []
-        ends += [min(ended)] if len(ended) > query.limit else []
-        rest = max(ends, default=None)
-        wanted = [place for place in sorted({**ended, **moving}, reverse=True) if rest is None or place >= rest]
+        ended = {each.position: each for each in self._journal.find(replace(query, limit=query.limit + 1))}
+        ids = {id for _, id in ended}
+        moving = {position: kind for kind, position in under_way if position[1] not in ids}
+        # Where one of the two has more, what is older than its oldest is for the next page.
+        oldest = [under_way[-1][1]] if len(under_way) == SEARCHED else []
+        oldest += [min(ended)] if len(ended) > query.limit else []
+        rest = max(oldest, default=None)
+        wanted = sorted({**ended, **moving}, reverse=True)
+        wanted = [position for position in wanted if rest is None or position >= rest]
         found: list[tuple[StoredMessage, StatusReport | None]] = []
-        for number, place in enumerate(wanted, 1):
-            known = self._read(moving.get(place), place[1], ended.get(place), query)
+        for number, position in enumerate(wanted, 1):
+            known = self._read(moving.get(position), position[1], ended.get(position), query)
             if known is not None and self._may(identity, "read", known[0]):
                 found.append(known)
             if len(found) == query.limit and (number < len(wanted) or rest):
-                return Found(found, place)
+                return Found(found, position)
         return Found(found, rest)
 
-    def _under_way(self, query: Query) -> Sequence[tuple[str, Place]]:
+    def _under_way(self, query: Query) -> Sequence[tuple[str, Position]]:
         """Where messages may be that are under way and have one of those statuses, newest first."""
         statuses = [BY_NAME[name] for name in query.statuses]
         folders = [folder for each in statuses if not each.is_ended for folder in each.folders]

@@ -53,7 +53,7 @@ def text_of(argument: str | None) -> str:
 
     :raises click.UsageError: there is none.
     """
-    text = _from_stdin() if argument is None else argument
+    text = from_stdin("the text on stdin") if argument is None else argument
     if not text:
         raise click.UsageError("there is no text")
     try:
@@ -63,15 +63,18 @@ def text_of(argument: str | None) -> str:
     return text
 
 
-def _from_stdin() -> str:
+def from_stdin(what: str) -> str:
+    """All of stdin, without the line break at its end; ``what`` is how an error calls it.
+
+    :raises click.UsageError: it is too long, or not UTF-8.
+    """
     content = sys.stdin.buffer.read(MAX_STDIN + 1)
     if len(content) > MAX_STDIN:
-        raise click.UsageError(f"the text on stdin has over {MAX_STDIN} bytes")
+        raise click.UsageError(f"{what} has over {MAX_STDIN} bytes")
     try:
-        text = content.decode("utf-8")
+        return content.decode("utf-8").removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:
-        raise click.UsageError("the text on stdin is not UTF-8") from None
-    return text.removesuffix("\n").removesuffix("\r")
+        raise click.UsageError(f"{what} is not UTF-8") from None
 
 
 def _installed(metavar: str, **attributes: Any) -> Any:

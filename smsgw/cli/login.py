@@ -14,7 +14,7 @@ import pluggy
 from pyramid.httpexceptions import HTTPException, HTTPServiceUnavailable
 from pyramid.security import Allowed, Denied
 
-from smsgw.cli.arguments import MAX_STDIN, named_installation
+from smsgw.cli.arguments import from_stdin, named_installation
 from smsgw.cli.installation import Installation, as_owner, one_line
 from smsgw.cli.output import say, table
 from smsgw.model import Content, Credentials, Identity, Message, StoredMessage, Unavailable
@@ -198,10 +198,4 @@ def _secret(bearer: bool) -> str:
     if sys.stdin.isatty():
         secret: str = click.prompt(word, hide_input=True, err=True, default="", show_default=False)
         return secret
-    content = sys.stdin.buffer.read(MAX_STDIN + 1)
-    if len(content) > MAX_STDIN:
-        raise click.UsageError(f"what stands on stdin has over {MAX_STDIN} bytes")
-    try:
-        return content.decode("utf-8").removesuffix("\n").removesuffix("\r")
-    except UnicodeDecodeError:
-        raise click.UsageError("what stands on stdin is not UTF-8") from None
+    return from_stdin("what stands on stdin")

@@ -1,4 +1,4 @@
-"""``smsgw send``: a message through the corridor, in this process, for who looks after the gateway."""
+"""``smsgw send``: sends messages in this process, as the gateway would for a user."""
 
 from __future__ import annotations
 

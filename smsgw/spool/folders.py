@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from smsgw.model import Place, StoredMessage
+from smsgw.model import Position, StoredMessage
 from smsgw.spool import file
 from smsgw.spool.disk import sync_folder
 from smsgw.spool.entrance import ready_lock
@@ -139,8 +139,8 @@ class Folders:
         return None
 
     def newest(
-        self, kinds: Iterable[str], owner: str | None, before: Place | None, since: int, count: int
-    ) -> Sequence[tuple[str, Place]]:
+        self, kinds: Iterable[str], owner: str | None, before: Position | None, since: int, count: int
+    ) -> Sequence[tuple[str, Position]]:
         """Where messages of those kinds and that owner (``None``: of all) were found, newest first: kind and place.
 
         Kinds come in the order in which messages move, so that none is missed; each stands there once.
@@ -150,7 +150,7 @@ class Folders:
         :param since: milliseconds since 1970; none is older.
         :raises SpoolUnavailable: nobody can know.
         """
-        found: dict[str, Sequence[Place]] = {}
+        found: dict[str, Sequence[Position]] = {}
         try:
             os.stat(self._layout.outgoing)
             for kind in kinds:

@@ -15,7 +15,7 @@ from pathlib import Path
 from sortedcontainers import SortedList
 from ulid import ULID
 
-from smsgw.model import Place
+from smsgw.model import Position
 from smsgw.spool import file
 from smsgw.spool.following.watch import TICK, Watch
 
@@ -28,7 +28,7 @@ class _Known:
     """What is remembered of a file, and its place in lists."""
 
     owner: str | None
-    item: Place
+    item: Position
 
 
 _Stamp = tuple[int, int]  # when a file was written (ns), and its size
@@ -80,7 +80,7 @@ class Index:
             end = max(len(found) - offset, 0)
             return len(found), [name for _, name in reversed(found[max(end - limit, 0) : end])]
 
-    def newest(self, owner: str | None, before: Place | None, since: int, count: int) -> list[Place]:
+    def newest(self, owner: str | None, before: Position | None, since: int, count: int) -> list[Position]:
         """That many places of that owner's messages (``None``: of all), newest first.
 
         :param before: the place that they are older than; ``None``: any.

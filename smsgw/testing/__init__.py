@@ -8,20 +8,23 @@ from __future__ import annotations
 
 from smsgw.testing.authentication import AuthenticationConformance, DelayConformance, OutageConformance
 from smsgw.testing.decisions import PolicyConformance, RouteConformance
-from smsgw.testing.fixtures import base_settings, gateway, make_gateway, refusal
 from smsgw.testing.gateway import (
     OUTGOING,
     USERS,
     Gateway,
     MakeGateway,
     Users,
+    base_settings,
     base_settings_in,
     basic,
     bearer,
     eventually,
+    gateway,
+    make_gateway,
     make_spool,
     message,
     offered,
+    refusal,
     running,
     stored,
     submission,

@@ -54,6 +54,7 @@ ODD_USERIDS = ("", " ", "\0", "*", "%", "@alarms", "*)(uid=*", "../lvv", "\x1b[2
 
 Start = Callable[[], AbstractContextManager[Candidate]]
 Trouble = Callable[[], AbstractContextManager[Any]]
+Check = Callable[[Candidate], None]
 
 
 class AuthenticationConformance(Conformance):
@@ -98,6 +99,30 @@ class AuthenticationConformance(Conformance):
     def candidate(self, start: Start) -> Iterator[Candidate]:
         with start() as candidate:
             yield candidate
+
+    @pytest.fixture
+    def tells_no_secret(
+        self, users: Mapping[str, str], secrets: Sequence[str], caplog: pytest.LogCaptureFixture
+    ) -> Check:
+        """Check that neither the log nor a reply nor a repr has a secret in it, whoever asks."""
+
+        def check(candidate: Candidate) -> None:
+            for scheme, userid, secret in self.each(users):
+                shown = (secret, f"{secret}Wr0ng")
+                with caplog.at_level(logging.DEBUG):
+                    replies = [self.request(candidate, scheme, userid, word) for word in shown]
+                fields = [field for word in shown for field in self.headers(scheme, userid, word).values()]
+                told = {
+                    "the log": caplog.text,
+                    "a reply": "".join(f"{reply.headers} {reply.text}" for reply in replies),
+                    "the plugin's repr": repr(candidate.plugin),
+                }
+                words = {*users.values(), *secrets, *(field.rpartition(" ")[2] for field in fields)} - {"", userid}
+                for where, text in told.items():
+                    said = f"{where} has a secret in it, that of {userid!r} or one beside it"
+                    demand(not any(word in text for word in words), said, SECRETS)
+
+        return check
 
     def answer(self, candidate: Candidate, scheme: str, userid: str, secret: str) -> Any:
         """What the plugin alone says; an exception that it raises is its answer."""
@@ -148,13 +173,13 @@ class AuthenticationConformance(Conformance):
         for scheme, userid, secret in self.each(users):
             others = [other for other in users.values() if other != secret] if scheme == "Basic" else []
             for shown in ("", *_near(secret), *others):
-                self._refused(candidate, scheme, userid, shown, f"a wrong {scheme} secret of {userid!r}", self.hook)
+                self._refused(candidate, scheme, userid, shown, f"a wrong {scheme} secret of {userid!r}")
 
     def test_strangers_are_refused(self, candidate: Candidate, users: Mapping[str, str]) -> None:
         for scheme, userid, secret in self.each(users):
             stranger = f"no-{userid}"
             shown = secret if scheme != "Bearer" else secret[::-1]
-            self._refused(candidate, scheme, stranger, shown, f"an unknown user with a {scheme} secret", self.hook)
+            self._refused(candidate, scheme, stranger, shown, f"an unknown user with a {scheme} secret")
 
     def test_a_refusal_names_the_schemes(self, candidate: Candidate) -> None:
         asked = TestApp(candidate.gateway.app.app).get("/who", status=401).headers["WWW-Authenticate"]
@@ -198,11 +223,8 @@ class AuthenticationConformance(Conformance):
         for scheme, userid, secret in self.each(users):
             for spelling in _spellings(userid) if scheme != "Bearer" else ():
                 answer = self.answer(candidate, scheme, spelling, secret)
-                demand(
-                    answer is None or isinstance(answer, Denied | Identity),
-                    f"the userid {spelling!r} is answered {_kind(answer)}",
-                    HOSTILE,
-                )
+                is_answer = answer is None or isinstance(answer, Denied | Identity)
+                demand(is_answer, f"the userid {spelling!r} is answered {_kind(answer)}", HOSTILE)
                 self.demand(
                     getattr(answer, "userid", userid) == userid,
                     f"{userid!r}, spelt {spelling!r}, is let in as another user; either refuse, or answer {userid!r}",
@@ -221,30 +243,19 @@ class AuthenticationConformance(Conformance):
         for found in in_threads(jobs, 60):
             demand(isinstance(found, list), f"eight threads that ask at once get no answer: {found!r}", THREADS)
             for userid, answer in found if isinstance(found, list) else ():
-                if userid:
-                    said = answer.userid if isinstance(answer, Identity) else _kind(answer)
-                    demand(said == userid, f"asked by several threads, {userid!r} was answered {said}", THREADS)
-                else:
-                    demand(
-                        not isinstance(answer, Identity),
-                        f"asked by several threads, a wrong secret was answered {answer!r}",
-                        THREADS,
-                    )
+                said = answer.userid if isinstance(answer, Identity) else _kind(answer)
+                whose = repr(userid) if userid else "a wrong secret"
+                is_right = said == userid if userid else not isinstance(answer, Identity)
+                demand(is_right, f"asked by several threads, {whose} was answered {said}", THREADS)
 
-    def test_secrets_are_told_to_nobody(
-        self,
-        candidate: Candidate,
-        users: Mapping[str, str],
-        secrets: Sequence[str],
-        caplog: pytest.LogCaptureFixture,
-    ) -> None:
-        with caplog.at_level(logging.DEBUG):
-            for scheme, userid, secret in self.each(users):
-                self._tells_no_secret(candidate, scheme, userid, secret, (*users.values(), *secrets), caplog)
+    def test_secrets_are_told_to_nobody(self, candidate: Candidate, tells_no_secret: Check) -> None:
+        tells_no_secret(candidate)
 
     # What the checks have in common
 
-    def _refused(self, candidate: Candidate, scheme: str, userid: str, secret: str, what: str, heading: str) -> None:
+    def _refused(
+        self, candidate: Candidate, scheme: str, userid: str, secret: str, what: str, heading: str = "authenticate"
+    ) -> None:
         __tracebackhide__ = True
         answer = self.answer(candidate, scheme, userid, secret)
         demand(not isinstance(answer, Identity), f"{what} lets in {answer!r}", heading)
@@ -257,28 +268,6 @@ class AuthenticationConformance(Conformance):
         __tracebackhide__ = True
         status = self.request(candidate, scheme, userid, secret).status_int
         demand(status == 200, f"after hostile input, {userid!r} is answered {status}, and was let in before", HOSTILE)
-
-    def _tells_no_secret(
-        self,
-        candidate: Candidate,
-        scheme: str,
-        userid: str,
-        secret: str,
-        secrets: Sequence[str],
-        caplog: pytest.LogCaptureFixture,
-    ) -> None:
-        __tracebackhide__ = True
-        shown = (secret, f"{secret}Wr0ng")
-        replies = [self.request(candidate, scheme, userid, word) for word in shown]
-        headers = {value.rpartition(" ")[2] for word in shown for value in self.headers(scheme, userid, word).values()}
-        told = {
-            "the log": caplog.text,
-            "a reply": "".join(f"{reply.headers} {reply.text}" for reply in replies),
-            "the plugin's repr": repr(candidate.plugin),
-        }
-        for place, text in told.items():
-            for word in {*secrets, *headers} - {"", userid}:
-                demand(word not in text, f"{place} has a secret in it, that of {userid!r} or one beside it", SECRETS)
 
 
 class OutageConformance(AuthenticationConformance):
@@ -304,18 +293,11 @@ class OutageConformance(AuthenticationConformance):
                 self.request(candidate, scheme, userid, secret)  # which a plugin may remember
                 with broken():
                     for shown in ("", *_near(secret)):
+                        what = f"while the backend is down, a wrong {scheme} secret"
                         answer = self.answer(candidate, scheme, userid, shown)
-                        demand(
-                            not isinstance(answer, Identity),
-                            f"while the backend is down, a wrong {scheme} secret lets in {answer!r}",
-                            OUTAGE,
-                        )
+                        demand(not isinstance(answer, Identity), f"{what} lets in {answer!r}", OUTAGE)
                         status = self.request(candidate, scheme, userid, shown).status_int
-                        demand(
-                            status in (503, *REFUSALS),
-                            f"while the backend is down, a wrong secret is answered with status {status}",
-                            OUTAGE,
-                        )
+                        demand(status in (503, *REFUSALS), f"{what} is answered with status {status}", OUTAGE)
 
     def test_it_recovers(self, candidate: Candidate, users: Mapping[str, str], broken: Trouble) -> None:
         scheme, userid, secret = next(self.each(users))
@@ -335,16 +317,10 @@ class OutageConformance(AuthenticationConformance):
             self._comes_back(candidate, scheme, userid, secret)
 
     def test_secrets_are_told_to_nobody_while_it_is_down(
-        self,
-        candidate: Candidate,
-        users: Mapping[str, str],
-        secrets: Sequence[str],
-        broken: Trouble,
-        caplog: pytest.LogCaptureFixture,
+        self, candidate: Candidate, broken: Trouble, tells_no_secret: Check
     ) -> None:
-        with caplog.at_level(logging.DEBUG), broken():
-            for scheme, userid, secret in self.each(users):
-                self._tells_no_secret(candidate, scheme, userid, secret, (*users.values(), *secrets), caplog)
+        with broken():
+            tells_no_secret(candidate)
 
     def _comes_back(self, candidate: Candidate, scheme: str, userid: str, secret: str) -> None:
         __tracebackhide__ = True
@@ -360,18 +336,11 @@ class OutageConformance(AuthenticationConformance):
     def _out_of_service(self, candidate: Candidate, scheme: str, userid: str, secret: str, when: str) -> None:
         __tracebackhide__ = True
         reply = self.request(candidate, scheme, userid, secret)
-        demand(
-            reply.status_int == 503,
-            f"{when}, {userid!r} should be answered 503 (raise smsgw.model.Unavailable), and is answered"
-            f" {reply.status_int}",
-            OUTAGE,
-        )
-        retry_after = reply.headers.get("Retry-After", "")
-        demand(
-            retry_after.isdigit() and int(retry_after) > 0,
-            f"{when}, the reply's Retry-After should be seconds, and is {retry_after!r}",
-            OUTAGE,
-        )
+        said = "should be answered 503 (raise smsgw.model.Unavailable), and is answered"
+        demand(reply.status_int == 503, f"{when}, {userid!r} {said} {reply.status_int}", OUTAGE)
+        seconds = reply.headers.get("Retry-After", "")
+        is_number = seconds.isdigit() and int(seconds) > 0
+        demand(is_number, f"{when}, the reply's Retry-After should be seconds, and is {seconds!r}", OUTAGE)
         demand(not candidate.behind.asked, f"{when}, the next plugin is asked; it should not be", OUTAGE)
 
 
@@ -404,18 +373,12 @@ class DelayConformance(AuthenticationConformance):
     def _answered(self, candidate: Candidate, replies: Sequence[Any]) -> None:
         __tracebackhide__ = True
         for reply in replies:
-            demand(
-                reply is not None,
-                f"while the backend is slow, there is no answer within {self.patience} seconds"
-                + (", when several ask at once" if len(replies) > 1 else ""),
-                OUTAGE,
-            )
+            asked = ", when several ask at once" if len(replies) > 1 else ""
+            late = f"while the backend is slow, there is no answer within {self.patience} seconds{asked}"
+            demand(reply is not None, late, OUTAGE)
             status = getattr(reply, "status_int", repr(reply))
-            demand(
-                status == 503,
-                f"while the backend is silent, a request should be answered 503, and is answered {status}",
-                OUTAGE,
-            )
+            said = "while the backend is silent, a request should be answered 503, and is answered"
+            demand(status == 503, f"{said} {status}", OUTAGE)
         demand(not candidate.behind.asked, "while the backend is slow, the next plugin is asked", OUTAGE)
 
 

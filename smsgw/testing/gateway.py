@@ -7,15 +7,16 @@ import contextlib
 import importlib.metadata
 import itertools
 import sys
+import tempfile
 import time
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import Distribution, DistributionFinder
 from pathlib import Path
 from typing import Any, Protocol
 
 import colander
+import pytest
 from pyramid.registry import Registry
 from pyramid.security import Denied
 from webtest import TestApp
@@ -184,49 +185,21 @@ def offered(**plugins: type) -> Iterator[None]:
     installed = {offer.name: offer for offer in importlib.metadata.entry_points(group=GROUP)}
     fresh = {name: cls for name, cls in plugins.items() if name not in installed or installed[name].load() is not cls}
     module = types.ModuleType(f"smsgw_offered_{next(_numbers)}")
-    places = {name: f"plugin_{number}" for number, name in enumerate(fresh)}  # a plugin's name may have a hyphen
-    vars(module).update({place: fresh[name] for name, place in places.items()})
-    finder = _Finder(_Offer(module.__name__, places))
-    sys.modules[module.__name__] = module
-    sys.meta_path.append(finder)
-    try:
-        yield
-    finally:
-        sys.meta_path.remove(finder)
-        del sys.modules[module.__name__]
-
-
-class _Offer(Distribution):
-    """A distribution that has nothing but entry points."""
-
-    def __init__(self, module: str, places: Mapping[str, str]) -> None:
-        self._files = {
-            "METADATA": f"Metadata-Version: 2.1\nName: {module}\nVersion: 0\n",
-            "entry_points.txt": "".join(
-                [f"[{GROUP}]\n", *(f"{name} = {module}:{place}\n" for name, place in places.items())]
-            ),
-        }
-
-    def read_text(self, filename: str) -> str | None:
-        return self._files.get(filename)
-
-    def locate_file(self, path: Any) -> Any:
-        return Path(path)
-
-
-class _Finder(DistributionFinder):
-    def __init__(self, offer: _Offer) -> None:
-        self._offer = offer
-
-    def find_spec(self, *_: Any) -> None:
-        return None
-
-    def find_distributions(
-        self,
-        context: DistributionFinder.Context = DistributionFinder.Context(),  # noqa: B008
-    ) -> Iterator[_Offer]:
-        if context.name in (None, self._offer.name):
-            yield self._offer
+    attributes = {name: f"plugin_{number}" for number, name in enumerate(fresh)}  # a plugin's name may have a hyphen
+    vars(module).update({attribute: fresh[name] for name, attribute in attributes.items()})
+    with tempfile.TemporaryDirectory() as folder:
+        metadata = Path(folder, f"{module.__name__}-0.dist-info")
+        metadata.mkdir()
+        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module.__name__}\nVersion: 0\n")
+        lines = [f"{name} = {module.__name__}:{attribute}\n" for name, attribute in attributes.items()]
+        (metadata / "entry_points.txt").write_text(f"[{GROUP}]\n{''.join(lines)}")
+        sys.modules[module.__name__] = module
+        sys.path.append(folder)
+        try:
+            yield
+        finally:
+            sys.path.remove(folder)
+            del sys.modules[module.__name__]
 
 
 def message(
@@ -270,3 +243,43 @@ def eventually(look: Callable[[], Any], seconds: float = 10) -> Any:
         assert time.monotonic() < until, "it did not happen in time"
         time.sleep(0.01)
     return found
+
+
+@pytest.fixture
+def base_settings(tmp_path: Path) -> dict[str, str]:
+    """What ``make_gateway`` starts from: a spool of the test's own, users, and the permission to send."""
+    return base_settings_in(tmp_path)
+
+
+@pytest.fixture
+def make_gateway(base_settings: dict[str, str]) -> Iterator[MakeGateway]:
+    """Make gateways, as ``MakeGateway`` says; their background work ends with the test."""
+    with contextlib.ExitStack() as gateways:
+
+        def make(changes: Mapping[str, str | None] | None = None, **plugins: type) -> Gateway:
+            merged = {key: value for key, value in {**base_settings, **(changes or {})}.items() if value is not None}
+            return gateways.enter_context(running(merged, **plugins))
+
+        yield make
+
+
+@pytest.fixture
+def gateway(make_gateway: MakeGateway) -> Gateway:
+    """The gateway of ``base_settings``."""
+    return make_gateway()
+
+
+@pytest.fixture
+def refusal(make_gateway: MakeGateway, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Called as ``make_gateway`` is: the sentence with which such a gateway does not start."""
+
+    def start(changes: Mapping[str, str | None], **plugins: type) -> str:
+        with pytest.raises(SystemExit) as stopped:
+            make_gateway(changes, **plugins)
+        sentence = capsys.readouterr().err
+        assert stopped.value.code == 3, "a wrong setting ends the process with status 3"
+        assert sentence.startswith("smsgw does not start: ")
+        assert sentence.count("\n") == 1, f"this should be one sentence on one line:\n{sentence}"
+        return sentence
+
+    return start

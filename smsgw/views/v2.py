@@ -15,7 +15,7 @@ from pyramid.response import Response
 from smsgw.application import application
 from smsgw.batch import Draft, Outcome
 from smsgw.gateway import Reply
-from smsgw.model import Place, Query
+from smsgw.model import Position, Query
 from smsgw.numbers import e164
 from smsgw.refusals import OF_TEXTS, Invalid, NoneAccepted, Refused, Rejection
 from smsgw.resources import moment
@@ -139,7 +139,7 @@ def tell(request: Request) -> Response:
     )
 
 
-def _page(asked: Search, path: str, found: Sequence[dict[str, Any]], last: Place | None) -> Response:
+def _page(asked: Search, path: str, found: Sequence[dict[str, Any]], last: Position | None) -> Response:
     return ok({"messages": found, "next": asked.next(path, last)})
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from pyramid.request import Request
 
-from smsgw.model import Place, Query
+from smsgw.model import Position, Query
 from smsgw.refusals import Invalid
 from smsgw.settings import moment
 from smsgw.spool.index import is_message
@@ -37,7 +37,7 @@ class Search:
     """What a client looks for: filters by their names, where the page begins, and how long it is."""
 
     filters: Filters
-    before: Place | None
+    before: Position | None
     limit: int
 
     def among(self, query: Query) -> Query:
@@ -50,7 +50,7 @@ class Search:
             since = _milliseconds(self.filters["since"])
         return replace(query, since=since, before=before, limit=self.limit)
 
-    def next(self, path: str, last: Place | None) -> str | None:
+    def next(self, path: str, last: Position | None) -> str | None:
         """The URL of the next page."""
         return None if last is None else f"{path}?cursor={_cursor(self.filters, last, self.limit)}"
 
@@ -131,7 +131,7 @@ def _milliseconds(written: str) -> int:
     return int(moment(written).timestamp() * 1000)
 
 
-def _cursor(filters: Filters, last: Place, limit: int) -> str:
+def _cursor(filters: Filters, last: Position, limit: int) -> str:
     content = json.dumps([filters, *last, limit], separators=(",", ":")).encode()
     return base64.urlsafe_b64encode(_digest(content) + content).rstrip(b"=").decode()
 
