@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from smsgw.cli.check import database, plugins, server, smsd, spool
+from smsgw.cli.check import database, settings, smsd, spool
 from smsgw.cli.check.finding import Check, Finding, Findings, Level, Topic
 from smsgw.cli.installation import INI, INI_PATH, Wrong, install, one_line, sentence
 from smsgw.cli.output import say
@@ -26,8 +26,8 @@ SUMMARY = {
 }
 # In the order in which what they find is told. All but the first can do without a gateway that would start.
 CHECKS: tuple[Check, ...] = (
-    plugins.check_order,
-    plugins.check_settings,
+    settings.check_order,
+    settings.check_settings,
     spool.check_folders,
     spool.check_room,
     spool.check_waiting,
@@ -78,10 +78,10 @@ def look(ini: Path) -> Findings:
         layout = installation.layout
     except (Wrong, ConfigurationError) as error:
         yield TOPIC.stops(error.message if isinstance(error, Wrong) else str(error))
-        yield from server.check_server(ini, None)
+        yield from settings.check_server(ini, None)
         return
     yield TOPIC.ok(f"{ini}: the core's settings are in order, and the spool is {layout.outgoing.parent}")
-    yield from plugins.check_start(installation)
+    yield from settings.check_start(installation)
     for of_one_matter in CHECKS:
         try:
             yield from of_one_matter(installation)
@@ -91,7 +91,7 @@ def look(ini: Path) -> Findings:
             )
         except Exception as error:  # for monitoring a traceback would be a mere warning
             yield TOPIC.stops(f"{of_one_matter.__name__} failed, which is a bug of smsgw: {one_line(error)}")
-    yield from server.check_server(ini, installation)
+    yield from settings.check_server(ini, installation)
 
 
 def _summary(worst: Level, findings: Sequence[Finding]) -> str:
