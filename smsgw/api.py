@@ -96,7 +96,7 @@ def send(
 
 
 def _check(identity: Identity, drafts: Sequence[Draft], options: Options) -> None:
-    """Check what a request would have been checked for: all of it comes to stand in files that smsd reads."""
+    """Check what is checked of a request: all of it is written to files that smsd reads."""
     if not is_userid(identity.userid):
         raise invalid("userid", "has 1 to 99 bytes, no control character, and no @ at its beginning")
     if name := stray(options):
@@ -110,7 +110,7 @@ def _check(identity: Identity, drafts: Sequence[Draft], options: Options) -> Non
 
 
 class _Kept:
-    """Words an outcome so that the receipt can give it back."""
+    """Writes an outcome into the receipt, from which ``_read`` reads it again."""
 
     def accepted(self, outcome: Outcome) -> Reply:
         ids = [(place, message.id) for place, message in outcome.accepted.items()]

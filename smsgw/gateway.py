@@ -1,10 +1,8 @@
-"""What the gateway sends, whichever API asks: permits → transform → route → deliver.
-
-Called by the views with an identity and plain values; answers with types and refuses with exceptions. Knows no HTTP.
-"""
+"""The pipeline by which every API sends: permits, transform, route, deliver. Knows no HTTP."""
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -37,7 +35,7 @@ from smsgw.spool.receipts import InUse, Receipts, digest
 from smsgw.spool.writer import SpoolUnavailable
 from smsgw.text import measure
 
-REFUSAL = 4096  # bytes of a refusal that is remembered: one block of a disk that refusals shall not fill
+REFUSAL = 4096  # bytes: a longer refusal is not remembered, so that refusals do not fill the disk
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +65,7 @@ class Presenter(Protocol):
 
 
 class Gateway:
-    """The one pipeline by which an application sends; shared by all threads. What became of it is the mailbox's."""
+    """The pipeline of one application; shared by all threads."""
 
     def __init__(
         self,
@@ -90,7 +88,7 @@ class Gateway:
         self._options = OptionRules(layout.queues, settings.default_queue)
 
     def send(self, identity: Identity, batch: Batch, presenter: Presenter, once: Once | None = None) -> Reply:
-        """Send it and word what came of it; a repeated request gets the reply of the first.
+        """Send a batch, and word the outcome; a repeated request gets the reply of the first.
 
         :raises TooMany: a limit would be exceeded; nothing is sent.
         :raises SpoolUnavailable: nothing is sent.
@@ -103,7 +101,7 @@ class Gateway:
             return presenter.refused(refusal)
 
     def submit(self, identity: Identity, batch: Batch) -> Outcome:
-        """Send it.
+        """Send a batch.
 
         :raises Refused: nothing is sent.
         :raises TooMany: a limit would be exceeded; nothing is sent.
@@ -112,7 +110,7 @@ class Gateway:
         return self._deliver(identity, self.prepare(identity, batch))
 
     def prepare(self, identity: Identity, batch: Batch) -> Outcome:
-        """All of a send but the delivery. What says the same to the same number twice is sent once.
+        """Do all of a send but the delivery. A draft that repeats an earlier one is rejected as a duplicate.
 
         :raises Refused: the options are wrong, there is nothing to send, or a policy refuses the whole.
         """
@@ -121,9 +119,9 @@ class Gateway:
             raise invalid("recipients", f"are more than {self._max_recipients}")
         options = self._options.check(batch.options)
         messages = self._messages(identity, Batch(drafts, options), rejected)
-        allowed = {place: message for place, message in messages.items() if self._may_send(identity, message)}
-        # Where nobody may be sent to, a text that cannot go out is still told first.
-        outgoing = self._outgoing(identity, allowed or messages, rejected)
+        allowed = {place: message for place, message in messages.items() if self._may(identity, "send", message)}
+        # Where no recipient is allowed, the client is still told first what is wrong with the text.
+        outgoing = self._outgoing(identity, allowed or messages, options, rejected)
         for place in messages.keys() - allowed.keys() - rejected.keys():
             outgoing.pop(place, None)
             rejected[place] = Rejection(place, "forbidden", "you may not send this to that number now")
@@ -131,7 +129,7 @@ class Gateway:
         if not outgoing:
             raise (NoneAllowed if any(reason.code == "forbidden" for reason in why) else NoneAccepted)(why)
         outcome = Outcome(self._routed(identity, outgoing), why)
-        # No opinion will do: each message was allowed already.
+        # Here no opinion allows: each message was allowed already.
         answer = decide(self._policies, identity, "submit", Submission(identity, outcome.messages))
         if not answer and answer is not NOBODY:
             raise Forbidden("You may not send all this in one request")
@@ -166,9 +164,6 @@ class Gateway:
     def _may(self, identity: Identity, permission: str, context: object) -> bool:
         return bool(decide(self._policies, identity, permission, context))
 
-    def _may_send(self, identity: Identity, message: Message) -> bool:
-        return self._may(identity, "send", message)
-
     def _send_once(self, identity: Identity, batch: Batch, presenter: Presenter, once: Once) -> Reply:
         try:
             with self._receipts.hold(once.key):
@@ -179,7 +174,7 @@ class Gateway:
                     raise KeyReused("This Idempotency-Key was used for another request")
                 return Reply(known.status, known.body)
         except SpoolUnavailable:
-            self.prepare(identity, batch)  # what is wrong with the request comes first
+            self.prepare(identity, batch)  # tell first what is wrong with the request
             raise
         except InUse:
             raise KeyInUse("The first request with this Idempotency-Key is still under way") from None
@@ -187,7 +182,7 @@ class Gateway:
     def _send_first(self, identity: Identity, batch: Batch, presenter: Presenter, once: Once) -> Reply:
         try:
             outcome = self.prepare(identity, batch)
-            reply = presenter.accepted(outcome)  # which the spool keeps with the messages
+            reply = presenter.accepted(outcome)  # the spool keeps it with the messages
             delivered = self._deliver(identity, outcome, _receipt(once, reply))
         except Refused as refusal:
             reply = presenter.refused(refusal)
@@ -214,14 +209,11 @@ class Gateway:
     def _messages(self, identity: Identity, batch: Batch, rejected: dict[int, Rejection]) -> dict[int, Message]:
         """A message for each draft that has a number, by its place, with the text as the client wrote it."""
         numbers = self._numbers(batch.drafts, rejected)
-        contents: dict[str, Content] = {}
+        content = functools.cache(lambda text: _content(identity, text, batch.options))
         found = {}
         for (place, to), id in zip(numbers.items(), self._ids.take(len(numbers)), strict=True):
             draft = batch.drafts[place]
-            content = contents.get(draft.text)
-            if content is None:
-                content = contents[draft.text] = _content(identity, draft.text, batch.options)
-            found[place] = Message(id, to, content, draft.reference)
+            found[place] = Message(id, to, content(draft.text), draft.reference)
         return found
 
     def _numbers(self, drafts: Sequence[Draft], rejected: dict[int, Rejection]) -> dict[int, str]:
@@ -242,26 +234,23 @@ class Gateway:
         return found
 
     def _outgoing(
-        self, identity: Identity, messages: Mapping[int, Message], rejected: dict[int, Rejection]
+        self, identity: Identity, messages: Mapping[int, Message], options: Options, rejected: dict[int, Rejection]
     ) -> dict[int, Message]:
         """The same messages with the texts as they go out, without those whose text cannot."""
-        contents: dict[str, Content | Rejection] = {}
+        outgoing = functools.cache(lambda text: self._transformed(identity, text, options))
         found = {}
         for place, message in messages.items():
-            text = message.content.text
-            content = contents.get(text)
-            if content is None:
-                content = contents[text] = self._transformed(identity, message.content)
+            content = outgoing(message.content.text)
             if isinstance(content, Rejection):
                 rejected[place] = replace(content, place=place)
             else:
                 found[place] = Message(message.id, message.to, content, message.reference)
         return found
 
-    def _transformed(self, identity: Identity, written: Content) -> Content | Rejection:
+    def _transformed(self, identity: Identity, text: str, options: Options) -> Content | Rejection:
         """What becomes of a text, or why it cannot go out."""
         try:
-            content = _content(identity, self.transform(written.text, identity), written.options)
+            content = _content(identity, self.transform(text, identity), options)
         except Invalid as error:
             return Rejection(0, "text_refused", error.errors["text"])
         if content.parts > self._max_parts:

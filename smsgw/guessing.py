@@ -20,7 +20,7 @@ from pathlib import Path
 from smsgw.spool.receipts import digest
 
 WINDOW = 60.0  # seconds
-REMEMBERED = 10000  # counters that one process keeps for itself
+REMEMBERED = 10000  # counters that one process keeps in memory
 
 _TIME = struct.Struct("d")  # CLOCK_MONOTONIC, which all processes of a machine share
 

@@ -51,7 +51,7 @@ class Mailbox:
     def read(self, identity: Identity, kind: str, id: str) -> StoredMessage:
         """:raises NotFound: there is none of that kind that this user may read."""
         message = self._folders.find(kind, id)
-        if message is not None and kind == "report":  # whose it is, its message says
+        if message is not None and kind == "report":  # it belongs to the owner of its message
             self._journal.catch_up()
             message = replace(message, owner=self._journal.owner(kind, id))
         if message is None or not self._may(identity, "read", message):
@@ -65,7 +65,7 @@ class Mailbox:
         try:
             self._journal.catch_up()
             known = self._journal.message(message.id, is_received=False)
-        except Unavailable as error:  # its file is there all the same
+        except Unavailable as error:  # the message can be read without it
             log.warning("whether %s was delivered is not known now: %s", message.id, error.__cause__)
             return None
         return known.report if known else None
@@ -144,7 +144,7 @@ class Mailbox:
         if message.kind == "outgoing":
             if not self._may(identity, "cancel", message):
                 raise Forbidden("You may not take this message back")
-            self._folders.cancel(id)  # false too where somebody else took it back meanwhile
+            self._folders.cancel(id)  # also False where another request cancelled it meanwhile
             message = self.locate(identity, id)
         if message.kind != "cancelled":
             raise TooLate("smsd has this message, and it cannot be taken back")

@@ -65,7 +65,7 @@ def implementations(hook: pluggy.HookCaller) -> list[pluggy.HookImpl]:
 
 
 def ask(implementation: pluggy.HookImpl, arguments: Mapping[str, Any]) -> Any:
-    """What one plugin says, given those of the arguments that it takes. What it raises is logged with its name."""
+    """The answer of one plugin. It is given the arguments that it takes. What it raises is logged with its name."""
     try:
         return implementation.function(*[arguments[name] for name in implementation.argnames])
     except Exception as error:
@@ -81,17 +81,17 @@ def blame(implementation: pluggy.HookImpl, error: Exception) -> None:
 
 
 def kind(answer: object) -> str:
-    """What sort of thing a plugin answered, for a log: never what is in it, which may be a secret."""
+    """The type of a plugin's answer, for a log. Its value may be a secret."""
     if answer is None or isinstance(answer, bool):
         return repr(answer)
     if inspect.iscoroutine(answer):
-        answer.close()  # or Python warns that nobody awaited it
+        answer.close()  # or Python warns that it was never awaited
         return "a coroutine ('async def')"
     return "a generator ('yield')" if inspect.isgenerator(answer) else f"a value of type {type(answer).__name__!r}"
 
 
 def asking(implementation: pluggy.HookImpl, argument: str) -> Callable[[Any], Any]:
-    """The same as a function of that one argument."""
+    """``ask`` as a function of one argument."""
     return lambda value: ask(implementation, {argument: value})
 
 
@@ -105,7 +105,7 @@ def _create(name: str, plugin_class: type, raw: Mapping[str, Any]) -> Any:
 
 @contextlib.contextmanager
 def _blamed(name: str) -> Iterator[None]:
-    """Whatever goes wrong in the block is that plugin's fault, and stops the start with its name."""
+    """An exception in the block stops the start; the sentence names that plugin."""
     try:
         yield
     except ConfigurationError as error:
@@ -166,7 +166,7 @@ def _register(manager: pluggy.PluginManager, name: str, plugin: Any) -> None:
 
 
 def _check(name: str, method: str, function: Callable[..., Any], options: Mapping[str, Any] | None) -> None:
-    """:raises ConfigurationError: that method of a plugin cannot be a hook, and is meant to be one."""
+    """:raises ConfigurationError: the method is meant to be a hook, and cannot be one."""
     if options is None and method not in HOOKS:
         return
     if options is None:
@@ -195,5 +195,5 @@ def include_views(config: Configurator, manager: pluggy.PluginManager, names: Se
     for name in names:
         plugin: Any = manager.get_plugin(name)
         if hasattr(plugin, "includeme"):
-            with _blamed(name):  # not by config.include, which takes two classes of one module for the same
+            with _blamed(name):  # config.include takes two classes of one module for the same
                 plugin.includeme(config)

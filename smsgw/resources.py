@@ -16,7 +16,7 @@ from smsgw.text import measure
 
 
 def status(message: StoredMessage, fate: StatusReport | None) -> str:
-    """Where a message on its way out stands."""
+    """The status of a message on its way out."""
     return status_of(message.kind, fate, is_scheduled=is_later(send_at(message.headers)))
 
 
@@ -70,11 +70,11 @@ class Resources:
         }
 
     def accepted_at(self, id: str) -> datetime | None:
-        """When a message of ours was accepted (UTC); ``None``: it is somebody else's."""
+        """When smsgw accepted the message (UTC); ``None``: another program made it."""
         milliseconds = began(id, self._prefix)
         try:
             return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, UTC)
-        except (ValueError, OverflowError):  # in a year that nobody has a name for
+        except (ValueError, OverflowError):  # the year is too large for a datetime
             return None
 
 
@@ -91,7 +91,7 @@ def is_yes(value: str | None) -> bool:
 
 
 def _encoding(message: StoredMessage) -> dict[str, Any]:
-    """Alphabet and parts; nobody knows the parts of what is no text."""
+    """Alphabet and parts. A binary message has no known number of parts."""
     if message.headers.get("Alphabet", "")[:3].upper() == "BIN":
         return {"parts": None, "alphabet": "binary"}
     found = measure(message.text)

@@ -250,7 +250,7 @@ def _is_among(address: str, proxies: tuple[Address, ...]) -> bool:
 
 def _from_header(request: Request, address: str) -> Credentials | None:
     scheme, _, value = request.headers.get("Authorization", "").partition(" ")
-    value = value.strip(" \t")  # and no other white space, which Latin-1 has too
+    value = value.strip(" \t")  # no other white space: Latin-1 has some, too
     if scheme.lower() == "bearer" and value:
         return Credentials("Bearer", "", value, address)
     if scheme.lower() != "basic":
@@ -262,7 +262,7 @@ def _from_header(request: Request, address: str) -> Credentials | None:
     try:
         pair = decoded.decode("utf-8")
     except UnicodeDecodeError:
-        pair = decoded.decode("iso-8859-1")  # what clients of before RFC 7617 send
+        pair = decoded.decode("iso-8859-1")  # of clients from before RFC 7617
     userid, colon, secret = pair.partition(":")
     if not colon or not userid or not userid.isprintable():
         return None

@@ -23,9 +23,9 @@ from smsgw.numbers import NumberPlan
 from smsgw.text import MAX_PARTS
 
 PREFIX = "smsgw."
-JOURNAL = "journal"  # its settings are the core's; all others with a dot in their names are plugins'
+JOURNAL = "journal"  # its settings are the core's; all others with a second dot are plugins'
 
-UNIX = "unix"  # stands for a unix socket among addresses
+UNIX = "unix"  # a unix socket, among addresses
 _MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})")
 Address = ipaddress.IPv4Network | ipaddress.IPv6Network | str
 

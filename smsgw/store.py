@@ -48,8 +48,8 @@ class Store:
         self._is_durable = is_durable
         self._engine = _make_engine(self._url, is_durable=is_durable)
         self._breaker = _Breaker()
-        # SQLite lets those poll who wait for its locks: threads of one process wait here instead. And while the process
-        # forks, no thread may have one of those locks.
+        # Waiting for SQLite's locks is polling, so threads of one process wait for this lock instead. No thread may
+        # have a lock of SQLite while the process forks.
         self._turn = threading.Lock() if self.path else None
         self._is_forking = False
         _watch_forks(self)
@@ -341,7 +341,7 @@ def _are_current(connection: Connection, kept: Sequence[tuple[MetaData, Path | N
 
 def _upgrade(connection: Connection, kept: Sequence[tuple[MetaData, Path | None]]) -> None:
     """:raises ConfigurationError: they are of a version that is not known here."""
-    if connection.dialect.name != "sqlite":  # which has a writer's lock already
+    if connection.dialect.name != "sqlite":  # SQLite has the writer's lock already
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({TABLES})")
     if _are_current(connection, kept):  # another process was faster
         return

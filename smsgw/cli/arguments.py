@@ -11,18 +11,19 @@ import click
 from smsgw.cli.installation import INI, INI_PATH, Installation, install
 from smsgw.settings import is_userid
 
-MAX_STDIN = 1024 * 1024  # bytes: more is no text that anybody sends
+MAX_STDIN = 1024 * 1024  # bytes: no text is longer
 
 
 def installation(command: Any) -> Any:
-    """Give a command an ``Installation`` as its argument ``installation``: of the ini file that is named, or
-    ``$SMSGW_INI``, or ``production.ini`` in the current folder.
+    """Give a command the argument ``installation``, an ``Installation``.
+
+    Its ini file is the one that is named, or ``$SMSGW_INI``, or ``production.ini`` in the current folder.
     """
     return _installed("[INI]", envvar="SMSGW_INI", default=INI)(command)
 
 
 def named_installation(command: Any) -> Any:
-    """The same, of an ini file that is always named: for commands whose other arguments could be taken for it."""
+    """The same, where the ini file must be named: another argument could be taken for it."""
     return _installed("INI", required=True)(command)
 
 
@@ -36,7 +37,7 @@ def user_option(**attributes: Any) -> Any:
 
 
 def _groups(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> frozenset[str]:
-    """``alarms,ops`` and ``--groups alarms --groups ops`` alike; ``@alarms``, as the ini file writes it, too."""
+    """Groups: ``alarms,ops`` or ``--groups alarms --groups ops``; ``@alarms``, as in the ini file, is also taken."""
     words = [word.strip().removeprefix("@") for written in value for word in written.split(",")]
     if not all(words):
         raise click.BadParameter("name groups, with commas between them", context, parameter)
@@ -49,7 +50,7 @@ group_option = click.option(
 
 
 def text_of(argument: str | None) -> str:
-    """The text that a command is given, or what stands on stdin, without the line break at its end.
+    """The text that a command is given, or that is on stdin, without the line break at its end.
 
     :raises click.UsageError: there is none.
     """

@@ -1,4 +1,4 @@
-"""The commands ``smsgw journal …``: how the journal stands, and to read all files into it once more."""
+"""The commands ``smsgw journal …``: show the state of the journal, and make it again from the files."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def rebuild(installation: Installation, anew: bool) -> None:
         stop = threading.Event()
         with found.locks.try_take("owner") or contextlib.nullcontext() as lock:
             found.follower.read_again(tell)
-            if lock is not None:  # nobody follows the folders now: what came since is for plugins, as at any start
+            if lock is not None:  # no gateway runs: plugins are told what came since, as at any start
                 found.follower.look(stop)
             if anew:
                 forget_messages(found.journal, ALL, stop)
@@ -78,7 +78,7 @@ def rebuild(installation: Installation, anew: bool) -> None:
 
 @contextlib.contextmanager
 def _using_journal(installation: Installation) -> Iterator[Application]:
-    """That gateway, which is not served."""
+    """The application of an ini file, with its journal open."""
     found = installation.application
     make_state(installation.layout)
     try:

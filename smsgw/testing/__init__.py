@@ -1,4 +1,4 @@
-"""The kit for who writes plugins: the real application on a spool of its own, and what a plugin must stand. Public.
+"""For tests of plugins: the real application on a spool of its own, and checks that a plugin must pass. Public.
 
 ``pytest_plugins = ["smsgw.testing"]`` in a ``conftest.py`` brings the fixtures (``make_gateway``, ``gateway``,
 ``refusal``); all else is imported from here. Needs the extra ``smsgw[testing]``; docs/plugins.md, "Testing".

@@ -1,4 +1,4 @@
-"""What every authentication plugin must stand, and further those whose backend can be down, or slow.
+"""What every authentication plugin must pass, and further those whose backend can be down, or slow.
 
 Each ``…Conformance`` is a base class of an author's tests, whose attributes and fixtures say what is tested:
 

@@ -1,4 +1,4 @@
-"""The plugin under test, in the real application; what all checks have in common, and say where one fails."""
+"""The plugin under test, in the real application, and what all checks have in common."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ THREADS = "Threads and processes"  # a heading of docs/plugins.md
 
 
 class Behind:
-    """Stands behind the plugin under test: knows nobody, notes who gets that far, and tells who was let in."""
+    """The plugin after the one under test: it knows nobody and records who asks. Its view tells who was let in."""
 
     schemes = ()  # a 401 is for the plugin under test to word
 
@@ -87,7 +87,7 @@ def candidate_in(
 
 
 def wrong(sentence: str, heading: str) -> str:
-    """What a failed check says: what is wrong, and under which heading of the documentation it is told."""
+    """The message of a failed check, with the heading in the documentation."""
     return f"{sentence}. See smsgw's docs/plugins.md, {heading!r}"
 
 
@@ -99,7 +99,7 @@ def demand(condition: object, sentence: str, heading: str) -> None:
 
 
 def in_threads(jobs: Sequence[Callable[[], Found]], seconds: float) -> list[Found | BaseException | None]:
-    """What each job returns or raises, all begun at once and interleaved finely; ``None`` for one that takes longer."""
+    """What each job returns or raises. All begin at once, and switch often; ``None`` for one that takes longer."""
     found: list[Found | BaseException | None] = [None] * len(jobs)
     barrier = threading.Barrier(len(jobs))
 

@@ -1,4 +1,4 @@
-"""What plugins that decide about messages must stand: ``PolicyConformance`` and ``RouteConformance``.
+"""What plugins that decide about messages must pass: ``PolicyConformance`` and ``RouteConformance``.
 
 Each is a base class for an author's class of tests, whose fixture ``answers`` says what the plugin should answer:
 

@@ -1,4 +1,4 @@
-"""The real application on a spool of its own, spoken to as clients do; plugin classes need not be installed for it."""
+"""The real application on a spool of its own, asked by HTTP. Plugin classes need not be installed for it."""
 
 from __future__ import annotations
 

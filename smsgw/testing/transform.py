@@ -1,4 +1,4 @@
-"""What every text transform must stand: ``TransformConformance``, a base class for an author's class of tests.
+"""What every text transform must pass: ``TransformConformance``, a base class for an author's class of tests.
 
 class TestShout(TransformConformance):
     plugin = "shout"

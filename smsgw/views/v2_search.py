@@ -1,7 +1,7 @@
 """Searches of the v2 API: filters in the query, and cursors that carry them from page to page.
 
-A cursor names the last message of a page by its place in time, which stays valid while messages come and go. It is no
-secret and gives no right: who may see what is asked anew for each page. A digest in it tells one that was garbled.
+A cursor names the position of the last message of a page, which stays valid while messages come and go. It gives no
+right: policies are asked for each page. A digest in it shows whether it was changed.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """``smsgw check``: what would stop the gateway, what is wrong, and what is unwise.
 
-A check is a function that yields findings about an installation; each module has those of one matter.
+A check is a function that yields findings about an installation. Each module has the checks of one subject.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ TOPIC = Topic("settings")
 
 
 class _Misused(click.UsageError):
-    exit_code = 3  # 2 would say that the gateway is in trouble
+    exit_code = 3  # 2 would mean an error of the gateway
 
 
 class _Check(click.Command):
@@ -89,7 +89,7 @@ def look(ini: Path) -> Findings:
             yield TOPIC.error(
                 f"{of_one_matter.__name__} could not look: {one_line(error)}", "Run it as the gateway's user."
             )
-        except Exception as error:  # for monitoring a traceback would be a mere warning
+        except Exception as error:  # with a traceback the exit status would be 1, a warning
             yield TOPIC.stops(f"{of_one_matter.__name__} failed, which is a bug of smsgw: {one_line(error)}")
     yield from settings.check_server(ini, installation)
 

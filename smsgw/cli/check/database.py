@@ -13,11 +13,11 @@ STORE = Topic("store")
 
 
 def check_store(installation: Installation) -> Findings:
-    """Opens a transaction that changes nothing, as the gateway would: on the shared database, and on the journal."""
+    """Open a transaction that changes nothing on the shared database, and on the journal."""
     try:
         stores = installation.application.stores
     except Wrong:
-        return  # which check_start tells
+        return  # check_start tells why
     from smsgw.store import FILE  # SQLAlchemy takes a quarter of a second
 
     if stores.shared is not None:
@@ -32,7 +32,7 @@ def check_store(installation: Installation) -> Findings:
 
 
 def folders(installation: Installation) -> list[Path]:
-    """Those that SQLite's files are in."""
+    """The folders of SQLite's files."""
     try:
         stores = installation.application.stores
     except Wrong:
@@ -52,7 +52,7 @@ def _check_file(installation: Installation, path: Path, what: str, *, is_own: bo
             yield STORE.error(f"{folder} is not there, or cannot be written to", "Make it, for the gateway's user.")
         return
     gateway, user = owner_of(installation.layout), os.geteuid()
-    # Of what stands there, which may be a link to what is root's alone.
+    # lstat: it may be a link to a file that is root's alone.
     owners = {found: found.lstat().st_uid for found in ([path.parent, path] if is_own else [path])}
     for found, owner in owners.items():
         if gateway is not None and owner != gateway and gateway != 0:
@@ -75,7 +75,7 @@ def _check_database(url: str, what: str) -> Findings:
 
     store = Store(url)
     try:
-        with store.begin() as connection:  # which SQLite refuses for a file that cannot be written to
+        with store.begin() as connection:  # SQLite refuses it for a file that cannot be written to
             connection.exec_driver_sql("SELECT 1")
             is_open = connection.dialect.name == "sqlite" or (
                 connection.exec_driver_sql("SHOW transaction_read_only").scalar() == "off"

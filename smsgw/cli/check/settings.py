@@ -31,8 +31,8 @@ PLUGINS, SETTINGS, SERVER = Topic("plugins"), Topic("settings"), Topic("server")
 MONITORING = "/api/v1.0/monitoring"
 MANY_THREADS = 16  # more make a busy process slower
 TIMEOUT = 5.0  # seconds
-PRIVATE = ("htpasswd.path", "password_file", "secret_file")  # how settings end that name files of secrets
-WORD = "abc"  # a text that every transform lets pass
+PRIVATE = ("htpasswd.path", "password_file", "secret_file")  # the ends of names of settings that name files of secrets
+WORD = "abc"  # a text that transforms can be expected to take
 
 # Pairs of shipped plugins that should stand the other way round, and why.
 WRONG_ORDER = (
@@ -51,19 +51,19 @@ WRONG_ORDER = (
 
 
 class _Heard(logging.Handler):
-    """What plugins warn of when they are made."""
+    """Collects what plugins warn of when they are made."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self.sentences: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.name != "smsgw.plugins":  # whose warnings are findings of our own
+        if record.name != "smsgw.plugins":  # its warnings are findings of their own
             self.sentences.append(record.getMessage().splitlines()[0])
 
 
 def check_start(installation: Installation) -> Findings:
-    """Whether the gateway would start: every plugin is made with its settings, and all routes and views are."""
+    """Whether the gateway would start: makes every plugin with its settings, and all routes and views."""
     heard, log = _Heard(), logging.getLogger()
     log.addHandler(heard)
     try:
@@ -121,7 +121,7 @@ def check_order(installation: Installation) -> Findings:
 
 
 def check_settings(installation: Installation) -> Findings:
-    """What is unwise about settings that are possible."""
+    """Settings that are possible and unwise."""
     settings, raw = installation.smsgw, installation.raw
     for name in ("guesses_per_user", "guesses_per_address"):
         if getattr(settings, name) == 0:
@@ -156,7 +156,7 @@ def _check_files(installation: Installation) -> Findings:
     if mode & stat.S_IROTH and any(_is_secret(key, value) for key, value in raw.items()):
         yield SETTINGS.warning(f"everybody can read {ini}, and a password stands in it", f"chmod o-r {ini}")
     for path in [Path(value) for key, value in raw.items() if key.endswith(PRIVATE)]:
-        with contextlib.suppress(OSError, ValueError):  # which the plugin tells
+        with contextlib.suppress(OSError, ValueError):  # the plugin itself says so
             mode = path.stat().st_mode
             if mode & stat.S_IWOTH:
                 yield SETTINGS.error(f"everybody can change {path}", f"chmod o-w {path}")
@@ -169,7 +169,7 @@ def _is_secret(key: str, value: str) -> bool:
 
 
 def check_server(ini: Path, installation: Installation | None) -> Findings:
-    """What pserve would serve, of which gunicorn reads the logging alone."""
+    """``[server:main]``, for pserve, and the logging, for gunicorn too."""
     yield from _check_logging(ini)
     from paste.deploy.loadwsgi import SERVER as KIND
     from paste.deploy.loadwsgi import loadcontext
@@ -180,7 +180,7 @@ def check_server(ini: Path, installation: Installation | None) -> Findings:
         yield SERVER.ok("there is no [server:main]; pserve would need one, gunicorn does not")
         return
     except (configparser.Error, OSError, ValueError):
-        return  # which the settings tell
+        return  # the check of the settings says so
     except Exception as error:
         yield SERVER.stops(f"[server:main]: {one_line(error)}", "Write 'use = egg:waitress#main'.")
         return
@@ -204,12 +204,12 @@ def check_server(ini: Path, installation: Installation | None) -> Findings:
 
 
 def _check_logging(ini: Path) -> Findings:
-    """Whether all that ``[loggers]`` and its like name is there (logging.config, "Configuration file format")."""
+    """Whether each logger, handler and formatter has its section (logging.config, "Configuration file format")."""
     parser = configparser.RawConfigParser()
     try:
         parser.read_string(ini.read_text("utf-8"))
     except (configparser.Error, OSError, ValueError):
-        return  # which the settings tell
+        return  # the check of the settings says so
     if not parser.has_section("loggers"):
         return
     for kind in ("logger", "handler", "formatter"):
@@ -279,7 +279,7 @@ def _check_port(family: int, address: tuple[Any, ...]) -> Findings:
 
 
 def _check_gateway(host: str, port: int, where: str) -> Findings:
-    """Ask whoever listens there how it is."""
+    """Ask the server that listens there for its monitoring."""
     target = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
     connection = http.client.HTTPConnection(target, port, timeout=TIMEOUT)
     try:
