@@ -20,6 +20,7 @@ from pathlib import Path
 from smsgw.spool.receipts import digest
 
 WINDOW = 60.0  # seconds
+QUIET = 0.02  # seconds for which an empty folder is not read again; guesses in other processes show so much later
 REMEMBERED = 10000  # counters that one process keeps in memory
 
 _TIME = struct.Struct("d")  # CLOCK_MONOTONIC, which all processes of a machine share
@@ -58,16 +59,20 @@ class Guesses:
         self._per_user = per_user
         self._per_address = per_address
         self._own: dict[str, list[float]] = {}
+        self._quiet_until = 0.0
         self._lock = threading.Lock()
 
     def attempt(self, userid: str, address: str) -> Attempt:
         """A sign-in of that user from that address. ``userid`` is empty where the client shows none."""
+        if self._is_quiet():
+            return Attempt(0, self, userid, address, False)
         times = [(self._times(name, limit), limit) for name, limit in self._counters(userid, address)]
         wait = max((_wait(found, limit) for found, limit in times), default=0)
         return Attempt(wait, self, userid, address, any(found for found, _ in times))
 
     def count(self, userid: str, address: str) -> None:
         """One more wrong password."""
+        self._quiet_until = 0.0
         now = _TIME.pack(time.monotonic())
         for name, _ in self._counters(userid, address):
             try:
@@ -95,6 +100,21 @@ class Guesses:
                 with contextlib.suppress(FileNotFoundError):
                     if entry.stat(follow_symlinks=False).st_mtime < time.time() - 2 * WINDOW:
                         os.unlink(entry.path)
+
+    def _is_quiet(self) -> bool:
+        """Whether there is no counter. The answer is kept for a moment: reading the folder would slow each request."""
+        if time.monotonic() < self._quiet_until:
+            return True
+        if self._own:
+            return False
+        try:
+            with os.scandir(self._folder) as counters:
+                if next(counters, None) is not None:
+                    return False
+        except OSError:
+            return False
+        self._quiet_until = time.monotonic() + QUIET
+        return True
 
     def _counters(self, userid: str, address: str) -> list[tuple[str, int]]:
         """The counters of an attempt, and how much each may count in a minute."""
