@@ -13,6 +13,7 @@ import colander
 from pyramid.config import Configurator
 from pyramid.events import ApplicationCreated
 
+from smsgw.api import application
 from smsgw.hookspecs import hookimpl
 from smsgw.model import ConfigurationError
 from smsgw.numbers import from_spool
@@ -53,7 +54,7 @@ class Simulator:
         self._layout: Layout
 
     def includeme(self, config: Configurator) -> None:
-        self._layout = config.registry.layout
+        self._layout = application(config).layout
         config.add_subscriber(self._make_folders, ApplicationCreated)
 
     @hookimpl

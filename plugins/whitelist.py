@@ -6,6 +6,7 @@ import colander
 from pyramid.config import Configurator
 from pyramid.security import Denied
 
+from smsgw.api import application
 from smsgw.hookspecs import hookimpl
 from smsgw.model import Identity, Message
 from smsgw.numbers import NumberLines
@@ -25,7 +26,7 @@ class Whitelist:
         self._numbers = NumberLines("smsgw.whitelist.numbers", numbers)
 
     def includeme(self, config: Configurator) -> None:
-        self._numbers.locate(config.registry.smsgw.region)
+        self._numbers.locate(application(config).settings.region)
 
     @hookimpl
     def permits(self, identity: Identity, permission: str, context: object) -> Denied | None:

@@ -13,20 +13,6 @@ if TYPE_CHECKING:
     from pyramid.config import Configurator
     from pyramid.router import Router
 
-PARTS = (
-    "settings",
-    "plugins",
-    "spool",
-    "following",
-    "security",
-    "gateway",
-    "mailbox",
-    "resources",
-    "errors",
-    "views",
-    "spool.owner",
-)
-
 # Pyramid and Cornice import it, and setup.py sees to it that it is there: nobody who runs a command can do about it.
 warnings.filterwarnings("ignore", "pkg_resources is deprecated", UserWarning)
 
@@ -51,12 +37,15 @@ def assemble(global_config: Mapping[str, str], settings: Mapping[str, Any]) -> C
     :raises ConfigurationError: a setting, a plugin or their combination is wrong.
     """
     from pyramid.config import Configurator
+    from pyramid.events import ApplicationCreated
 
+    from smsgw.application import make
     from smsgw.settings import refuse_defaults
 
     refuse_defaults(global_config)
     with Configurator(settings=dict(settings)) as config:
-        config.registry.ini = dict(settings)  # as written: Pyramid adds its own to its copy
-        for part in PARTS:
-            config.include(f"smsgw.{part}")
+        application = config.registry.application = make(settings)
+        config.include("smsgw.errors")
+        config.include("smsgw.views")
+        config.add_subscriber(lambda event: application.start(), ApplicationCreated)
     return config

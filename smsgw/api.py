@@ -16,8 +16,9 @@ from pyramid.request import Request
 from pyramid.response import Response
 
 from smsgw import security
+from smsgw.application import Application, application
 from smsgw.batch import Batch, Draft, Outcome
-from smsgw.gateway import Gateway, Reply, once
+from smsgw.gateway import Reply, once
 from smsgw.model import Identity, Options
 from smsgw.options import stray
 from smsgw.refusals import Forbidden, Invalid, NoneAccepted, NotFound, Refused, Rejection, invalid
@@ -27,10 +28,11 @@ from smsgw.views import problem as problems
 from smsgw.views.body import Flag, Text, WholeNumber, Word, response
 from smsgw.views.problem import ROOT, Malformed
 from smsgw.views.v2_body import Items, Moment, Reference, SendSchema, batch_of, draft_fault, malformed, strict_body
-from smsgw.views.v2_query import read_query
+from smsgw.views.v2_search import read_query
 
 __all__ = [
     "ROOT",
+    "Application",
     "Batch",
     "Draft",
     "Flag",
@@ -49,6 +51,7 @@ __all__ = [
     "Text",
     "WholeNumber",
     "Word",
+    "application",
     "batch_of",
     "client_address",
     "malformed",
@@ -87,13 +90,13 @@ def send(
     :raises Unavailable: nothing is sent.
     """
     _check(identity, drafts, options)
-    gateway: Gateway = registry.gateway
-    found = gateway.send(identity, Batch(drafts, options), _Kept(), None if key is None else once(identity, key))
+    parts: Application = registry.application
+    found = parts.gateway.send(identity, Batch(drafts, options), _Kept(), None if key is None else once(identity, key))
     return _read(found)
 
 
 def _check(identity: Identity, drafts: Sequence[Draft], options: Options) -> None:
-    """Check what a request would have been checked for: all of it comes to stand in files that smsd reads."""
+    """Check what is checked of a request: all of it is written to files that smsd reads."""
     if not is_userid(identity.userid):
         raise invalid("userid", "has 1 to 99 bytes, no control character, and no @ at its beginning")
     if name := stray(options):
@@ -107,7 +110,7 @@ def _check(identity: Identity, drafts: Sequence[Draft], options: Options) -> Non
 
 
 class _Kept:
-    """Words an outcome so that the receipt can give it back."""
+    """Writes an outcome into the receipt, from which ``_read`` reads it again."""
 
     def accepted(self, outcome: Outcome) -> Reply:
         ids = [(place, message.id) for place, message in outcome.accepted.items()]
@@ -124,7 +127,7 @@ def _read(kept: Reply) -> Sent:
 
 def client_address(request: Request) -> str:
     """The client's IP address; behind proxies that ``smsgw.trusted_proxies`` names, the one that they tell."""
-    return security.client_address(request, request.registry.smsgw.trusted_proxies)
+    return security.client_address(request, application(request).settings.trusted_proxies)
 
 
 def service(name: str, path: str) -> Service:

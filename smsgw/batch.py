@@ -14,7 +14,7 @@ UNDELIVERED = "could not be sent now"
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """One message as a client asks for it: the number as written, the text, the client's own word for it."""
+    """One message as a client asks for it: the number as written, the text, and the client's own reference."""
 
     number: str
     text: str
@@ -44,7 +44,7 @@ class Outcome:
         return tuple(self.accepted.values())
 
     def without(self, left: Collection[Message]) -> Outcome:
-        """The same, where those messages could not be delivered."""
+        """The same outcome, with those messages rejected: they could not be delivered."""
         ids = {message.id for message in left}
         accepted = {place: message for place, message in self.accepted.items() if message.id not in ids}
         rejected = [Rejection(place, "unavailable", UNDELIVERED) for place in self.accepted if place not in accepted]
@@ -52,7 +52,7 @@ class Outcome:
 
 
 def sent(drafts: Sequence[Draft], outcome: Outcome) -> dict[str, Message]:
-    """The message that each number as written is sent."""
+    """The message for each number, by the number as written."""
     first = {why.place: why.same_as for why in outcome.rejected if why.same_as is not None}
     found = ((draft.number, outcome.accepted.get(first.get(place, place))) for place, draft in enumerate(drafts))
     return {number: message for number, message in found if message is not None}

@@ -1,6 +1,6 @@
 """The hook ``deliver``: plugins are offered a submission in ini order, and the spool takes what they leave.
 
-What plugins answer is checked here. A message counts as sent only when a plugin returned it or the spool has it.
+A message is sent only when a plugin returned it, or the spool has it.
 """
 
 from __future__ import annotations
@@ -108,7 +108,13 @@ def _wrapped(
         try:
             delivered = deliver()
         except BaseException as error:
-            _tell_failure(wrapper, generator, error)
+            try:
+                generator.throw(error)  # from its yield; it may raise another exception instead
+            except StopIteration:
+                name = wrapper.plugin_name
+                log.error("the plugin %r caught what its 'yield' raised and returned; nothing was sent", name)
+            else:
+                _end(wrapper, generator)
             raise
         _tell(wrapper, generator, delivered)
         return delivered
@@ -133,22 +139,12 @@ def _begin(wrapper: pluggy.HookImpl, submission: Submission) -> Wrapping:
     return generator
 
 
-def _tell_failure(wrapper: pluggy.HookImpl, generator: Wrapping, error: BaseException) -> None:
-    """Raise in a wrapper, from its ``yield``, what was raised; it may raise another exception instead."""
-    try:
-        generator.throw(error)
-    except StopIteration:
-        log.error("the plugin %r caught what its 'yield' raised and returned; nothing was sent", wrapper.plugin_name)
-    else:
-        _end(wrapper, generator)
-
-
 def _tell(wrapper: pluggy.HookImpl, generator: Wrapping, delivered: Delivered) -> None:
     """Let a wrapper go on after its ``yield``, and log what is wrong with how it ends."""
     try:
         generator.send(delivered.taken)
     except StopIteration as end:
-        if end.value != delivered.taken:
+        if end.value is not delivered.taken:
             log.error(
                 "the plugin %r returned %s from its wrapper of 'deliver'; return what 'yield' gave, as in"
                 " 'return (yield)'. The messages were sent",

@@ -1,7 +1,4 @@
-"""Exceptions → replies: every one in JSON, each with one sentence, none with what is nobody's business.
-
-Under /api/v2 they are problem details.
-"""
+"""Replies to exceptions: JSON with one sentence; under /api/v2, problem details."""
 
 from __future__ import annotations
 
@@ -22,6 +19,7 @@ from pyramid.httpexceptions import (
 from pyramid.request import Request
 from pyramid.response import Response
 
+from smsgw.application import application
 from smsgw.gateway import Reply
 from smsgw.logs import indented
 from smsgw.model import TooMany, Unavailable
@@ -29,13 +27,13 @@ from smsgw.refusals import Refused
 from smsgw.views import problem
 from smsgw.views.body import response
 
-RETRY_AFTER = 30  # seconds, where nobody knows better
+RETRY_AFTER = 30  # seconds, where the exception names none
 
 log = logging.getLogger(__name__)
 
 
 def error_reply(status: int, detail: str, errors: dict[str, str] | None = None) -> Reply:
-    """A reply that says what is wrong, and with which fields or recipients."""
+    """An error of v1.0: what is wrong, and with which fields or recipients."""
     return Reply(status, json.dumps({"error": detail} | ({"errors": errors} if errors else {})))
 
 
@@ -64,7 +62,7 @@ def undecodable_path(error: URLDecodeError, request: Request) -> Response:
 
 
 def http_error(error: HTTPException, request: Request) -> Response:
-    """Pyramid's, Cornice's and plugins' own; whoever has not said who they are learns nothing but that."""
+    """Errors of Pyramid, Cornice and plugins. A client without credentials gets 401, whatever the path is."""
     if isinstance(error, HTTPForbidden | HTTPNotFound | HTTPMethodNotAllowed):
         try:
             known = request.identity is not None
@@ -72,10 +70,10 @@ def http_error(error: HTTPException, request: Request) -> Response:
             return http_error(instead, request)
         except Unavailable as instead:
             return unavailable(instead, request)
-        except Exception as failed:  # which no view of exceptions would be shown any more
+        except Exception as failed:  # Pyramid calls no exception view for it
             return unexpected(failed, request)
         if not known:
-            challenge = [("WWW-Authenticate", request.registry.challenge)]
+            challenge = [("WWW-Authenticate", application(request).policy.challenge)]
             error = HTTPUnauthorized("No credentials, or wrong ones", headers=challenge)
     if isinstance(error, HTTPNotFound):
         error = HTTPNotFound("Not found")

@@ -3,51 +3,62 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Collection, Sequence
+from typing import Any
 
-from pyramid.config import Configurator
+import pluggy
 
 from smsgw.journal.database import open_database
 from smsgw.journal.journal import Journal
 from smsgw.journal.notifier import Notifier
-from smsgw.journal.retention import Retention
-from smsgw.model import Accepted
+from smsgw.model import Accepted, Event
 from smsgw.plugins import asking, implementations
+from smsgw.spool.folders import Folders
 from smsgw.spool.following.follower import Follower, followed
 from smsgw.spool.layout import Layout
 from smsgw.status import EVENT_NAMES
+from smsgw.store import Stores
 
 
-def open_journal(registry: object, layout: Layout) -> Journal:
-    """The journal of that spool.
-
-    :param registry: an application's, or an ``Installation`` of the command line.
-    :raises ConfigurationError: ``smsgw.store`` is wrong.
-    """
-    return Journal(open_database(registry), f"{socket.gethostname()}:{layout.outgoing}", followed(layout))
+def open_journal(stores: Stores, layout: Layout) -> Journal:
+    """The journal of that spool."""
+    return Journal(open_database(stores), f"{socket.gethostname()}:{layout.outgoing}", followed(layout))
 
 
-def includeme(config: Configurator) -> None:
-    """From here on there are ``registry.journal``, ``.follower``, ``.notifiers`` and ``.retention``."""
-    registry = config.registry
-    journal = registry.journal = open_journal(registry, registry.layout)
-    tellers = implementations(registry.plugins.hook.notify)
-    hears = {teller.plugin_name: getattr(teller.plugin, "hears", tuple(EVENT_NAMES)) for teller in tellers}
-    notifiers = registry.notifiers = [
-        Notifier(journal, teller.plugin_name, asking(teller, "events"), hears[teller.plugin_name]) for teller in tellers
+def make_notifiers(hook: pluggy.HookRelay, journal: Journal) -> list[Notifier]:
+    """One for each plugin with ``notify``, in their order."""
+    return [
+        Notifier(journal, teller.plugin_name, asking(teller, "events"), _heard(teller.plugin))
+        for teller in implementations(hook.notify)
     ]
+
+
+def make_follower(
+    hook: pluggy.HookRelay,
+    layout: Layout,
+    folders: Folders,
+    journal: Journal,
+    prefix: str,
+    notifiers: Sequence[Notifier],
+) -> Follower:
+    """The follower that writes into that journal, and wakes those notifiers."""
 
     def tell() -> None:
         for notifier in notifiers:
             notifier.wake()
 
-    registry.follower = Follower(
-        registry.layout,
-        registry.folders,
+    return Follower(
+        layout,
+        folders,
         journal,
-        registry.smsgw.prefix,
+        prefix,
         [notifier.name for notifier in notifiers],
-        wants_accepted=any(Accepted in events for events in hears.values()),
+        wants_accepted=any(Accepted in _heard(teller.plugin) for teller in implementations(hook.notify)),
         tell=tell,
     )
-    names = [notifier.name for notifier in notifiers]
-    registry.retention = Retention(journal, registry.layout, names, registry.smsgw.journal)
+
+
+def _heard(plugin: Any) -> Collection[type[Event]]:
+    """The events that a plugin is told of."""
+    found: Collection[type[Event]] = getattr(plugin, "hears", tuple(EVENT_NAMES))
+    return found

@@ -1,17 +1,14 @@
-"""What the gateway sends, whichever API asks: permits → transform → route → deliver.
-
-Called by the views with an identity and plain values; answers with types and refuses with exceptions. Knows no HTTP.
-"""
+"""The pipeline by which every API sends: permits, transform, route, deliver. Knows no HTTP."""
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import pluggy
-from pyramid.config import Configurator
 
 from smsgw.batch import Batch, Draft, Outcome
 from smsgw.delivery import Delivery
@@ -38,7 +35,7 @@ from smsgw.spool.layout import Layout
 from smsgw.spool.sending.idempotency import InUse, Receipts, digest
 from smsgw.text import measure
 
-REFUSAL = 4096  # bytes of a refusal that is remembered: one block of a disk that refusals shall not fill
+REFUSAL = 4096  # bytes: a longer refusal is not remembered, so that refusals do not fill the disk
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +65,7 @@ class Presenter(Protocol):
 
 
 class Gateway:
-    """The one pipeline by which an application sends; shared by all threads. What became of it is the mailbox's."""
+    """The pipeline of one application; shared by all threads."""
 
     def __init__(
         self,
@@ -91,7 +88,7 @@ class Gateway:
         self._options = OptionRules(layout.queues, settings.default_queue)
 
     def send(self, identity: Identity, batch: Batch, presenter: Presenter, once: Once | None = None) -> Reply:
-        """Send it and word what came of it; a repeated request gets the reply of the first.
+        """Send a batch, and word the outcome; a repeated request gets the reply of the first.
 
         :raises TooMany: a limit would be exceeded; nothing is sent.
         :raises SpoolUnavailable: nothing is sent.
@@ -104,7 +101,7 @@ class Gateway:
             return presenter.refused(refusal)
 
     def submit(self, identity: Identity, batch: Batch) -> Outcome:
-        """Send it.
+        """Send a batch.
 
         :raises Refused: nothing is sent.
         :raises TooMany: a limit would be exceeded; nothing is sent.
@@ -113,7 +110,7 @@ class Gateway:
         return self._deliver(identity, self.prepare(identity, batch))
 
     def prepare(self, identity: Identity, batch: Batch) -> Outcome:
-        """All of a send but the delivery. What says the same to the same number twice is sent once.
+        """Do all of a send but the delivery. A draft that repeats an earlier one is rejected as a duplicate.
 
         :raises Refused: the options are wrong, there is nothing to send, or a policy refuses the whole.
         """
@@ -122,9 +119,9 @@ class Gateway:
             raise invalid("recipients", f"are more than {self._max_recipients}")
         options = self._options.check(batch.options)
         messages = self._messages(identity, Batch(drafts, options), rejected)
-        allowed = {place: message for place, message in messages.items() if self._may_send(identity, message)}
-        # Where nobody may be sent to, a text that cannot go out is still told first.
-        outgoing = self._outgoing(identity, allowed or messages, rejected)
+        allowed = {place: message for place, message in messages.items() if self._may(identity, "send", message)}
+        # Where no recipient is allowed, the client is still told first what is wrong with the text.
+        outgoing = self._outgoing(identity, allowed or messages, options, rejected)
         for place in messages.keys() - allowed.keys() - rejected.keys():
             outgoing.pop(place, None)
             rejected[place] = Rejection(place, "forbidden", "you may not send this to that number now")
@@ -132,7 +129,7 @@ class Gateway:
         if not outgoing:
             raise (NoneAllowed if any(reason.code == "forbidden" for reason in why) else NoneAccepted)(why)
         outcome = Outcome(self._routed(identity, outgoing), why)
-        # No opinion will do: each message was allowed already.
+        # Here no opinion allows: each message was allowed already.
         answer = decide(self._policies, identity, "submit", Submission(identity, outcome.messages))
         if not answer and answer is not NOBODY:
             raise Forbidden("You may not send all this in one request")
@@ -144,18 +141,7 @@ class Gateway:
         :raises Invalid: a plugin refuses it, or leaves nothing of it.
         """
         for implementation in self._transforms:
-            try:
-                text = ask(implementation, {"text": text, "identity": identity})
-            except TextRefused as refusal:
-                raise invalid("text", refusal.reason) from None
-            if not isinstance(text, str):
-                raise Misbehaved(implementation, f"should make a text of a text, and made {kind(text)}")
-            try:
-                text.encode()
-            except UnicodeEncodeError:
-                raise Misbehaved(implementation, "made a text with half of a surrogate pair") from None
-            if not text:
-                raise invalid("text", "is empty as it would go out")
+            text = transformed(implementation, text, identity)
         return text
 
     def limits(self, identity: Identity) -> Sequence[Allowance]:
@@ -168,10 +154,6 @@ class Gateway:
             found += answer
         return found
 
-    def permits(self, identity: Identity, permission: str) -> bool:
-        """Whether that user has a permission that is about no single message: ``list``, ``read-all``."""
-        return self._may(identity, permission, None)
-
     def number(self, written: str) -> str:
         """The normalised number that was written.
 
@@ -181,9 +163,6 @@ class Gateway:
 
     def _may(self, identity: Identity, permission: str, context: object) -> bool:
         return bool(decide(self._policies, identity, permission, context))
-
-    def _may_send(self, identity: Identity, message: Message) -> bool:
-        return self._may(identity, "send", message)
 
     def _send_once(self, identity: Identity, batch: Batch, presenter: Presenter, once: Once) -> Reply:
         try:
@@ -195,7 +174,7 @@ class Gateway:
                     raise KeyReused("This Idempotency-Key was used for another request")
                 return Reply(known.status, known.body)
         except SpoolUnavailable:
-            self.prepare(identity, batch)  # what is wrong with the request comes first
+            self.prepare(identity, batch)  # tell first what is wrong with the request
             raise
         except InUse:
             raise KeyInUse("The first request with this Idempotency-Key is still under way") from None
@@ -203,7 +182,7 @@ class Gateway:
     def _send_first(self, identity: Identity, batch: Batch, presenter: Presenter, once: Once) -> Reply:
         try:
             outcome = self.prepare(identity, batch)
-            reply = presenter.accepted(outcome)  # which the spool keeps with the messages
+            reply = presenter.accepted(outcome)  # the spool keeps it with the messages
             delivered = self._deliver(identity, outcome, _receipt(once, reply))
         except Refused as refusal:
             reply = presenter.refused(refusal)
@@ -230,14 +209,11 @@ class Gateway:
     def _messages(self, identity: Identity, batch: Batch, rejected: dict[int, Rejection]) -> dict[int, Message]:
         """A message for each draft that has a number, by its place, with the text as the client wrote it."""
         numbers = self._numbers(batch.drafts, rejected)
-        contents: dict[str, Content] = {}
+        content = functools.cache(lambda text: _content(identity, text, batch.options))
         found = {}
         for (place, to), id in zip(numbers.items(), self._ids.take(len(numbers)), strict=True):
             draft = batch.drafts[place]
-            content = contents.get(draft.text)
-            if content is None:
-                content = contents[draft.text] = _content(identity, draft.text, batch.options)
-            found[place] = Message(id, to, content, draft.reference)
+            found[place] = Message(id, to, content(draft.text), draft.reference)
         return found
 
     def _numbers(self, drafts: Sequence[Draft], rejected: dict[int, Rejection]) -> dict[int, str]:
@@ -258,26 +234,23 @@ class Gateway:
         return found
 
     def _outgoing(
-        self, identity: Identity, messages: Mapping[int, Message], rejected: dict[int, Rejection]
+        self, identity: Identity, messages: Mapping[int, Message], options: Options, rejected: dict[int, Rejection]
     ) -> dict[int, Message]:
         """The same messages with the texts as they go out, without those whose text cannot."""
-        contents: dict[str, Content | Rejection] = {}
+        outgoing = functools.cache(lambda text: self._transformed(identity, text, options))
         found = {}
         for place, message in messages.items():
-            text = message.content.text
-            content = contents.get(text)
-            if content is None:
-                content = contents[text] = self._transformed(identity, message.content)
+            content = outgoing(message.content.text)
             if isinstance(content, Rejection):
                 rejected[place] = replace(content, place=place)
             else:
                 found[place] = Message(message.id, message.to, content, message.reference)
         return found
 
-    def _transformed(self, identity: Identity, written: Content) -> Content | Rejection:
+    def _transformed(self, identity: Identity, text: str, options: Options) -> Content | Rejection:
         """What becomes of a text, or why it cannot go out."""
         try:
-            content = _content(identity, self.transform(written.text, identity), written.options)
+            content = _content(identity, self.transform(text, identity), options)
         except Invalid as error:
             return Rejection(0, "text_refused", error.errors["text"])
         if content.parts > self._max_parts:
@@ -322,6 +295,27 @@ class Gateway:
             raise Misbehaved(router, f"routes a message by Options that cannot be: {error.detail}") from None
 
 
+def transformed(implementation: pluggy.HookImpl, text: str, identity: Identity) -> str:
+    """What one plugin makes of a text.
+
+    :raises Invalid: it refuses the text, or leaves nothing of it.
+    :raises Misbehaved: its answer is no text.
+    """
+    try:
+        answer = ask(implementation, {"text": text, "identity": identity})
+    except TextRefused as refusal:
+        raise invalid("text", refusal.reason) from None
+    if not isinstance(answer, str):
+        raise Misbehaved(implementation, f"should make a text of a text, and made {kind(answer)}")
+    try:
+        answer.encode()
+    except UnicodeEncodeError:
+        raise Misbehaved(implementation, "made a text with half of a surrogate pair") from None
+    if not answer:
+        raise invalid("text", "is empty as it would go out")
+    return answer
+
+
 def _content(identity: Identity, text: str, options: Options) -> Content:
     encoding = measure(text)
     return Content(identity.userid, text, encoding.alphabet, encoding.parts, options)
@@ -339,11 +333,3 @@ def once(identity: Identity, key: str, *request: str | bytes) -> Once:
     if not (8 <= len(key) <= 128 and key.isascii() and all("!" <= character <= "~" for character in key)):
         raise invalid("Idempotency-Key", "should be 8 to 128 visible ASCII characters")
     return Once(digest(identity.userid, key), digest(*request))
-
-
-def includeme(config: Configurator) -> None:
-    """From here on, ``registry.gateway`` does what the views ask."""
-    registry = config.registry
-    hook = registry.plugins.hook
-    delivery = Delivery(hook, registry.writer)
-    registry.gateway = Gateway(hook, delivery, registry.smsgw, registry.layout, registry.receipts)

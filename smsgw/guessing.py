@@ -1,7 +1,7 @@
-"""Guessing passwords, slowed down: wrong ones are counted for a minute, over all processes on one spool.
+"""Slows down the guessing of passwords: wrong ones are counted for a minute, over all processes on one spool.
 
-Used by the security policy. A count is a small file of times in smsgw's own folder; where that cannot be written to,
-this process counts for itself, so that a full disk opens nothing.
+A counter is a small file of times in smsgw's own folder. Where it cannot be written, this process keeps the count in
+memory, so that a full disk does not switch the limit off.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from pathlib import Path
 from smsgw.spool.sending.idempotency import digest
 
 WINDOW = 60.0  # seconds
-QUIET = 0.02  # seconds for which it is known that nobody guesses; the first guess elsewhere may show so much later
-REMEMBERED = 10000  # counters that one process keeps for itself
+QUIET = 0.02  # seconds for which an empty folder is not read again; guesses in other processes show so much later
+REMEMBERED = 10000  # counters that one process keeps in memory
 
 _TIME = struct.Struct("d")  # CLOCK_MONOTONIC, which all processes of a machine share
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One attempt to show who somebody is: ``wait`` says in how many seconds a password may be tried, 0 for now."""
+    """One sign-in. ``wait``: in how many seconds a password may be tried; 0: now."""
 
     wait: int
     _guesses: Guesses
@@ -47,11 +47,11 @@ class Attempt:
 
 
 class Guesses:
-    """Wrong passwords, for a user from an address and for an address.
+    """Counts wrong passwords: for a user from an address, and for an address.
 
-    :param folder: where they are counted.
-    :param per_user: how many a minute are let through for one user from one address; 0: any number.
-    :param per_address: how many for one address.
+    :param folder: of the counters.
+    :param per_user: how many a minute one user may have from one address; 0: any number.
+    :param per_address: how many a minute one address may have; 0: any number.
     """
 
     def __init__(self, folder: Path, per_user: int, per_address: int) -> None:
@@ -63,7 +63,7 @@ class Guesses:
         self._lock = threading.Lock()
 
     def attempt(self, userid: str, address: str) -> Attempt:
-        """An attempt of that user from there; of nobody in particular, where ``userid`` is empty."""
+        """A sign-in of that user from that address. ``userid`` is empty where the client shows none."""
         if self._is_quiet():
             return Attempt(0, self, userid, address, False)
         times = [(self._times(name, limit), limit) for name, limit in self._counters(userid, address)]
@@ -102,7 +102,7 @@ class Guesses:
                         os.unlink(entry.path)
 
     def _is_quiet(self) -> bool:
-        """Whether nobody guesses at all; known for a moment, so that those who know their password need not wait."""
+        """Whether there is no counter. The answer is kept for a moment: reading the folder would slow each request."""
         if time.monotonic() < self._quiet_until:
             return True
         if self._own:
@@ -165,7 +165,7 @@ def _wait(times: list[float], limit: int) -> int:
 
 @functools.lru_cache(maxsize=1024)
 def _network(address: str) -> str:
-    """What counts as one address: of IPv6 the /64, since whoever has one address there has them all."""
+    """What counts as one address: with IPv6 the /64, since a client there can take any of its addresses."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:

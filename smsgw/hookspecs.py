@@ -1,6 +1,6 @@
-"""The hooks: what a plugin may decide. One corridor, each door a hook; ``docs/plugins.md`` tells the same at length.
+"""The hooks: what a plugin may decide. Public; ``docs/plugins.md`` has examples.
 
-Public. A plugin is a class whose methods are marked ``@hookimpl``; each takes any of the arguments named here, by name.
+A plugin is a class whose methods are marked ``@hookimpl``. Each takes any of the arguments named here, by name.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @hookspec(firstresult=True)
 def find_credentials(request: Request) -> Credentials | None:
-    """What the client shows to say who it is; ``None``: nothing that this plugin knows.
+    """The credentials in a request; ``None``: none that this plugin knows.
 
     The first answer counts. Where no plugin has one, the core reads the ``Authorization`` header
     (Basic, RFC 7617; Bearer, RFC 6750).
@@ -54,8 +54,8 @@ def signed_in(identity: Identity) -> None:
 def holds(credential: str) -> bool | None:
     """Whether that ``Identity.credential`` still lets its user in; ``None``: not mine.
 
-    The first answer counts. A credential that no plugin knows does not hold. A plugin that cannot tell now raises
-    ``smsgw.model.Unavailable``: it is asked again later.
+    The first answer counts. A credential that no plugin knows is no longer good. A plugin that cannot tell now raises
+    ``smsgw.model.Unavailable``, and is asked again later.
     """
 
 
@@ -75,10 +75,10 @@ def permits(identity: Identity, permission: str, context: object) -> Allowed | D
 
 @hookspec
 def transform(text: str, identity: Identity) -> str:
-    """The text as it shall go out, not empty. Folded in the order of ``smsgw.plugins``.
+    """The text as it goes out, not empty. Each plugin is given what the one before it returned.
 
-    Called once for each different text of a request. A plugin that raises stops the request, and nothing is sent; with
-    ``smsgw.model.TextRefused`` the client is told what is wrong with the text.
+    Called once for each different text of a request, in the order of ``smsgw.plugins``. A plugin that raises stops the
+    request, and nothing is sent. With ``smsgw.model.TextRefused`` the client is told what is wrong with the text.
     """
     raise NotImplementedError
 
@@ -133,8 +133,8 @@ def background(stop: threading.Event) -> None:
 
 @hookspec
 def limits(identity: Identity) -> Sequence[Allowance]:
-    """The limits that apply to that user, and what is left of them, for who asks (``GET /api/v2/me``).
+    """The limits that apply to that user, and what is left of them (``GET /api/v2/me``).
 
-    Nothing is decided here: what is left can be gone by the time that something is sent.
+    It decides nothing: what is left can be used up before the user sends.
     """
     raise NotImplementedError

@@ -56,5 +56,5 @@ def began(id: str, prefix: str) -> int | None:
 
 
 def _seeded() -> Random:
-    """A generator that the system seeded: to ask the system each time would cost every send a call into it."""
+    """A generator with a seed from the system: asking the system for each id would cost each send a system call."""
     return Random()  # noqa: S311 (an id is no secret)

@@ -1,8 +1,7 @@
-"""Messages as users may see them: read, list, search, cancel, delete.
+"""Messages as users may see them: read, list, search, cancel, delete. Knows no HTTP.
 
-What is under way is in the spool's folders; what has come to an end is in the journal. A search looks at the folders
-first, so that it misses nothing that ends meanwhile. Called by the views with an identity and plain values; answers
-with types and refuses with exceptions. Knows no HTTP.
+Messages under way are in the spool's folders, and those that have ended are in the journal. A search looks at the
+folders first, so that it misses none that ends meanwhile.
 """
 
 from __future__ import annotations
@@ -12,10 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import pluggy
-from pyramid.config import Configurator
 
 from smsgw.journal.journal import Journal
-from smsgw.model import Identity, Place, Query, Remembered, StatusReport, StoredMessage, Unavailable
+from smsgw.model import Identity, Position, Query, Remembered, StatusReport, StoredMessage, Unavailable
 from smsgw.numbers import from_spool
 from smsgw.plugins import implementations
 from smsgw.refusals import Forbidden, NotFound, TooLate
@@ -35,10 +33,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One page: messages, and what status reports say; ``last`` is the place to go on from, ``None`` at the end."""
+    """One page: messages with their final status reports. ``last`` is where the next page begins; ``None``: the end."""
 
     messages: Sequence[tuple[StoredMessage, StatusReport | None]]
-    last: Place | None
+    last: Position | None
 
 
 class Mailbox:
@@ -56,7 +54,7 @@ class Mailbox:
     def read(self, identity: Identity, kind: str, id: str) -> StoredMessage:
         """:raises NotFound: there is none of that kind that this user may read."""
         message = self._folders.find(kind, id)
-        if message is not None and kind == "report":  # whose it is, its message says
+        if message is not None and kind == "report":  # it belongs to the owner of its message
             self._journal.catch_up()
             message = replace(message, owner=self._journal.owner(kind, id))
         if message is None or not self._may(identity, "read", message):
@@ -64,13 +62,13 @@ class Mailbox:
         return message
 
     def fate(self, message: StoredMessage) -> StatusReport | None:
-        """The status report that says finally what became of a message; ``None``: none does, or nobody knows now."""
+        """The final status report of a message; ``None``: there is none, or the journal is out of service."""
         if message.kind != "sent":
             return None
         try:
             self._journal.catch_up()
             known = self._journal.message(message.id, is_received=False)
-        except Unavailable as error:  # its file is there all the same
+        except Unavailable as error:  # the message can be read without it
             log.warning("whether %s was delivered is not known now: %s", message.id, error.__cause__)
             return None
         return known.report if known else None
@@ -107,7 +105,7 @@ class Mailbox:
             raise NotFound
 
     def locate(self, identity: Identity, id: str) -> StoredMessage:
-        """That message on its way out, wherever it stands.
+        """A message on its way out, in whatever folder it is.
 
         :raises NotFound: there is none that this user may read.
         """
@@ -139,7 +137,7 @@ class Mailbox:
         return message
 
     def cancel(self, identity: Identity, id: str) -> StoredMessage:
-        """Take a message back, also one that was: it will never be sent.
+        """Cancel a message: it will never be sent. One that is cancelled already is returned too.
 
         :raises NotFound: there is none that the user may read.
         :raises Forbidden: the user may not cancel it.
@@ -149,16 +147,16 @@ class Mailbox:
         if message.kind == "outgoing":
             if not self._may(identity, "cancel", message):
                 raise Forbidden("You may not take this message back")
-            self._cancel.cancel(id)  # false too where somebody else took it back meanwhile
+            self._cancel.cancel(id)  # also False where another request cancelled it meanwhile
             message = self.locate(identity, id)
         if message.kind != "cancelled":
             raise TooLate("smsd has this message, and it cannot be taken back")
         return message
 
     def search(self, identity: Identity, query: Query) -> Found:
-        """Messages that the user may read; of the user's own, or of everybody's for who may read all.
+        """The user's own messages, or everybody's for who may read all.
 
-        A page has fewer than it could, even none, where enough were looked at; the next one goes on from there.
+        A page can be short, or empty, when enough messages were looked at; the next page goes on from there.
 
         :raises Forbidden: the user may not list.
         """
@@ -168,26 +166,27 @@ class Mailbox:
             if query.owner not in (None, identity.userid):
                 return Found([], None)
             query = replace(query, owner=identity.userid)
-        places = self._under_way(query)  # first, so that none is missed that ends meanwhile
+        under_way = self._under_way(query)  # before the journal, so that no message is missed that ends meanwhile
         self._journal.catch_up()
-        ended = {each.place: each for each in self._journal.find(replace(query, limit=query.limit + 1))}
-        ids = {place[1] for place in ended}
-        moving = {place: kind for kind, place in places if place[1] not in ids}
-        # Where either has more, what comes after its last one is for the next page.
-        ends = [places[-1][1]] if len(places) == SEARCHED else []
-        ends += [min(ended)] if len(ended) > query.limit else []
-        rest = max(ends, default=None)
-        wanted = [place for place in sorted({**ended, **moving}, reverse=True) if rest is None or place >= rest]
+        ended = {each.position: each for each in self._journal.find(replace(query, limit=query.limit + 1))}
+        ids = {id for _, id in ended}
+        moving = {position: kind for kind, position in under_way if position[1] not in ids}
+        # Where one of the two has more, what is older than its oldest is for the next page.
+        oldest = [under_way[-1][1]] if len(under_way) == SEARCHED else []
+        oldest += [min(ended)] if len(ended) > query.limit else []
+        rest = max(oldest, default=None)
+        wanted = sorted({**ended, **moving}, reverse=True)
+        wanted = [position for position in wanted if rest is None or position >= rest]
         found: list[tuple[StoredMessage, StatusReport | None]] = []
-        for number, place in enumerate(wanted, 1):
-            known = self._read(moving.get(place), place[1], ended.get(place), query)
+        for number, position in enumerate(wanted, 1):
+            known = self._read(moving.get(position), position[1], ended.get(position), query)
             if known is not None and self._may(identity, "read", known[0]):
                 found.append(known)
             if len(found) == query.limit and (number < len(wanted) or rest):
-                return Found(found, place)
+                return Found(found, position)
         return Found(found, rest)
 
-    def _under_way(self, query: Query) -> Sequence[tuple[str, Place]]:
+    def _under_way(self, query: Query) -> Sequence[tuple[str, Position]]:
         """Where messages may be that are under way and have one of those statuses, newest first."""
         statuses = [BY_NAME[name] for name in query.statuses]
         folders = [folder for each in statuses if not each.is_ended for folder in each.folders]
@@ -238,12 +237,4 @@ def _matches(query: Query, message: StoredMessage) -> bool:
         and query.owner in (None, message.owner)
         and query.to in (None, from_spool(headers.get("To", "")))
         and query.reference in (None, headers.get(REFERENCE))
-    )
-
-
-def includeme(config: Configurator) -> None:
-    """From here on, ``registry.mailbox`` does what the views ask of messages in the spool."""
-    registry = config.registry
-    registry.mailbox = Mailbox(
-        registry.plugins.hook, registry.layout, registry.folders, registry.cancel, registry.journal
     )

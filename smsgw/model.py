@@ -1,6 +1,6 @@
-"""What passes through the gateway: who asks, what goes out, what lies in the spool, what became of it.
+"""The types that plugins are written against: users, messages, files in the spool, events, errors. Public.
 
-Public: plugins are written against these types. Everything here is immutable and imports nothing of smsgw.
+All of them are immutable. This module imports nothing of smsgw.
 """
 
 from __future__ import annotations
@@ -170,8 +170,8 @@ class StatusReport:
         return self.is_delivered or self.code >= 64
 
 
-Place = tuple[int, str]
-"""Where a message stands in lists: when it began (milliseconds since 1970), and its id."""
+Position = tuple[int, str]
+"""A message's position in lists: when it began (milliseconds since 1970), and its id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +181,7 @@ class Query:
     ``statuses`` are those of the v2 API, or ``("received",)`` for messages from outside; ``owner`` is a userid; ``to``
     a normalised number, and ``sender`` whom a received message is from, as the v2 API writes it; ``reference`` the
     client's own word; ``ids`` are names of files. No message began before ``since`` (milliseconds since 1970), and each
-    is older than the place ``before``.
+    is older than the position ``before``.
     """
 
     statuses: tuple[str, ...]
@@ -191,7 +191,7 @@ class Query:
     reference: str | None = None
     ids: tuple[str, ...] | None = None
     since: int = 0
-    before: Place | None = None
+    before: Position | None = None
     limit: int = 1
 
 
@@ -207,7 +207,7 @@ class Remembered:
     began: int
 
     @property
-    def place(self) -> Place:
+    def position(self) -> Position:
         return self.began, self.message.id
 
 

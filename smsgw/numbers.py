@@ -33,7 +33,9 @@ _BEGINNING = re.compile(r"(?:\+|00)?([1-9][0-9]{0,14})\*|\*")
 _TYPES = {
     type: frozenset({PhoneNumberType.to_string(type).lower().replace("_", "-")}) for type in PhoneNumberType.values()
 }
-_TYPES[PhoneNumberType.FIXED_LINE_OR_MOBILE] = frozenset({"fixed-line", "mobile"})  # nobody can tell, so it is both
+_TYPES[PhoneNumberType.FIXED_LINE_OR_MOBILE] = frozenset(
+    {"fixed-line", "mobile"}
+)  # the tables cannot tell, so it is both
 _SHORT_NUMBER = frozenset({"short"})
 _PREMIUM_SHORT_NUMBER = frozenset({"short", "premium-rate"})
 
@@ -73,7 +75,7 @@ class NumberPlan:
         if self._trunk and not match["prefix"] and len(digits) > SHORT and digits.startswith(self._trunk):
             return self._national(digits)
         if digits.startswith("0") and (match["prefix"] or len(digits) > SHORT):
-            # smsd would drop further zeros, and send to a number that nobody was asked about.
+            # smsd would drop further zeros, and send to a number that no policy has seen.
             raise ValueError("not a phone number: no country's code begins with 0")
         return digits
 
@@ -176,7 +178,7 @@ class NumberLines:
 
         Put together once for each request, which may be about thousands of recipients.
         """
-        whose, numbers = self._last  # at once: other threads put their own there
+        whose, numbers = self._last  # read once: other threads replace it
         if whose is not identity:
             lines = [self._lines[name] for name in identity.names if name in self._lines]
             numbers = reduce(or_, lines) if lines else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -53,6 +53,9 @@ def load(names: tuple[str, ...], raw: Mapping[str, Any]) -> pluggy.PluginManager
     plugins = {name: _create(name, classes[name], plugin_settings(raw).get(name, {})) for name in names}
     for name in reversed(names):  # pluggy calls the last registered first
         _register(manager, name, plugins[name])
+    for hook, lack in (("authenticate", "knows users, so nobody gets in"), ("permits", "permits anything")):
+        if not getattr(manager.hook, hook).get_hookimpls():
+            log.warning("no plugin in smsgw.plugins %s", lack)
     return manager
 
 
@@ -62,7 +65,7 @@ def implementations(hook: pluggy.HookCaller) -> list[pluggy.HookImpl]:
 
 
 def ask(implementation: pluggy.HookImpl, arguments: Mapping[str, Any]) -> Any:
-    """What one plugin says, given those of the arguments that it takes. What it raises is logged with its name."""
+    """The answer of one plugin. It is given the arguments that it takes. What it raises is logged with its name."""
     try:
         return implementation.function(*[arguments[name] for name in implementation.argnames])
     except Exception as error:
@@ -78,17 +81,17 @@ def blame(implementation: pluggy.HookImpl, error: Exception) -> None:
 
 
 def kind(answer: object) -> str:
-    """What sort of thing a plugin answered, for a log: never what is in it, which may be a secret."""
+    """The type of a plugin's answer, for a log. Its value may be a secret."""
     if answer is None or isinstance(answer, bool):
         return repr(answer)
     if inspect.iscoroutine(answer):
-        answer.close()  # or Python warns that nobody awaited it
+        answer.close()  # or Python warns that it was never awaited
         return "a coroutine ('async def')"
     return "a generator ('yield')" if inspect.isgenerator(answer) else f"a value of type {type(answer).__name__!r}"
 
 
 def asking(implementation: pluggy.HookImpl, argument: str) -> Callable[[Any], Any]:
-    """The same as a function of that one argument."""
+    """``ask`` as a function of one argument."""
     return lambda value: ask(implementation, {argument: value})
 
 
@@ -102,7 +105,7 @@ def _create(name: str, plugin_class: type, raw: Mapping[str, Any]) -> Any:
 
 @contextlib.contextmanager
 def _blamed(name: str) -> Iterator[None]:
-    """Whatever goes wrong in the block is that plugin's fault, and stops the start with its name."""
+    """An exception in the block stops the start; the sentence names that plugin."""
     try:
         yield
     except ConfigurationError as error:
@@ -163,7 +166,7 @@ def _register(manager: pluggy.PluginManager, name: str, plugin: Any) -> None:
 
 
 def _check(name: str, method: str, function: Callable[..., Any], options: Mapping[str, Any] | None) -> None:
-    """:raises ConfigurationError: that method of a plugin cannot be a hook, and is meant to be one."""
+    """:raises ConfigurationError: the method is meant to be a hook, and cannot be one."""
     if options is None and method not in HOOKS:
         return
     if options is None:
@@ -187,18 +190,10 @@ def _check(name: str, method: str, function: Callable[..., Any], options: Mappin
         raise ConfigurationError(f"the plugin {name!r} has a 'yield' in {method!r}, which answers nothing; {advice}")
 
 
-def includeme(config: Configurator) -> None:
-    """The plugins are ``registry.plugins`` from here on."""
-    plugins = config.registry.plugins = load(config.registry.smsgw.plugins, config.registry.ini)
-    for hook, lack in (("authenticate", "knows users, so nobody gets in"), ("permits", "permits anything")):
-        if not getattr(plugins.hook, hook).get_hookimpls():
-            log.warning("no plugin in smsgw.plugins %s", lack)
-
-
-def include_views(config: Configurator) -> None:
-    """Let the plugins add to HTTP, in their order; by then ``registry.layout`` says where the spool is."""
-    for name in config.registry.smsgw.plugins:
-        plugin = config.registry.plugins.get_plugin(name)
+def include_views(config: Configurator, manager: pluggy.PluginManager, names: Sequence[str]) -> None:
+    """Let the plugins of those names add to HTTP, in their order."""
+    for name in names:
+        plugin: Any = manager.get_plugin(name)
         if hasattr(plugin, "includeme"):
-            with _blamed(name):  # not by config.include, which takes two classes of one module for the same
+            with _blamed(name):  # config.include takes two classes of one module for the same
                 plugin.includeme(config)

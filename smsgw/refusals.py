@@ -1,4 +1,4 @@
-"""Requests that are not done, and why: what views and plugins raise, and each API words in its own way."""
+"""Requests that are refused, and why. Views and plugins raise these; each API words them in its own way."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-OF_TEXTS = ("text_refused", "too_many_parts")  # codes of what is wrong with a text, whomever it is for
+OF_TEXTS = ("text_refused", "too_many_parts")  # codes of faults of the text, and not of a recipient
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from pyramid.config import Configurator
-
 from smsgw.ids import began
 from smsgw.model import StatusReport, StoredMessage
 from smsgw.numbers import e164
@@ -17,7 +15,7 @@ from smsgw.text import measure
 
 
 def status(message: StoredMessage, fate: StatusReport | None) -> str:
-    """Where a message on its way out stands."""
+    """The status of a message on its way out."""
     return status_of(message.kind, fate, is_scheduled=is_later(send_at(message.headers)))
 
 
@@ -71,11 +69,11 @@ class Resources:
         }
 
     def accepted_at(self, id: str) -> datetime | None:
-        """When a message of ours was accepted (UTC); ``None``: it is somebody else's."""
+        """When smsgw accepted the message (UTC); ``None``: another program made it."""
         milliseconds = began(id, self._prefix)
         try:
             return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, UTC)
-        except (ValueError, OverflowError):  # in a year that nobody has a name for
+        except (ValueError, OverflowError):  # the year is too large for a datetime
             return None
 
 
@@ -92,13 +90,8 @@ def is_yes(value: str | None) -> bool:
 
 
 def _encoding(message: StoredMessage) -> dict[str, Any]:
-    """Alphabet and parts; nobody knows the parts of what is no text."""
+    """Alphabet and parts. A binary message has no known number of parts."""
     if message.headers.get("Alphabet", "")[:3].upper() == "BIN":
         return {"parts": None, "alphabet": "binary"}
     found = measure(message.text)
     return {"parts": found.parts, "alphabet": found.alphabet}
-
-
-def includeme(config: Configurator) -> None:
-    """From here on, ``registry.resources`` makes them."""
-    config.registry.resources = Resources(config.registry.layout, config.registry.smsgw.prefix)

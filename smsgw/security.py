@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import Any
 
 import pluggy
-from pyramid.config import Configurator
 from pyramid.httpexceptions import HTTPTooManyRequests
 from pyramid.request import Request
 from pyramid.security import Allowed, Denied
@@ -22,24 +21,22 @@ from smsgw.model import Credentials, Identity, Unavailable
 from smsgw.plugins import Misbehaved, ask, implementations, kind
 from smsgw.settings import UNIX, Address, is_userid
 
-AUTHENTICATED = "authenticated"  # the one permission that every identity has: to be asked for more by the gateway
+AUTHENTICATED = "authenticated"  # the permission of a view for every user who is known
 
-IDENTITY = "smsgw.identity"  # where a request keeps what was found out about it
-BASIC = ("Basic",)  # what a backend takes that says nothing of schemes
+IDENTITY = "smsgw.identity"  # the key under which a request's environ keeps its identity
+BASIC = ("Basic",)  # the schemes of a plugin that names none
 REALM = 'realm="smsgw"'
 NOBODY = Denied("nobody allows it")
 HOPS = 16  # proxies in a row
 LONGEST_HOP = 64  # characters of an address with brackets and a port
-LOGGED = 100  # characters of a userid that nobody may have; a right one is not longer
+LOGGED = 100  # characters of a wrong userid that are logged; a right one is not longer
 
 log = logging.getLogger(__name__)
 
 
 class SecurityPolicy:
-    """Pyramid's ``ISecurityPolicy``.
+    """Pyramid's ``ISecurityPolicy``. ``challenge`` is the ``WWW-Authenticate`` of a 401.
 
-    :param hook: the plugins' hooks.
-    :param guesses: wrong passwords so far.
     :param proxies: whose ``X-Forwarded-For`` is believed.
     """
 
@@ -50,17 +47,17 @@ class SecurityPolicy:
         self._policies = implementations(hook.permits)
         self._guesses = guesses
         self._proxies = proxies
+        self.challenge = _challenge(self._backends)
 
     def identity(self, request: Request) -> Identity | None:
-        """Who is asking; asked of the plugins once for each request.
+        """Who is asking. The plugins are asked once for each request.
 
         :raises HTTPTooManyRequests: too many wrong passwords came from there; none was checked.
         :raises Unavailable, HTTPServiceUnavailable: a backend is out of service.
         """
-        environ = request.environ
-        if IDENTITY not in environ:
-            environ[IDENTITY] = self._authenticate(request)
-        identity: Identity | None = environ[IDENTITY]
+        if IDENTITY not in request.environ:
+            request.environ[IDENTITY] = self._authenticate(request)
+        identity: Identity | None = request.environ[IDENTITY]
         return identity
 
     def authenticated_userid(self, request: Request) -> str | None:
@@ -107,27 +104,28 @@ class SecurityPolicy:
         return identity
 
     def _find(self, request: Request) -> Credentials | None:
-        """What a plugin finds in the request; the first that finds anything decides.
+        """What the first plugin that finds credentials found.
 
-        :raises Misbehaved: its answer is none, and nobody gets in by it.
+        :raises Misbehaved: it gave another answer, and nobody gets in.
         """
         for finder in self._finders:
             answer = ask(finder, {"request": request})
-            if answer is not None:
-                if not isinstance(answer, Credentials):
-                    raise Misbehaved(finder, f"should find Credentials or None, and found {kind(answer)}")
-                for field in ("scheme", "userid", "secret", "address"):
-                    if not isinstance(getattr(answer, field), str):
-                        raise Misbehaved(finder, f"should find Credentials of str, and their {field} is none")
-                return answer
+            if answer is None:
+                continue
+            if not isinstance(answer, Credentials):
+                raise Misbehaved(finder, f"should find Credentials or None, and found {kind(answer)}")
+            for field in ("scheme", "userid", "secret", "address"):
+                if not isinstance(getattr(answer, field), str):
+                    raise Misbehaved(finder, f"should find Credentials of str, and their {field} is none")
+            return answer
         return None
 
     def _ask(self, credentials: Credentials) -> Identity | None:
         """Ask the backends in turn; the first that answers decides."""
-        for place, backend in enumerate(self._backends):
+        for number, backend in enumerate(self._backends):
             answer = self._answer(backend, credentials)
             if isinstance(answer, Identity) and (again := respelt(credentials, answer)):
-                earlier = (self._answer(other, again) for other in self._backends[:place])
+                earlier = (self._answer(other, again) for other in self._backends[:number])
                 answer = next((other for other in earlier if other is not None), answer)
             if answer is not None:
                 return answer if isinstance(answer, Identity) else None
@@ -142,9 +140,10 @@ class SecurityPolicy:
 
 
 def respelt(credentials: Credentials, identity: Identity) -> Credentials | None:
-    """What the backends before the one that answered so are asked again, where it spells the userid in another way.
+    """The credentials with the backend's own spelling of the userid; ``None``: it is the client's.
 
-    They may know that user: ``ROOT`` is nobody to a password file, and to the directory after it, its own ``root``.
+    The backends before it are asked again about that spelling. A password file does not know ``ROOT``; the directory
+    after it calls that user ``root``, whom the file may know.
     """
     if not credentials.userid or identity.userid == credentials.userid:
         return None
@@ -152,9 +151,9 @@ def respelt(credentials: Credentials, identity: Identity) -> Credentials | None:
 
 
 def proper(backend: pluggy.HookImpl, answer: object) -> Identity | Denied | None:
-    """That answer of a backend.
+    """A backend's answer, checked.
 
-    :raises Misbehaved: it cannot be one, and so denies.
+    :raises Misbehaved: it is not an answer of ``authenticate``. Nobody gets in.
     """
     if isinstance(answer, Identity) and not is_userid(answer.userid):
         raise Misbehaved(backend, f"answered with a userid that cannot be one, {answer.userid!r}")
@@ -187,10 +186,23 @@ def decide(
     return allowed
 
 
-def client_address(request: Request, proxies: tuple[Address, ...]) -> str:
-    """The client's address: the last one in the chain of trusted proxies that is none of them.
+def holds(hook: pluggy.HookRelay, credential: str) -> bool:
+    """Whether that ``Identity.credential`` still lets its user in.
 
-    At most ``HOPS`` addresses are read, from the end of ``X-Forwarded-For``: proxies add theirs there.
+    :raises Unavailable: a plugin cannot tell now, or failed.
+    """
+    try:
+        return hook.holds(credential=credential) is True
+    except Unavailable:
+        raise
+    except Exception as error:
+        raise Unavailable("It cannot be told now whether a credential still holds") from error
+
+
+def client_address(request: Request, proxies: tuple[Address, ...]) -> str:
+    """The client's address. Behind trusted proxies it is the last of ``X-Forwarded-For`` that is no trusted proxy.
+
+    At most ``HOPS`` addresses are read, from the end, where proxies add theirs.
     """
     address = str(request.environ.get("REMOTE_ADDR", ""))
     if not proxies:
@@ -238,7 +250,7 @@ def _is_among(address: str, proxies: tuple[Address, ...]) -> bool:
 
 def _from_header(request: Request, address: str) -> Credentials | None:
     scheme, _, value = request.headers.get("Authorization", "").partition(" ")
-    value = value.strip(" \t")  # and no other white space, which Latin-1 has too
+    value = value.strip(" \t")  # no other white space: Latin-1 has some, too
     if scheme.lower() == "bearer" and value:
         return Credentials("Bearer", "", value, address)
     if scheme.lower() != "basic":
@@ -250,47 +262,14 @@ def _from_header(request: Request, address: str) -> Credentials | None:
     try:
         pair = decoded.decode("utf-8")
     except UnicodeDecodeError:
-        pair = decoded.decode("iso-8859-1")  # what clients of before RFC 7617 send
+        pair = decoded.decode("iso-8859-1")  # of clients from before RFC 7617
     userid, colon, secret = pair.partition(":")
     if not colon or not userid or not userid.isprintable():
         return None
     return Credentials("Basic", userid, secret, address)
 
 
-def _challenge(hook: pluggy.HookRelay) -> str:
+def _challenge(backends: Sequence[pluggy.HookImpl]) -> str:
     """What a 401 asks for (RFC 9110, 11.6.1): the schemes of the plugins that know users, in their order."""
-    backends = [backend.plugin for backend in implementations(hook.authenticate)]
-    schemes = dict.fromkeys(scheme for backend in backends for scheme in getattr(backend, "schemes", BASIC))
+    schemes = dict.fromkeys(scheme for backend in backends for scheme in getattr(backend.plugin, "schemes", BASIC))
     return ", ".join(f"{scheme} {REALM}" for scheme in schemes or BASIC)
-
-
-def includeme(config: Configurator) -> None:
-    """Nothing is public from here on but what says so.
-
-    ``registry.guesses`` counts the wrong passwords, ``registry.challenge`` is what a 401 asks for;
-    ``registry.permits(identity, permission, context)`` is what the policies say, for plugins that ask them, and
-    ``registry.holds(credential)`` whether a credential still lets its user in.
-    """
-    registry, settings = config.registry, config.registry.smsgw
-    folder = registry.layout.state / "guesses"
-    registry.guesses = Guesses(folder, settings.guesses_per_user, settings.guesses_per_address)
-    registry.challenge = _challenge(registry.plugins.hook)
-    policy = SecurityPolicy(registry.plugins.hook, registry.guesses, settings.trusted_proxies)
-    config.set_security_policy(policy)
-    policies = implementations(registry.plugins.hook.permits)
-
-    def permits(identity: Identity, permission: str, context: object = None) -> bool:
-        return bool(decide(policies, identity, permission, context))
-
-    def holds(credential: str) -> bool:
-        """:raises Unavailable: a plugin cannot tell now, or failed."""
-        try:
-            return registry.plugins.hook.holds(credential=credential) is True
-        except Unavailable:
-            raise
-        except Exception as error:
-            raise Unavailable("It cannot be told now whether a credential still holds") from error
-
-    registry.permits = permits
-    registry.holds = holds
-    config.set_default_permission(AUTHENTICATED)

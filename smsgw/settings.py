@@ -5,6 +5,7 @@ Every setting is declared, typed, and refused where it is unknown, before the ga
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import ipaddress
 import math
@@ -16,121 +17,119 @@ from datetime import datetime
 from typing import Any
 
 import colander
-from pyramid.config import Configurator
 
 from smsgw.model import ConfigurationError
 from smsgw.numbers import NumberPlan
 from smsgw.text import MAX_PARTS
 
 PREFIX = "smsgw."
-JOURNAL = "journal"  # its settings are the core's; all others with a dot in their names are plugins'
+JOURNAL = "journal"  # its settings are the core's; all others with a second dot are plugins'
 
-UNIX = "unix"  # stands for a unix socket among addresses
+UNIX = "unix"  # a unix socket, among addresses
 _MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})")
 Address = ipaddress.IPv4Network | ipaddress.IPv6Network | str
 
 
-class Boolean(colander.Boolean):
+class Value(colander.SchemaType):
+    """The base of types that read one value. ``read`` returns what it means; its ``ValueError`` says what is wrong."""
+
+    def read(self, value: Any) -> Any:
+        raise NotImplementedError
+
+    def deserialize(self, node: colander.SchemaNode, cstruct: Any) -> Any:
+        if cstruct is colander.null:
+            return cstruct
+        try:
+            return self.read(cstruct)
+        except ValueError as error:
+            raise colander.Invalid(node, str(error)) from None
+
+
+class Boolean(Value):
     """``true``, ``yes``, ``on`` or ``1``, and their opposites; anything else is refused."""
 
-    def __init__(self) -> None:
-        super().__init__(false_choices=("false", "no", "off", "0"), true_choices=("true", "yes", "on", "1"))
-
-    def deserialize(self, node: colander.SchemaNode, cstruct: Any) -> Any:
-        if cstruct is colander.null:
-            return cstruct
-        word = str(cstruct).lower()
-        if word not in self.true_choices + self.false_choices:
-            raise colander.Invalid(node, f"is {cstruct!r}, and should be true or false")
-        return word in self.true_choices
+    def read(self, value: Any) -> bool:
+        if is_on(value):
+            return True
+        if str(value).lower() in ("false", "no", "off", "0"):
+            return False
+        raise ValueError(f"is {value!r}, and should be true or false")
 
 
-class Number(colander.Float):
-    """A number; Colander's own ``Float`` takes ``nan`` for one, which no range refuses."""
-
-    def deserialize(self, node: colander.SchemaNode, cstruct: Any) -> Any:
-        found = super().deserialize(node, cstruct)
-        if found is not colander.null and not math.isfinite(found):
-            raise colander.Invalid(node, f"{cstruct!r} is not a number")
-        return found
+def is_on(value: object) -> bool:
+    """Whether that is one of the words for true."""
+    return str(value).lower() in ("true", "yes", "on", "1")
 
 
-class Words(colander.String):
+class Number(Value):
+    """A finite number."""
+
+    def read(self, value: Any) -> float:
+        with contextlib.suppress(ValueError):
+            if math.isfinite(found := float(value)):
+                return found
+        raise ValueError(f"{value!r} is not a number")
+
+
+class Words(Value):
     """Words between white space or commas, as a tuple."""
 
-    def deserialize(self, node: colander.SchemaNode, cstruct: Any) -> Any:
-        if cstruct is colander.null:
-            return cstruct
-        words = tuple(filter(None, re.split(r"[\s,]+", cstruct)))
+    def read(self, value: Any) -> tuple[Any, ...]:
+        words = tuple(filter(None, re.split(r"[\s,]+", value)))
         if any(word.startswith(("#", ";")) for word in words):
-            raise colander.Invalid(node, "has a comment in it, and comments stand on lines of their own")
+            raise ValueError("has a comment in it, and comments stand on lines of their own")
         return words
 
 
-class Lines(colander.String):
+class Lines(Value):
     """Indented lines ``name: words`` as a dictionary; ``@name`` is a group. Each name stands once, and has words.
 
-    :param form: how a line should be, for who wrote one that is not.
+    :param form: how a line should be; an error says so.
     """
 
     def __init__(self, form: str = "'user: …' or '@group: …'") -> None:
-        super().__init__()
         self._form = form
 
-    def deserialize(self, node: colander.SchemaNode, cstruct: Any) -> Any:
-        if cstruct is colander.null:
-            return cstruct
+    def read(self, value: Any) -> dict[str, str]:
         found: dict[str, str] = {}
-        for line in filter(None, map(str.strip, cstruct.splitlines())):
+        for line in filter(None, map(str.strip, value.splitlines())):
             name, colon, rest = (part.strip() for part in line.partition(":"))
             if not colon or not name or not rest:
-                raise colander.Invalid(node, f"has a line {line!r}, and each should be {self._form}")
+                raise ValueError(f"has a line {line!r}, and each should be {self._form}")
             if name in found:
-                raise colander.Invalid(node, f"has two lines for {name!r}; write them as one")
+                raise ValueError(f"has two lines for {name!r}; write them as one")
             found[name] = rest
         if not found:
-            raise colander.Invalid(node, "is empty; write indented lines, or leave the setting out")
+            raise ValueError("is empty; write indented lines, or leave the setting out")
         return found
 
 
 class Networks(Words):
-    """IP addresses and networks as a tuple; ``unix`` is a socket of that kind."""
+    """IP addresses and networks as a tuple; ``unix`` stands for a unix socket."""
 
-    def deserialize(self, node: colander.SchemaNode, cstruct: Any) -> Any:
-        words = super().deserialize(node, cstruct)
-        if words is colander.null:
-            return words
-        try:
-            return tuple(word if word == UNIX else ipaddress.ip_network(word) for word in words)
-        except ValueError as error:
-            raise colander.Invalid(node, str(error)) from error
+    def read(self, value: Any) -> tuple[Address, ...]:
+        return tuple(word if word == UNIX else ipaddress.ip_network(word) for word in super().read(value))
 
 
-class TimeZone(colander.String):
+class TimeZone(Value):
     """A time zone of the IANA's tables, such as ``Europe/Berlin``, as a ``ZoneInfo``."""
 
-    def deserialize(self, node: colander.SchemaNode, cstruct: Any) -> Any:
-        if cstruct is colander.null:
-            return cstruct
+    def read(self, value: Any) -> zoneinfo.ZoneInfo:
         try:
-            return zoneinfo.ZoneInfo(cstruct)
+            return zoneinfo.ZoneInfo(value)
         except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
             known = zoneinfo.available_timezones()
-            hint = nearest(cstruct, known) if known else "; this system has no tables: pip install tzdata"
-            raise colander.Invalid(node, f"there is no time zone {cstruct!r}{hint}") from None
+            hint = nearest(value, known) if known else "; this system has no tables: pip install tzdata"
+            raise ValueError(f"there is no time zone {value!r}{hint}") from None
 
 
-class Mode(colander.String):
+class Mode(Value):
     """A file mode in octal, such as ``0660``."""
 
-    def deserialize(self, node: colander.SchemaNode, cstruct: Any) -> Any:
-        if cstruct is colander.null:
-            return cstruct
-        if not re.fullmatch(r"0?[0-7]{3}", cstruct) or not int(cstruct, 8) & 0o400:
-            raise colander.Invalid(
-                node, f"is {cstruct!r}, and should be octal, such as 0660, and readable by the owner"
-            )
-        return int(cstruct, 8)
+    def read(self, value: Any) -> int:
+        if not re.fullmatch(r"0?[0-7]{3}", value) or not int(value, 8) & 0o400:
+            raise ValueError(f"is {value!r}, and should be octal, such as 0660, and readable by the owner")
+        return int(value, 8)
 
 
 def _region(node: colander.SchemaNode, value: str) -> None:
@@ -168,108 +167,58 @@ def is_userid(value: object) -> bool:
     return isinstance(value, str) and is_header_value(value) and not value.startswith("@") and value != "*"
 
 
+def _setting(typ: Any, missing: Any, description: str, validator: Any = None) -> colander.SchemaNode:
+    return colander.SchemaNode(typ, missing=missing, description=description, validator=validator)
+
+
+def _text(description: str, validator: Any = None) -> colander.SchemaNode:
+    """A setting that may be left out."""
+    return _setting(colander.String(), None, description, validator)
+
+
+def _number(missing: int | None, least: int, most: int | None, description: str) -> colander.SchemaNode:
+    return _setting(colander.Integer(), missing, description, colander.Range(least, most))
+
+
 class CoreSchema(colander.MappingSchema):
-    """Everything under ``smsgw.`` that is no plugin's."""
+    """The settings under ``smsgw.`` that belong to no plugin."""
 
-    spool = colander.SchemaNode(colander.String(), missing=None, description="the folder of smsd's folders")
-    smsd_conf = colander.SchemaNode(
+    spool = _text("the folder of smsd's folders")
+    smsd_conf = _text("or smsd's own file, from which folders, queues and modems are taken")
+    state = _text("smsgw's own folder, on the file system of outgoing; else .smsgw in there")
+    store = _text("SQLAlchemy URL of the database of plugins with a memory; else a file in smsgw's own folder")
+    plugins = _setting(Words(), (), "plugins, in the order in which they are asked")
+    prefix = _setting(
         colander.String(),
-        missing=None,
-        description="or smsd's own file, from which folders, queues and modems are taken",
+        "smsgw.http.",
+        "how message ids, which are names of files, begin",
+        colander.Regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}\Z", "may have letters, digits, '.', '_' and '-'"),
     )
-    state = colander.SchemaNode(
-        colander.String(),
-        missing=None,
-        description="smsgw's own folder, on the file system of outgoing; else .smsgw in there",
+    fsync = _setting(Boolean(), True, "whether a reply waits until the message is on disk")
+    outgoing_depth = _number(
+        500, 0, None, "how many files may wait with smsd, before others wait in smsgw's own folder; 0: any number"
     )
-    store = colander.SchemaNode(
-        colander.String(),
-        missing=None,
-        description="SQLAlchemy URL of the database of plugins with a memory; else a file in smsgw's own folder",
+    file_mode = _setting(Mode(), 0o660, "of spool files, which smsd must be able to read")
+    file_group = _text("group of spool files; else that of outgoing")
+    max_body = _number(4 * 1024 * 1024, 1, None, "bytes of a request's body")
+    max_recipients = _number(10000, 1, 1000000, "recipients of one request")
+    max_parts = _number(10, 1, MAX_PARTS, "parts of one text")
+    default_queue = _text("smsd's queue for messages whose sender names none", _header_value)
+    get_send = _setting(Boolean(), False, "whether messages can be sent by GET, which logs of proxies then keep")
+    region = _text(
+        "country, such as RU, in which numbers may be written without its code; else international only", _region
     )
-    plugins = colander.SchemaNode(Words(), missing=(), description="plugins, in the order in which they are asked")
-    prefix = colander.SchemaNode(
-        colander.String(),
-        missing="smsgw.http.",
-        validator=colander.Regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}\Z", "may have letters, digits, '.', '_' and '-'"),
-        description="how message ids, which are names of files, begin",
-    )
-    fsync = colander.SchemaNode(
-        Boolean(), missing=True, description="whether a reply waits until the message is on disk"
-    )
-    outgoing_depth = colander.SchemaNode(
-        colander.Integer(),
-        missing=500,
-        validator=colander.Range(min=0),
-        description="how many files may wait with smsd, before others wait in smsgw's own folder; 0: any number",
-    )
-    file_mode = colander.SchemaNode(
-        Mode(), missing=0o660, description="of spool files, which smsd must be able to read"
-    )
-    file_group = colander.SchemaNode(
-        colander.String(), missing=None, description="group of spool files; else that of outgoing"
-    )
-    max_body = colander.SchemaNode(
-        colander.Integer(),
-        missing=4 * 1024 * 1024,
-        validator=colander.Range(min=1),
-        description="bytes of a request's body",
-    )
-    max_recipients = colander.SchemaNode(
-        colander.Integer(), missing=10000, validator=colander.Range(1, 1000000), description="recipients of one request"
-    )
-    max_parts = colander.SchemaNode(
-        colander.Integer(), missing=10, validator=colander.Range(1, MAX_PARTS), description="parts of one text"
-    )
-    default_queue = colander.SchemaNode(
-        colander.String(),
-        missing=None,
-        validator=_header_value,
-        description="smsd's queue for messages whose sender names none",
-    )
-    get_send = colander.SchemaNode(
-        Boolean(), missing=False, description="whether messages can be sent by GET, which logs of proxies then keep"
-    )
-    region = colander.SchemaNode(
-        colander.String(),
-        missing=None,
-        validator=_region,
-        description="country, such as RU, in which numbers may be written without its code; else international only",
-    )
-    guesses_per_user = colander.SchemaNode(
-        colander.Integer(),
-        missing=10,
-        validator=colander.Range(0, 10000),
-        description="wrong passwords a minute for a user from one address; 0: no limit",
-    )
-    guesses_per_address = colander.SchemaNode(
-        colander.Integer(),
-        missing=100,
-        validator=colander.Range(0, 10000),
-        description="wrong passwords a minute from an address; 0: no limit",
-    )
-    trusted_proxies = colander.SchemaNode(
-        Networks(), missing=(), description="addresses and networks whose X-Forwarded-For is believed, or unix"
-    )
-
-
-DAYS = colander.Range(1, 100_000)
+    guesses_per_user = _number(10, 0, 10000, "wrong passwords a minute for a user from one address; 0: no limit")
+    guesses_per_address = _number(100, 0, 10000, "wrong passwords a minute from an address; 0: no limit")
+    trusted_proxies = _setting(Networks(), (), "addresses and networks whose X-Forwarded-For is believed, or unix")
 
 
 class JournalSchema(colander.MappingSchema):
-    """What ``smsgw.journal.*`` says."""
+    """The settings ``smsgw.journal.*``."""
 
-    keep_days = colander.SchemaNode(
-        colander.Integer(),
-        missing=365,
-        validator=DAYS,
-        description="days for which the journal keeps a message whose file is gone",
-    )
-    keep_files_days = colander.SchemaNode(
-        colander.Integer(),
-        missing=None,
-        validator=DAYS,
-        description="days after which files in sent, failed, incoming and report are deleted; else never",
+    keep_days = _number(365, 1, 100_000, "days for which the journal keeps a message whose file is gone")
+    keep_files_days = _number(
+        None, 1, 100_000, "days after which files in sent, failed, incoming and report are deleted; else never"
     )
 
 
@@ -389,8 +338,3 @@ def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
     """``"; did you mean …?"`` where something known is spelt alike, else nothing."""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {prefix + close[0]!r}?" if close else ""
-
-
-def includeme(config: Configurator) -> None:
-    """The core's settings are ``registry.smsgw`` from here on."""
-    config.registry.smsgw = read_core(config.registry.ini)

@@ -50,7 +50,7 @@ def make_engine(url: URL, *, is_durable: bool) -> Engine:
             connection.execute(f"PRAGMA {name} = {value}")
 
     def check(_: Any, record: Any, __: Any) -> None:
-        if record.info["file"] != _file(path):  # SQLite would go on with the one that was there
+        if record.info["file"] != _file(path):  # SQLite would go on with the old one
             raise DisconnectionError(f"there is another file at {path}")
 
     event.listen(engine, "do_connect", before)

@@ -4,7 +4,7 @@ A plugin opens it in its ``includeme`` (``open_store``) and says which tables it
 brought to the latest version (``smsgw.migrations``), when they are first used: the gateway starts while the database is
 down.
 
-SQLAlchemy does the work. `smsgw.sqlite` and `smsgw.postgresql` set it up.
+``smsgw.sqlite`` and ``smsgw.postgresql`` set SQLAlchemy up.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import sqlalchemy
+from pyramid.registry import Registry
 from sqlalchemy import URL, Connection, Engine, Executable, MetaData, Row
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, PendingRollbackError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -28,8 +29,8 @@ from smsgw.model import ConfigurationError, Unavailable
 
 FILE = "store.sqlite3"  # in smsgw's own folder
 WAIT = 8.0  # seconds for other threads of this process that use SQLite: longer than one of them waits for its locks
-LONG = 1.0  # seconds: who failed after a longer time has waited in vain
-AVOIDED = 5.0  # seconds for which nobody else waits then
+LONG = 1.0  # seconds: a database that fails after a longer time hangs
+AVOIDED = 5.0  # seconds in which it is not tried again then
 TABLES = 0x736D7367  # PostgreSQL's advisory lock under which tables are made
 
 
@@ -41,14 +42,14 @@ class Store:
     :raises ConfigurationError: it is no such URL, or its driver is not installed.
     """
 
-    def __init__(self, url: str, *, is_durable: bool = True) -> None:
-        self._url = _read(url)
+    def __init__(self, url: str | URL, *, is_durable: bool = True) -> None:
+        self._url = _read(url) if isinstance(url, str) else url
         self._tables: list[tuple[MetaData, Path | None]] = []
         self._is_durable = is_durable
         self._engine = _make_engine(self._url, is_durable=is_durable)
         self._breaker = _Breaker()
-        # SQLite lets those poll who wait for its locks: threads of one process wait here instead. And while the process
-        # forks, no thread may have one of those locks.
+        # Waiting for SQLite's locks is polling, so threads of one process wait for this lock instead. No thread may
+        # have a lock of SQLite while the process forks.
         self._turn = threading.Lock() if self.path else None
         self._is_forking = False
         _watch_forks(self)
@@ -179,19 +180,17 @@ class Store:
 
 
 class _Breaker:
-    """Lets nobody wait for a database for which somebody has just waited in vain.
+    """Fails at once while the database hangs.
 
-    Otherwise each request would hold its thread for seconds while a database hangs, and a few would hold all threads.
+    Otherwise each request would hold its thread for seconds, and a few requests would hold all threads.
     """
 
     def __init__(self) -> None:
-        self._until = 0.0  # until when nobody waits; 0: the database was not known to hang
+        self._until = 0.0  # until when the database is not tried; 0: it does not hang
         self._cause: BaseException | None = None
 
     def enter(self) -> float:
-        """
-        :raises Unavailable: somebody has just waited in vain.
-        """
+        """:raises Unavailable: the database hangs."""
         now = time.monotonic()
         if self._until:
             if now < self._until:
@@ -200,9 +199,7 @@ class _Breaker:
         return now
 
     def leave(self, begun: float, in_vain: BaseException | None) -> None:
-        """
-        :param in_vain: what went wrong, unless that was an answer of the database.
-        """
+        """:param in_vain: what went wrong, unless that was an answer of the database."""
         now = time.monotonic()
         is_hanging = in_vain is not None and now - begun > LONG
         self._until, self._cause = (now + AVOIDED, in_vain) if is_hanging else (0.0, None)
@@ -217,35 +214,69 @@ def is_broken(error: Unavailable) -> bool:
     return sqlite.is_corrupt(error.__cause__)
 
 
-def open_store(registry: Any, tables: MetaData, scripts: Path | None = None) -> Store:
+class Stores:
+    """The databases of one application: the shared one, and with SQLite those that a plugin has to itself.
+
+    ``shared`` is ``None`` until it is opened.
+
+    :param url: ``smsgw.store``; ``None``: a file of SQLite in ``state``, smsgw's own folder.
+    :raises ConfigurationError: the URL is wrong.
+    """
+
+    def __init__(self, url: str | None, state: Path) -> None:
+        self._url = _read(url or f"sqlite:///{state / FILE}")
+        self.shared: Store | None = None
+        self.own: list[Store] = []
+
+    def open(self, tables: MetaData, scripts: Path | None = None) -> Store:
+        """The shared one. The arguments are those of ``Store.keep``."""
+        if self.shared is None:
+            self.shared = Store(self._url)
+        self.shared.keep(tables, scripts)
+        return self.shared
+
+    def open_own(self, name: str, tables: MetaData, scripts: Path | None = None) -> Store:
+        """As the function ``open_own_store`` does."""
+        if self._url.get_backend_name() != "sqlite":
+            return self.open(tables, scripts)
+        store = Store(f"sqlite:///{Path(self._url.database or '').parent / name / FILE}")
+        store.keep(tables, scripts)
+        self.own.append(store)
+        return store
+
+    @property
+    def all(self) -> list[Store]:
+        return [*filter(None, [self.shared]), *self.own]
+
+
+class HasStores(Protocol):
+    """An application, or an ``Installation`` of the command line."""
+
+    @property
+    def stores(self) -> Stores: ...
+
+
+def open_store(registry: Registry | HasStores, tables: MetaData, scripts: Path | None = None) -> Store:
     """The application's store, with these tables in it.
 
-    :param registry: the application's, or what a command of the command line is given (``smsgw.cli.Installation``).
+    :param registry: ``config.registry``, or an ``Installation`` of the command line.
     :param scripts: as ``Store.keep`` takes them.
-    :raises ConfigurationError: ``smsgw.store`` is wrong.
     """
-    store: Store | None = getattr(registry, "store", None)
-    if store is None:
-        store = registry.store = Store(registry.smsgw.store or f"sqlite:///{registry.layout.state / FILE}")
-    store.keep(tables, scripts)
-    return store
+    return _stores(registry).open(tables, scripts)
 
 
-def open_own_store(registry: Any, name: str, tables: MetaData, scripts: Path | None = None) -> Store:
-    """A plugin's own database, where that is SQLite: a file in a folder of that name, beside the shared one.
+def open_own_store(registry: Registry | HasStores, name: str, tables: MetaData, scripts: Path | None = None) -> Store:
+    """A plugin's own database: with SQLite, a file in a folder of that name beside the shared one.
 
     For what is written much, or can be made again, so that nothing that happens to it touches the others. The plugin
     makes the folder. With PostgreSQL it is the application's store.
-
-    :raises ConfigurationError: ``smsgw.store`` is wrong.
     """
-    url = _read(registry.smsgw.store or f"sqlite:///{registry.layout.state / FILE}")
-    if url.get_backend_name() != "sqlite":
-        return open_store(registry, tables, scripts)
-    store = Store(f"sqlite:///{Path(url.database or '').parent / name / FILE}", is_durable=True)
-    store.keep(tables, scripts)
-    registry.own_stores = [*getattr(registry, "own_stores", ()), store]
-    return store
+    return _stores(registry).open_own(name, tables, scripts)
+
+
+def _stores(registry: Registry | HasStores) -> Stores:
+    found: HasStores = getattr(registry, "application", registry)
+    return found.stores
 
 
 def _read(url: str) -> URL:
@@ -309,10 +340,8 @@ def _are_current(connection: Connection, kept: Sequence[tuple[MetaData, Path | N
 
 
 def _upgrade(connection: Connection, kept: Sequence[tuple[MetaData, Path | None]]) -> None:
-    """
-    :raises ConfigurationError: they are of a version that is not known here.
-    """
-    if connection.dialect.name != "sqlite":  # which has a writer's lock already
+    """:raises ConfigurationError: they are of a version that is not known here."""
+    if connection.dialect.name != "sqlite":  # SQLite has the writer's lock already
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({TABLES})")
     if _are_current(connection, kept):  # another process was faster
         return

@@ -1,4 +1,4 @@
-"""Secrets that were verified are known again, without the slow hash, directory or signature. Public."""
+"""Remembers verified secrets, so that the slow hash, directory or signature is asked less often. Public."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class Verified(Generic[T]):
-    """What secrets were found to be, by a keyed digest: the secrets themselves are kept nowhere.
+    """Results of verified secrets, by a keyed digest. The secrets themselves are not kept.
 
     :param seconds: for how long; 0: not at all.
     """

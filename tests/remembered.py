@@ -53,7 +53,7 @@ def put_old(gateway: Gateway, kind: str, name: str, content: str, days: float) -
 
 
 def database_of(gateway: Gateway) -> Database:
-    found: Database = gateway.registry.journal.database
+    found: Database = gateway.application.journal.database
     return found
 
 
@@ -65,7 +65,7 @@ def at_work(gateway: Gateway) -> Gateway:
 
 def is_whole(gateway: Gateway) -> bool:
     with contextlib.suppress(Unavailable):
-        return bool(gateway.registry.journal.is_whole())
+        return bool(gateway.application.journal.is_whole())
     return False
 
 

@@ -81,7 +81,7 @@ def test_one_that_raises_ends_the_request(gateway: Gateway) -> None:
 
 
 def test_a_credential_holds_where_its_plugin_says_so(gateway: Gateway) -> None:
-    holds, desk = gateway.registry.holds, gateway.plugin("desk")
+    holds, desk = gateway.application.holds, gateway.plugin("desk")
     assert holds("badge:1") is True
     for credential in ("badge:2", "token:1", "", "odd:1", "odd:yes"):
         assert holds(credential) is False
@@ -93,4 +93,4 @@ def test_a_credential_holds_where_its_plugin_says_so(gateway: Gateway) -> None:
 def test_where_it_cannot_be_told(gateway: Gateway, failure: Exception) -> None:
     gateway.plugin("desk").failure = failure
     with pytest.raises(Unavailable):
-        gateway.registry.holds("badge:1")
+        gateway.application.holds("badge:1")

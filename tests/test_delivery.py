@@ -236,8 +236,23 @@ class Fails:
         raise Unavailable("the database is down")
 
 
+class Incomparable:
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError("it cannot be compared")
+
+    __ne__ = __eq__
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Odd:
+    @hookimpl(wrapper=True)
+    def deliver(self) -> Any:
+        yield
+        return Incomparable()
+
+
 WRAPPERS: dict[str, type] = {
-    found.__name__.lower(): found for found in (Forgets, Another, Twice, Stubborn, Fails, First, Down)
+    found.__name__.lower(): found for found in (Forgets, Another, Twice, Stubborn, Fails, Odd, First, Down)
 }
 
 
@@ -246,6 +261,7 @@ WRAPPERS: dict[str, type] = {
     [
         ("forgets", "returned None from its wrapper"),
         ("another", "returned a value of type 'list' from its wrapper"),
+        ("odd", "returned a value of type 'Incomparable' from its wrapper"),
         ("twice", "yielded twice"),
         ("stubborn", "yielded twice"),
         ("fails", "failed after the messages were sent"),

@@ -196,7 +196,7 @@ def test_cancelling_is_tried_with_the_development_gateway(tmp_path: Path) -> Non
         assert message["status"] == "scheduled"
         assert gateway.delete(message["url"]).json["status"] == "cancelled"
     finally:
-        router.registry.owner.stop()
+        router.registry.application.owner.stop()
 
 
 def test_the_two_commands_are_those_that_ci_runs() -> None:
@@ -282,7 +282,7 @@ def test_production_ini(production: Callable[[str], Path], every: bool, tmp_path
         gateway = Gateway(TestApp(router), tmp_path / "spool")
         assert gateway.send(mobiles=["112"]).json["message_id"].keys() == {"112"}
     finally:
-        router.registry.owner.stop()
+        router.registry.application.owner.stop()
 
 
 @pytest.mark.parametrize("program", ["pserve", "gunicorn"])
@@ -531,10 +531,10 @@ def test_the_examples_of_plugins(make_gateway: MakeGateway, caplog: pytest.LogCa
 def test_the_example_of_a_credential(make_gateway: MakeGateway) -> None:
     gateway = make_gateway({"smsgw.plugins": "tickets htpasswd allow hello"})
     gateway.get("/hello", user=None, headers={"Authorization": "Bearer open sesame"})
-    assert gateway.registry.holds("tickets:7")
+    assert gateway.application.holds("tickets:7")
     gateway.plugin("tickets").tickets.clear()
     gateway.get("/hello", user=None, headers={"Authorization": "Bearer open sesame"}, status=401)
-    assert not gateway.registry.holds("tickets:7")
+    assert not gateway.application.holds("tickets:7")
 
 
 @pytest.mark.usefixtures("examples")

@@ -184,7 +184,7 @@ def test_a_bulk_over_the_depth(make_gateway: MakeGateway, key: str | None) -> No
 def test_many_threads_of_one_process_never_exceed_the_depth(make_gateway: MakeGateway) -> None:
     gateway = make_gateway(shallow(12))
     with Depth(gateway.spool / "outgoing") as depth:
-        writer = gateway.registry.writer
+        writer = gateway.application.writer
         content = Content("lvv", "Hi", "GSM", 1)
         ids = (f"smsgw.http.{number:05}" for number in itertools.count())
 
@@ -439,14 +439,14 @@ def test_what_waited_for_long_and_was_taken_back_is_kept_as_long_as_others(gatew
     (path,) = (gateway.state / "scheduled").glob(f"*/{id}")
     os.utime(path, (0, 0))
     gateway.delete(f"{MESSAGES}/{id}")
-    gateway.registry.owner._next_expiry = 0.0
-    gateway.registry.owner.look_after()
+    gateway.application.owner._next_expiry = 0.0
+    gateway.application.owner.look_after()
     assert gateway.get(f"{MESSAGES}/{id}").json["status"] == "cancelled"
 
 
 def test_cancels_race_with_the_feeder_and_each_message_ends_once(make_gateway: MakeGateway) -> None:
     gateway = make_gateway(shallow(2) | {"smsgw.allow.admins": "root"})
-    cancel = gateway.registry.cancel.cancel
+    cancel = gateway.application.cancel.cancel
     ids = send(gateway, to=numbers(300))
     with Smsd(gateway.spool).running() as smsd, ThreadPoolExecutor(4) as pool:
         answers = dict(zip(ids[::-3], pool.map(cancel, ids[::-3]), strict=True))

@@ -66,8 +66,8 @@ def listening(
 
     def make() -> tuple[Gateway, Any, Any]:
         gateway = make_gateway({"smsgw.plugins": "htpasswd allow ear deaf"})
-        plugins = gateway.registry.plugins
-        eventually(lambda: gateway.registry.journal.standing().is_whole)
+        plugins = gateway.application.plugins
+        eventually(lambda: gateway.application.journal.standing().is_whole)
         return gateway, plugins.get_plugin("ear").heard, plugins.get_plugin("deaf").heard
 
     return make
@@ -161,7 +161,7 @@ def test_what_happened_while_nobody_ran(listening: Callable[[], tuple[Gateway, A
     gateway, ear, _ = listening()
     (id,) = gateway.send().json["message_id"].values()
     hear(ear, Accepted)
-    gateway.app.app.registry.owner.stop()
+    gateway.application.owner.stop()
     (gateway.spool / "outgoing" / id).rename(gateway.spool / "sent" / id)
     gateway.put("incoming", "GSM1.x", "From: 7916\n\nHi")
     _, ear, _ = listening()

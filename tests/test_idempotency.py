@@ -88,7 +88,7 @@ def test_a_receipt_that_a_power_cut_broke(gateway: Gateway, content: bytes) -> N
 def test_receipts_are_kept_for_a_day(gateway: Gateway) -> None:
     send(gateway, 201)
     (receipt,) = (gateway.state / "receipts").iterdir()
-    receipts = gateway.app.app.registry.receipts
+    receipts = gateway.application.receipts
     now = receipt.stat().st_mtime
     os.utime(receipt, (now - 24 * 3600, now - 24 * 3600))
     receipts.expire()

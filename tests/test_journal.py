@@ -299,7 +299,7 @@ def test_whatever_is_asked(journal: Journal, query: Query) -> None:
     "query", [Query(SENT, reference="\ud800"), Query(SENT, ids=("\ud800",)), Query(SENT, before=(1, "\ud800"))]
 )
 def test_no_question_makes_it_broken(lite: Gateway, query: Query) -> None:
-    assert lite.registry.journal.find(query) == []
+    assert lite.application.journal.find(query) == []
     assert not (lite.state / "journal" / "broken").exists()
 
 

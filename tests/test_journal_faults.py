@@ -273,7 +273,7 @@ def test_killed_in_the_middle_of_all(tmp_path: Path, server_settings: dict[str, 
 def test_a_journal_of_a_newer_version(lite: Gateway, make_gateway: MakeGateway) -> None:
     lite.put("sent", "m1", sent())
     eventually(lambda: known(lite))
-    lite.registry.owner.stop()
+    lite.application.owner.stop()
     with database_of(lite).writing() as connection:
         connection.exec_driver_sql("UPDATE alembic_version_journal SET version_num = 'v999'")
     gateway = make_gateway()
@@ -281,7 +281,7 @@ def test_a_journal_of_a_newer_version(lite: Gateway, make_gateway: MakeGateway) 
     assert gateway.get(f"{MESSAGES}/m1").json["status"] == "sent"
     gateway.get(MESSAGES, status=503)
     with pytest.raises(Unavailable) as error:
-        gateway.registry.journal.standing()
+        gateway.application.journal.standing()
     assert "newer than what is installed here" in str(error.value.__cause__)
 
 
@@ -293,7 +293,7 @@ def test_plugins_go_on_where_they_stopped(make_gateway: MakeGateway) -> None:
     first.put("sent", "m1", sent())
     eventually(lambda: len(first.plugin("ear").heard) == 2)
     eventually(lambda: any(row.plugin == "ear" and row.number for row in rows(first, CURSORS)))
-    first.registry.owner.stop()
+    first.application.owner.stop()
     second = at_work(make_gateway(settings, ear=Ear, deaf=Ear))
     eventually(lambda: ("Sent", "m1") in second.plugin("deaf").heard)
     second.put("sent", "m2", sent())

@@ -275,7 +275,7 @@ class TestTransforms:
     def test_once_for_each_text(self, make_gateway: Callable[..., Gateway]) -> None:
         gateway = make_gateway({"smsgw.plugins": f"{BASE} shout"})
         gateway.send(mobiles=["79680000000", "79160000000"], text="hi")
-        assert gateway.app.app.registry.plugins.get_plugin("shout").calls == ["hi"]
+        assert gateway.application.plugins.get_plugin("shout").calls == ["hi"]
 
     @pytest.mark.parametrize(
         ("name", "status", "words"),
@@ -530,7 +530,7 @@ class TestPolicies:
 
     def test_a_wrapper_counts_parts_and_refuses_whole(self, make_gateway: Callable[..., Gateway]) -> None:
         gateway = make_gateway({"smsgw.plugins": f"{BASE} frugal"})
-        frugal = gateway.app.app.registry.plugins.get_plugin("frugal")
+        frugal = gateway.application.plugins.get_plugin("frugal")
         reply = gateway.send(mobiles=["79680000000", "79160000000"], text="a" * 161, status=429)
         assert reply.headers["Retry-After"] == "17"
         assert reply.json == {"error": "3 parts are enough"}
@@ -541,7 +541,7 @@ class TestPolicies:
     def test_carried_elsewhere(self, make_gateway: Callable[..., Gateway]) -> None:
         gateway = make_gateway({"smsgw.plugins": f"{BASE} elsewhere"})
         key = {"Idempotency-Key": "elsewhere-1"}
-        elsewhere = gateway.app.app.registry.plugins.get_plugin("elsewhere")
+        elsewhere = gateway.application.plugins.get_plugin("elsewhere")
         for _ in range(2):
             gateway.send(text="Hi", status=201)
         replies = [
@@ -584,7 +584,7 @@ class Views:
 def test_background_and_views(make_gateway: Callable[..., Gateway], distribution: Callable[..., None]) -> None:
     distribution("acme", BACKGROUND, work="Work", views="Views")
     gateway = make_gateway({"smsgw.plugins": f"{BASE} work views"})
-    work = gateway.app.app.registry.plugins.get_plugin("work")
+    work = gateway.application.plugins.get_plugin("work")
     assert work.begun.wait(10)
     assert gateway.get("/acme").json == {"who": "lvv"}
     gateway.get("/acme", user=None, status=401)
@@ -592,9 +592,9 @@ def test_background_and_views(make_gateway: Callable[..., Gateway], distribution
     assert gateway.get("/acme2", user="root").json == "two"
 
     second = make_gateway({"smsgw.plugins": f"{BASE} work views"})
-    waiting = second.app.app.registry.plugins.get_plugin("work")
+    waiting = second.application.plugins.get_plugin("work")
     assert not waiting.begun.is_set()
-    gateway.app.app.registry.owner.stop()
+    gateway.application.owner.stop()
     assert work.ended.is_set()
     assert waiting.begun.wait(10)
     assert not [thread for thread in threading.enumerate() if thread.name == "smsgw-work" and not thread.is_alive()]
@@ -605,7 +605,7 @@ def test_background_follows_a_spool_that_is_made_anew(
 ) -> None:
     distribution("acme", BACKGROUND, work="Work", views="Views")
     gateway = make_gateway({"smsgw.plugins": f"{BASE} work"})
-    work = gateway.app.app.registry.plugins.get_plugin("work")
+    work = gateway.application.plugins.get_plugin("work")
     assert work.begun.wait(10)
     gateway.spool.rename(gateway.spool.with_name("old"))
     assert work.ended.wait(10)

@@ -53,7 +53,7 @@ def make(make_gateway: MakeGateway, store_url: str) -> Make:
 
 
 def expire(gateway: Gateway) -> bool:
-    return bool(gateway.registry.retention.expire(threading.Event()))
+    return bool(gateway.application.retention.expire(threading.Event()))
 
 
 def files(gateway: Gateway) -> set[str]:
@@ -130,7 +130,7 @@ def test_no_file_goes_that_the_journal_does_not_have(make: Make) -> None:
     gateway = make()
     changed = put_old(gateway, "sent", "m1", sent(), 12)
     eventually(lambda: known(gateway))
-    gateway.registry.owner.stop()
+    gateway.application.owner.stop()
     os.utime(changed, (time.time() - 11 * 86400,) * 2)
     new = put_old(gateway, "sent", "m2", sent(), 11)
     assert expire(gateway)
@@ -140,7 +140,7 @@ def test_no_file_goes_that_the_journal_does_not_have(make: Make) -> None:
 
 def test_no_file_goes_before_the_folders_were_looked_at(make_gateway: MakeGateway, store_url: str) -> None:
     gateway = make_gateway({"smsgw.store": store_url} | KEEP)
-    gateway.registry.owner.stop()
+    gateway.application.owner.stop()
     put_old(gateway, "sent", "m1", sent(), 11)
     with database_of(gateway).writing() as connection:
         connection.exec_driver_sql("DELETE FROM journal_folders")
@@ -250,14 +250,14 @@ def test_a_plugin_that_is_taken_out_holds_up_nothing(make: Make) -> None:
     gateway.plugin("deaf").is_open = False
     gateway.put("sent", "m1", sent())
     eventually(lambda: rows(gateway, UNTOLD))
-    gateway.registry.owner.stop()
+    gateway.application.owner.stop()
     gateway = make({"smsgw.plugins": "htpasswd allow ear"}, ear=Ear)
     age_events(gateway, 31)
     eventually(lambda: rows(gateway, CURSORS)[1].number == 2)
     expire(gateway)
     assert [row.plugin for row in rows(gateway, CURSORS)] == ["ear"]
     assert rows(gateway, UNTOLD) == rows(gateway, EVENTS) == []
-    gateway.registry.owner.stop()
+    gateway.application.owner.stop()
     gateway.put("sent", "m2", sent())
     gateway = make({"smsgw.plugins": "htpasswd allow ear deaf"}, ear=Ear, deaf=Ear)
     gateway.put("sent", "m3", sent())

@@ -53,7 +53,7 @@ def listening(make_gateway: Callable[..., Gateway], distribution: Callable[..., 
         gateway = make_gateway(
             {"smsgw.spool": None, "smsgw.smsd_conf": str(smsd.conf), "smsgw.plugins": "htpasswd allow ear"}
         )
-        eventually(lambda: gateway.registry.journal.standing().is_whole)
+        eventually(lambda: gateway.application.journal.standing().is_whole)
         return gateway
 
     return start
@@ -81,7 +81,7 @@ def test_every_message_learns_what_became_of_it(
             sent = gateway.send(mobiles=numbers, text=text, report=True).json["message_id"]
             ids |= {id: number for number, id in sent.items()}
             if turn == 3:
-                gateway.registry.owner.stop()
+                gateway.application.owner.stop()
                 before, gateway = gateway, listening(smsd)
                 heard = gateway.plugin("ear").heard
                 heard[:0] = before.plugin("ear").heard
@@ -128,7 +128,7 @@ def test_folders_on_another_file_system(
             numbers = [f"7916{number:07}" for number in range(30)]
             ids = gateway.send(mobiles=numbers, report=True).json["message_id"].values()
             eventually(lambda: all(life(heard, id) == ["Accepted", "Sent", "Delivered"] for id in ids), 20)
-            gateway.registry.owner.stop()
+            gateway.application.owner.stop()
 
 
 def test_a_text_that_looks_like_a_report(tmp_path: Path, listening: Callable[[Smsd], Gateway]) -> None:

@@ -24,7 +24,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 
 from smsgw.model import ConfigurationError, Unavailable
 from smsgw.settings import read_core
-from smsgw.store import Store, open_store
+from smsgw.store import Store, Stores, open_store
 from smsgw.testing import Gateway, MakeGateway, eventually
 from tests.postgresql import Postgresql
 from tests.tmpfs import Ext4, Tmpfs
@@ -612,7 +612,7 @@ def test_a_password_is_nobody_s_business(make: Callable[..., Store]) -> None:
 
 def test_plugins_share_one(tmp_path: Path) -> None:
     """Each finds its own tables, also one that asks when others have theirs already."""
-    registry = SimpleNamespace(smsgw=SimpleNamespace(store=f"sqlite:///{tmp_path / 'store.sqlite3'}"))
+    registry = SimpleNamespace(stores=Stores(None, tmp_path))
     first = open_store(registry, METADATA)
     put(first, 1)
     more = MetaData()
@@ -638,6 +638,6 @@ def test_the_example_of_plugins_md(make_gateway: MakeGateway, store_url: str) ->
     for count in (2, 4):
         gateway = make_gateway(settings, tally=namespace["Tally"])
         gateway.send(mobiles=["79680000000", "79680000001"])
-        with gateway.registry.store.begin(is_reading=True) as connection:
+        with gateway.application.stores.shared.begin(is_reading=True) as connection:
             rows = connection.exec_driver_sql("SELECT userid, count FROM tally_sent").fetchall()
         assert [tuple(row) for row in rows] == [("lvv", count)]

@@ -349,7 +349,7 @@ class TestRead:
         """What a full disk keeps in smsgw's own folder is there for its sender, and can be taken back."""
         gateway.send()
         waiting = gateway.state / "ready" / "waiting"
-        with gateway.app.app.registry.locks.take("ready waiting"):
+        with gateway.application.locks.take("ready waiting"):
             (waiting / "0000000000000.normal.lvv+1").mkdir(parents=True)
             (waiting / "0000000000000.normal.lvv+1" / "m1").write_text(self.SENT)
             assert gateway.get(f"{SMS}/outgoing/m1").json["message_id"] == "m1"

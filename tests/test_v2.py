@@ -475,7 +475,7 @@ class TestOnce:
         assert "Idempotency-Key" in send(gateway, headers={"Idempotency-Key": key}, status=400)["detail"]
 
     def test_under_way(self, gateway: Gateway) -> None:
-        with gateway.registry.receipts.hold(digest("lvv", self.KEY["Idempotency-Key"])):
+        with gateway.application.receipts.hold(digest("lvv", self.KEY["Idempotency-Key"])):
             assert send(gateway, headers=self.KEY, status=409)["type"].endswith("#key-in-use")
         send(gateway, headers=self.KEY)
 

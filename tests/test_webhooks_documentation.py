@@ -26,7 +26,7 @@ SETTINGS: dict[str, str | None] = {
 
 
 def listening(gateway: Gateway) -> Gateway:
-    eventually(lambda: gateway.registry.journal.standing().is_whole)
+    eventually(lambda: gateway.application.journal.standing().is_whole)
     return gateway
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import colander
 from pyramid.config import Configurator
 
+from smsgw.api import application
 from smsgw.hookspecs import hookimpl
 from smsgw.model import ConfigurationError, Event, Identity, Unavailable
 from smsgw.settings import Boolean, Number
@@ -97,15 +98,15 @@ class Webhooks:
         self._dispatcher: Dispatcher
 
     def includeme(self, config: Configurator) -> None:
-        registry = config.registry
-        store = open_store(registry, TABLES, SCRIPTS)
+        found = application(config)
+        store = open_store(config.registry, TABLES, SCRIPTS)
         self._webhooks, self._outbox = Table(store), Outbox(store)
         self._sign_ins = SignIns(store, self._clock)
-        self._rights = Rights(registry.permits, registry.holds, self._groups_days)
+        self._rights = Rights(found.permits, found.holds, self._groups_days)
         self._dispatcher = Dispatcher(self._outbox, self._rights, self._post, self._lease, self._clock)
-        self._resources = registry.resources
+        self._resources = found.resources
         failures, look_ups = Failures(store, self._lease), LookUps(self._per_user + SPARE, self._clock)
-        registry.webhooks = views.Endpoints(
+        config.registry.webhooks = views.Endpoints(
             self._webhooks, failures, self._rights, self._post, look_ups, self._per_user, self._clock
         )
         views.includeme(config)

@@ -11,18 +11,19 @@ import click
 from smsgw.cli.installation import INI, INI_PATH, Installation, install
 from smsgw.settings import is_userid
 
-MAX_STDIN = 1024 * 1024  # bytes: more is no text that anybody sends
+MAX_STDIN = 1024 * 1024  # bytes: no text is longer
 
 
 def installation(command: Any) -> Any:
-    """Give a command an ``Installation`` as its argument ``installation``: of the ini file that is named, or
-    ``$SMSGW_INI``, or ``production.ini`` in the current folder.
+    """Give a command the argument ``installation``, an ``Installation``.
+
+    Its ini file is the one that is named, or ``$SMSGW_INI``, or ``production.ini`` in the current folder.
     """
     return _installed("[INI]", envvar="SMSGW_INI", default=INI)(command)
 
 
 def named_installation(command: Any) -> Any:
-    """The same, of an ini file that is always named: for commands whose other arguments could be taken for it."""
+    """The same, where the ini file must be named: another argument could be taken for it."""
     return _installed("INI", required=True)(command)
 
 
@@ -36,7 +37,7 @@ def user_option(**attributes: Any) -> Any:
 
 
 def _groups(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> frozenset[str]:
-    """``alarms,ops`` and ``--groups alarms --groups ops`` alike; ``@alarms``, as the ini file writes it, too."""
+    """Groups: ``alarms,ops`` or ``--groups alarms --groups ops``; ``@alarms``, as in the ini file, is also taken."""
     words = [word.strip().removeprefix("@") for written in value for word in written.split(",")]
     if not all(words):
         raise click.BadParameter("name groups, with commas between them", context, parameter)
@@ -49,11 +50,11 @@ group_option = click.option(
 
 
 def text_of(argument: str | None) -> str:
-    """The text that a command is given, or what stands on stdin, without the line break at its end.
+    """The text that a command is given, or that is on stdin, without the line break at its end.
 
     :raises click.UsageError: there is none.
     """
-    text = _from_stdin() if argument is None else argument
+    text = from_stdin("the text on stdin") if argument is None else argument
     if not text:
         raise click.UsageError("there is no text")
     try:
@@ -63,15 +64,18 @@ def text_of(argument: str | None) -> str:
     return text
 
 
-def _from_stdin() -> str:
+def from_stdin(what: str) -> str:
+    """All of stdin, without the line break at its end; ``what`` is how an error calls it.
+
+    :raises click.UsageError: it is too long, or not UTF-8.
+    """
     content = sys.stdin.buffer.read(MAX_STDIN + 1)
     if len(content) > MAX_STDIN:
-        raise click.UsageError(f"the text on stdin has over {MAX_STDIN} bytes")
+        raise click.UsageError(f"{what} has over {MAX_STDIN} bytes")
     try:
-        text = content.decode("utf-8")
+        return content.decode("utf-8").removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:
-        raise click.UsageError("the text on stdin is not UTF-8") from None
-    return text.removesuffix("\n").removesuffix("\r")
+        raise click.UsageError(f"{what} is not UTF-8") from None
 
 
 def _installed(metavar: str, **attributes: Any) -> Any:

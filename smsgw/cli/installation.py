@@ -1,4 +1,4 @@
-"""The gateway of an ini file, as commands have it. Public through ``smsgw.cli``."""
+"""The gateway of an ini file, for commands. Public through ``smsgw.cli``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
@@ -21,12 +21,16 @@ from smsgw.settings import Settings, plugin_settings, read, read_core, refuse_de
 from smsgw.spool import find_layout
 from smsgw.spool.layout import Layout
 
+if TYPE_CHECKING:
+    from smsgw.application import Application
+    from smsgw.store import Stores
+
 INI = "production.ini"
-INI_PATH = click.Path(path_type=Path, readable=False)  # whether it can be read, read_ini says in its own words
+INI_PATH = click.Path(path_type=Path, readable=False)  # read_ini says why one cannot be read
 
 
 class Wrong(click.ClickException):
-    """What stops the gateway's start stops a command too: one sentence on stderr, exit status 3."""
+    """The gateway would not start, and so the command stops: one sentence on stderr, exit status 3."""
 
     exit_code = 3
 
@@ -41,14 +45,12 @@ class Wrong(click.ClickException):
 class Installation:
     """The gateway of an ini file, not served.
 
-    ``raw`` are its settings as written, ``defaults`` those of ``[DEFAULT]``, ``smsgw`` the core's; ``store`` is what
-    ``smsgw.store.open_store`` keeps here.
+    ``raw`` are its settings as written, ``defaults`` those of ``[DEFAULT]``, ``smsgw`` the core's.
     """
 
     ini: Path
     raw: Mapping[str, str] = field(repr=False)
     smsgw: Settings
-    store: Any = field(default=None, repr=False)
     defaults: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -56,14 +58,21 @@ class Installation:
         return find_layout(self.smsgw)
 
     @cached_property
-    def registry(self) -> Any:
-        """The registry of the whole application, which is not started: no file is made, and no thread runs.
+    def stores(self) -> Stores:
+        from smsgw.store import Stores  # SQLAlchemy takes a quarter of a second
+
+        return Stores(self.smsgw.store, self.layout.state)
+
+    @cached_property
+    def application(self) -> Application:
+        """The whole application, which is not started: no file is made, and no thread runs.
 
         :raises Wrong: the gateway would not start.
         """
         try:
             with told():
-                return assemble(self.defaults, self.raw).registry
+                found: Application = assemble(self.defaults, self.raw).registry.application
+                return found
         except (Wrong, KeyboardInterrupt):
             raise
         except Exception as error:  # Pyramid's own, such as those of pyramid.includes
@@ -89,7 +98,7 @@ def install(path: Path) -> Installation:
 
 
 def read_ini(path: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """What ``[app:main]`` of an ini file says, and what ``[DEFAULT]`` does.
+    """The settings in ``[app:main]`` of an ini file, and those in ``[DEFAULT]``.
 
     :raises Wrong: it cannot be read, or has no application.
     """
@@ -112,7 +121,7 @@ def read_ini(path: Path) -> tuple[dict[str, str], dict[str, str]]:
 
 
 def readable(path: Path) -> None:
-    """:raises Wrong: that is no file of text which can be read."""
+    """:raises Wrong: it is not a text file, or cannot be read."""
     try:
         if path.is_dir():
             raise Wrong(f"{path} is a folder; name the gateway's ini file")
@@ -129,7 +138,7 @@ def readable(path: Path) -> None:
 
 @contextlib.contextmanager
 def told() -> Iterator[None]:
-    """Let a ``ConfigurationError`` of the block be told as one sentence."""
+    """A block whose ``ConfigurationError`` becomes a ``Wrong``."""
     try:
         yield
     except ConfigurationError as error:
@@ -141,7 +150,7 @@ def sentence(text: str) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """An error of somebody else's, on one line, with its kind where the text alone says little."""
+    """Another library's error on one line, with its type where the text alone says little."""
     text = " ".join(str(error).split())
     return text if " " in text else f"{type(error).__name__}: {text}".rstrip(": ")
 
@@ -157,7 +166,7 @@ def user_name(uid: int) -> str:
 def as_owner(folder: Path) -> Iterator[None]:
     """Let root do in the block what the folder's owner could do, and no more.
 
-    Whoever may write there may have put links there to files that are root's alone.
+    Somebody who can write there may have put links to root's files there.
 
     :raises Wrong: the system does not let root be somebody else.
     """
@@ -190,10 +199,10 @@ def as_owner(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def using(database: Any, folder: Path) -> Iterator[None]:
-    """Work in the block with a database, as the owner of that folder, and let go of it at the end.
+    """A block that uses a database, as the owner of that folder. The database is closed at the end.
 
     :param database: a ``smsgw.store.Store``.
-    :raises Failed: it is out of service; it is named then, and no password.
+    :raises Failed: it is out of service. The message names it, without a password.
     """
     try:
         with as_owner(folder):
@@ -206,7 +215,7 @@ def using(database: Any, folder: Path) -> Iterator[None]:
 
 
 def make_state(layout: Layout) -> None:
-    """Make smsgw's own folder, where there is none, as the gateway does when it starts: it must be its user's.
+    """Make smsgw's own folder, if there is none. It must belong to the gateway's user.
 
     :raises Wrong: it cannot be made, or would be root's.
     """
@@ -222,7 +231,7 @@ def make_state(layout: Layout) -> None:
 
 
 def owner_of(layout: Layout) -> int | None:
-    """The gateway's own user, to whom smsgw's own folder belongs; ``None``: it has not run on that spool yet."""
+    """The gateway's user, who owns smsgw's own folder; ``None``: it has not run on that spool yet."""
     try:
         return os.stat(layout.state).st_uid
     except OSError:

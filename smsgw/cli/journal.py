@@ -1,4 +1,4 @@
-"""The commands ``smsgw journal …``: how the journal stands, and to read all files into it once more."""
+"""The commands ``smsgw journal …``: show the state of the journal, and make it again from the files."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ import sys
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from smsgw.cli.arguments import installation
 from smsgw.cli.installation import Installation, make_state, using
 from smsgw.cli.output import Failed, table
+
+if TYPE_CHECKING:
+    from smsgw.application import Application
 
 
 @click.group()
@@ -25,17 +28,17 @@ def journal() -> None:
 @installation
 def status(installation: Installation) -> None:
     """How many messages the journal has, and whether it has all files of the spool."""
-    with _using_journal(installation) as registry:
-        path = registry.journal.database.store.path
+    with _using_journal(installation) as found:
+        path = found.journal.database.store.path
         if path is not None and not path.exists():
             raise Failed(f"there is no journal yet; the gateway makes {path} when it starts")
-        found = registry.journal.standing()
-    table(("status", "messages"), [(name, str(count)) for name, count in sorted(found.counts.items())])
-    if found.oldest is not None:
-        moment = datetime.fromtimestamp(found.oldest / 1000, UTC)
+        standing = found.journal.standing()
+    table(("status", "messages"), [(name, str(count)) for name, count in sorted(standing.counts.items())])
+    if standing.oldest is not None:
+        moment = datetime.fromtimestamp(standing.oldest / 1000, UTC)
         click.echo(f"The oldest is of {moment:%Y-%m-%d %H:%M:%S} UTC.")
-    click.echo(f"{found.files} files are known.")
-    if not found.is_whole:
+    click.echo(f"{standing.files} files are known.")
+    if not standing.is_whole:
         click.echo("It does not have all files yet: the gateway reads them when it runs.")
 
 
@@ -52,7 +55,7 @@ def rebuild(installation: Installation, anew: bool) -> None:
         if sys.stderr.isatty():
             click.echo(f"\r{count} read", err=True, nl=False)
 
-    with _using_journal(installation) as registry:
+    with _using_journal(installation) as found:
         from smsgw.journal.retention import (
             ALL,
             forget_messages,
@@ -60,26 +63,26 @@ def rebuild(installation: Installation, anew: bool) -> None:
         )  # SQLAlchemy takes a quarter of a second
 
         stop = threading.Event()
-        with registry.locks.try_take("owner") or contextlib.nullcontext() as lock:
-            registry.follower.read_again(tell)
-            if lock is not None:  # nobody follows the folders now: what came since is for plugins, as at any start
-                registry.follower.look(stop)
+        with found.locks.try_take("owner") or contextlib.nullcontext() as lock:
+            found.follower.read_again(tell)
+            if lock is not None:  # no gateway runs: plugins are told what came since, as at any start
+                found.follower.look(stop)
             if anew:
-                forget_messages(registry.journal, ALL, stop)
-                forget_reports(registry.journal, ALL, stop)
-        files = registry.journal.standing().files
+                forget_messages(found.journal, ALL, stop)
+                forget_reports(found.journal, ALL, stop)
+        files = found.journal.standing().files
     if sys.stderr.isatty():
         click.echo("\r", err=True, nl=False)
     click.echo(f"The journal is made again; it has {files} files.", err=True)
 
 
 @contextlib.contextmanager
-def _using_journal(installation: Installation) -> Iterator[Any]:
-    """The registry of that gateway, which is not served."""
-    registry = installation.registry
+def _using_journal(installation: Installation) -> Iterator[Application]:
+    """The application of an ini file, with its journal open."""
+    found = installation.application
     make_state(installation.layout)
     try:
-        with using(registry.journal.database.store, installation.layout.state):
-            yield registry
+        with using(found.journal.database.store, installation.layout.state):
+            yield found
     except OSError as error:
         raise Failed(f"the spool cannot be read: {error}") from error

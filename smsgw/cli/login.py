@@ -14,7 +14,7 @@ import pluggy
 from pyramid.httpexceptions import HTTPException, HTTPServiceUnavailable
 from pyramid.security import Allowed, Denied
 
-from smsgw.cli.arguments import MAX_STDIN, named_installation
+from smsgw.cli.arguments import from_stdin, named_installation
 from smsgw.cli.installation import Installation, as_owner, one_line
 from smsgw.cli.output import say, table
 from smsgw.model import Content, Credentials, Identity, Message, StoredMessage, Unavailable
@@ -23,13 +23,13 @@ from smsgw.plugins import Misbehaved, ask, implementations
 from smsgw.security import NOBODY, decide, proper, respelt
 
 HIDDEN = "(the secret)"
-SECRET = 6  # characters: fewer are in any sentence
+SECRET = 6  # characters: a shorter one can be part of any sentence
 TEXT = "Hi, Jack!"  # of the message that policies are asked about
 
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """What one plugin said, in words; ``ends`` says whether that is the end of the chain."""
+    """What one plugin said, in words. Where no other is asked after it, ``ends`` says what the client gets."""
 
     plugin: str
     words: str
@@ -68,7 +68,7 @@ def login(installation: Installation, user: str | None, bearer: bool, address: s
         raise click.UsageError("name a user, or ask for a token with --bearer")
     if user is not None and (not user or not user.isprintable() or ":" in user):
         raise click.UsageError("no client can show a user name that is empty, or has ':' or a control character in it")
-    plugins = installation.registry.plugins
+    plugins = installation.application.plugins
     normalised = _normalised(installation, numbers)
     credentials = Credentials("Bearer" if bearer else "Basic", user or "", _secret(bearer), address)
     backends = implementations(plugins.hook.authenticate)
@@ -99,7 +99,7 @@ def _walk(backends: Sequence[pluggy.HookImpl], credentials: Credentials) -> Iter
 
 
 def _ask_again(backends: Sequence[pluggy.HookImpl], credentials: Credentials, answer: _Answer) -> Iterator[_Answer]:
-    """What the plugins before say of the userid as the one that knew the user spells it."""
+    """What the plugins before say of the userid in the spelling of the plugin that knew the user."""
     again = respelt(credentials, answer.identity) if answer.identity else None
     if again is None:
         return
@@ -115,7 +115,7 @@ def _ask(backend: pluggy.HookImpl, credentials: Credentials) -> _Answer:
 
     def said(words: str, ends: str = "", identity: Identity | None = None) -> _Answer:
         if identity is None and len(credentials.secret) >= SECRET:
-            words = words.replace(credentials.secret, HIDDEN)  # which a plugin's own error may quote
+            words = words.replace(credentials.secret, HIDDEN)  # a plugin's error may quote it
         return _Answer(backend.plugin_name, words, time.perf_counter() - begin, identity, ends)
 
     try:
@@ -142,7 +142,7 @@ def _ask(backend: pluggy.HookImpl, credentials: Credentials) -> _Answer:
 def _tell_permissions(
     policies: Sequence[pluggy.HookImpl], identity: Identity, numbers: Sequence[tuple[str, str]]
 ) -> bool:
-    """Show what the policies give that user; whether all that was asked for by name is in it."""
+    """Show what that user may do; whether the user may send to each of the numbers."""
     own = StoredMessage("sent", "example", {"From": identity.userid}, TEXT, identity.userid)
     others = StoredMessage("sent", "example", {}, TEXT, None)
     content = Content(identity.userid, TEXT, "GSM", 1)
@@ -198,10 +198,4 @@ def _secret(bearer: bool) -> str:
     if sys.stdin.isatty():
         secret: str = click.prompt(word, hide_input=True, err=True, default="", show_default=False)
         return secret
-    content = sys.stdin.buffer.read(MAX_STDIN + 1)
-    if len(content) > MAX_STDIN:
-        raise click.UsageError(f"what stands on stdin has over {MAX_STDIN} bytes")
-    try:
-        return content.decode("utf-8").removesuffix("\n").removesuffix("\r")
-    except UnicodeDecodeError:
-        raise click.UsageError("what stands on stdin is not UTF-8") from None
+    return from_stdin("what stands on stdin")

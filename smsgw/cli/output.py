@@ -1,4 +1,4 @@
-"""What commands print: nothing that a terminal would obey, tables that read well there and in a pipe."""
+"""What commands print: without control characters; tables for a terminal and for a pipe."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 import click
 
-WIDE = 10_000  # columns, where there is no terminal whose width counts
+WIDE = 10_000  # columns, where there is no terminal
 
 
 class _Plain(logging.Formatter):
@@ -21,7 +21,7 @@ class _Plain(logging.Formatter):
 
 
 def prepare() -> None:
-    """Let nothing that is printed fail for its characters, and show what the log has as one line on stderr."""
+    """Let no character make printing fail, and show each line of the log on stderr."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -30,7 +30,7 @@ def prepare() -> None:
 
 
 def visible(text: str) -> str:
-    r"""That text without control characters, marks of direction and the like: ``\x1b`` stands for an escape."""
+    r"""That text with escapes such as ``\x1b`` for control characters, marks of direction and the like."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
@@ -59,7 +59,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 class Failed(click.ClickException):
-    """What a command was asked for is not done: lines on stderr, exit status 1."""
+    """The command did not do what it should: lines on stderr, exit status 1."""
 
     def format_message(self) -> str:
         return "\n".join(map(visible, self.message.splitlines()))

@@ -1,4 +1,4 @@
-"""``smsgw plugins``: what is installed, whose it is, and which settings it has, out of its own schema."""
+"""``smsgw plugins``: which plugins are installed, their distributions, and their settings."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _show(name: str) -> None:
 
 
 def _show_settings(*schemas: tuple[colander.MappingSchema, str]) -> None:
-    """One table; each schema with how the ini file spells the beginning of its settings."""
+    """One table of settings: of each schema, with the beginning of their names in the ini file."""
     rows = [
         (prefix + node.name, _type(node), _default(node), node.description or "")
         for schema, prefix in schemas

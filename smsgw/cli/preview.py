@@ -29,7 +29,7 @@ def preview(text: str | None, installation: Installation | None, user: str | Non
     text = text_of(text)
     if installation is not None and user is not None:
         with as_errors():
-            text = installation.registry.gateway.transform(text, Identity(user, groups))
+            text = installation.application.gateway.transform(text, Identity(user, groups))
         say(f"text      {text}")
     encoding = measure(text)
     say(*_measures(encoding))

@@ -1,4 +1,4 @@
-"""``smsgw send``: a message through the corridor, in this process, for who looks after the gateway."""
+"""``smsgw send``: sends messages in this process, as the gateway would for a user."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def send(
     text = text_of(text)
     drafts = [Draft(number, text) for number in numbers]
     identity = Identity(user, groups)
-    gateway = installation.registry.gateway
+    gateway = installation.application.gateway
     with as_errors(drafts):
         if not dry_run:
             _be_the_gateway(installation)
@@ -82,7 +82,7 @@ def send(
 
 
 def _be_the_gateway(installation: Installation) -> None:
-    """:raises Failed: files of this process's user would be in the gateway's way."""
+    """:raises Failed: this is another user than the gateway's, who could not use the files."""
     layout = installation.layout
     owner = owner_of(layout)
     if owner is None:
@@ -106,7 +106,7 @@ def _tell(drafts: Sequence[Draft], outcome: Outcome, dry_run: bool) -> None:
 
 @contextlib.contextmanager
 def as_errors(drafts: Sequence[Draft] = ()) -> Iterator[None]:
-    """Let what refuses a request be told as a sentence, exit status 1.
+    """A block in which a refusal of the request becomes a ``Failed``.
 
     :param drafts: the request.
     :raises Failed: it was refused.

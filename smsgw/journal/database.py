@@ -13,14 +13,14 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from smsgw.journal.tables import SCRIPTS, TABLES, Broken
 from smsgw.model import Unavailable
-from smsgw.store import Store, is_broken, open_own_store
+from smsgw.store import Store, Stores, is_broken
 
 NAME = "journal"  # of the folder
 MARK = "broken"
@@ -114,9 +114,6 @@ class Database:
                 Path(self._store.folder / MARK).touch()
 
 
-def open_database(registry: Any) -> Database:
-    """The journal's database of an application, or of an ``Installation`` of the command line.
-
-    :raises ConfigurationError: ``smsgw.store`` is wrong.
-    """
-    return Database(open_own_store(registry, NAME, TABLES, SCRIPTS))
+def open_database(stores: Stores) -> Database:
+    """The journal's database, among those of an application."""
+    return Database(stores.open_own(NAME, TABLES, SCRIPTS))

@@ -128,7 +128,7 @@ class Journal:
             found = connection.execute(select(MESSAGES).where(*wanted)).mappings()
             # A condition on the status might make the database look through all of that status.
             rows = [_remembered(dict(row)) for row in found if row["status"] in statuses]
-        return sorted(rows, key=lambda row: row.place, reverse=True)
+        return sorted(rows, key=lambda row: row.position, reverse=True)
 
     def message(self, id: str, *, is_received: bool) -> Remembered | None:
         """That message; ``None``: it is unknown, or has not come to an end.

@@ -4,17 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pyramid.config import Configurator
-
 from smsgw.model import ConfigurationError
 from smsgw.settings import Settings
-from smsgw.spool.folders import Folders
 from smsgw.spool.layout import Layout, from_folder, from_smsd_conf
-from smsgw.spool.locks import Locks
-from smsgw.spool.sending.cancel import Cancel
-from smsgw.spool.sending.idempotency import Receipts
-from smsgw.spool.sending.queue import Queue
-from smsgw.spool.sending.writer import Writer
 
 
 def find_layout(settings: Settings) -> Layout:
@@ -45,17 +37,3 @@ def _on_one_file_system(layout: Layout) -> bool:
         return layout.outgoing.stat().st_dev == layout.state.parent.stat().st_dev
     except OSError:
         return True
-
-
-def includeme(config: Configurator) -> None:
-    """The spool is ``registry.layout``, ``.writer``, ``.folders``, ``.cancel`` and ``.receipts`` from here on."""
-    registry, settings = config.registry, config.registry.smsgw
-    layout = registry.layout = find_layout(settings)
-    locks = registry.locks = Locks(layout.state, fsync=settings.fsync)
-    queue = registry.queue = Queue(layout, depth=settings.outgoing_depth, fsync=settings.fsync)
-    cancel = registry.cancel = Cancel(layout, locks, queue)
-    registry.writer = Writer(
-        layout, locks, queue, cancel, fsync=settings.fsync, mode=settings.file_mode, group=settings.file_group
-    )
-    registry.folders = Folders(layout, queue, settings.prefix)
-    registry.receipts = Receipts(layout, locks, queue, fsync=settings.fsync)

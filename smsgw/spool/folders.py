@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from smsgw.ids import began
-from smsgw.model import Place, StoredMessage
+from smsgw.model import Position, StoredMessage
 from smsgw.spool import file
 from smsgw.spool.disk import unavailable
 from smsgw.spool.file import is_message
@@ -40,7 +40,7 @@ class _Seen:
 
     stamp: tuple[int, int]
     owner: str | None
-    place: Place
+    place: Position
 
 
 class Folders:
@@ -121,8 +121,8 @@ class Folders:
         return None
 
     def newest(
-        self, kinds: Iterable[str], owner: str | None, before: Place | None, since: int, count: int
-    ) -> Sequence[tuple[str, Place]]:
+        self, kinds: Iterable[str], owner: str | None, before: Position | None, since: int, count: int
+    ) -> Sequence[tuple[str, Position]]:
         """Where messages of those kinds and that owner (``None``: of all) were found, newest first: kind and place.
 
         :param kinds: ``scheduled``, ``outgoing``, ``cancelling`` and ``checked``, in the order in which messages move:
@@ -131,7 +131,7 @@ class Folders:
         :param since: milliseconds since 1970; none is older.
         :raises SpoolUnavailable: nobody can know.
         """
-        found: dict[str, tuple[str, Place]] = {}
+        found: dict[str, tuple[str, Position]] = {}
         for kind in kinds:
             for place in self._under_way(kind, owner):
                 if place[0] >= since and (before is None or place < before):
@@ -149,7 +149,7 @@ class Folders:
         ]
         return Page(ids[offset : offset + limit], len(ids))
 
-    def _under_way(self, kind: str, owner: str | None) -> Iterator[Place]:
+    def _under_way(self, kind: str, owner: str | None) -> Iterator[Position]:
         """The places of all messages of that kind and owner; one that moves meanwhile can come twice.
 
         :raises SpoolUnavailable: nobody can know.
@@ -168,7 +168,7 @@ class Folders:
         except OSError as error:
             raise unavailable(error) from error
 
-    def _place(self, folder: Path, id: str) -> Place:
+    def _place(self, folder: Path, id: str) -> Position:
         """Where that message stands in lists; of others' than ours the file's time is all there is."""
         found = began(id, self._prefix)
         return (int((folder / id).stat().st_mtime * 1000) if found is None else found), id

@@ -15,15 +15,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pyramid.config import Configurator
-from pyramid.events import ApplicationCreated
-
 from smsgw.logs import indented
-from smsgw.plugins import asking, implementations
 from smsgw.spool.layout import Layout
 from smsgw.spool.locks import Lock, Locks
 from smsgw.spool.sending.cancel import GRACE, Cancel
-from smsgw.spool.sending.feeder import Feeder
 from smsgw.spool.sending.queue import Queue, ready_lock
 
 PERIOD = 1.0  # seconds between two looks
@@ -190,36 +185,3 @@ def _watched(name: str, work: Work, stop: threading.Event) -> None:
         except Exception as error:
             log.error("the background work of %r failed; it starts again in 10 seconds%s", name, indented(error))
             stop.wait(10)
-
-
-def includeme(config: Configurator) -> None:
-    """Start the owner with the application."""
-    registry = config.registry
-    hook = registry.plugins.hook
-    feeder = Feeder(registry.layout, registry.queue)
-    works: list[tuple[str, Work]] = [("feeder", feeder.run), ("retention", registry.retention.run)]
-    works += [(plugin.plugin_name, asking(plugin, "stop")) for plugin in implementations(hook.background)]
-    followers = [("follower", registry.follower), *((each.name, each) for each in registry.notifiers)]
-    works += [(name, each.run) for name, each in followers]
-    registry.owner = Owner(
-        registry.layout,
-        registry.locks,
-        registry.queue,
-        registry.cancel,
-        background=works,
-        wakes=[feeder.wake, *(each.wake for _, each in followers)],
-        expire=(registry.receipts.expire, registry.guesses.expire),
-    )
-
-    def start(event: ApplicationCreated) -> None:
-        try:
-            registry.locks.make()
-            if lock := registry.locks.try_take("owner"):
-                lock.release()
-                registry.follower.begin()
-        except OSError as error:
-            log.warning("%s; until it can be written to, sends are answered 503", error)
-        registry.owner.start()
-        atexit.register(registry.owner.stop)
-
-    config.add_subscriber(start, ApplicationCreated)

@@ -1,4 +1,4 @@
-"""What every authentication plugin must stand, and further those whose backend can be down, or slow.
+"""What every authentication plugin must pass, and further those whose backend can be down, or slow.
 
 Each ``…Conformance`` is a base class of an author's tests, whose attributes and fixtures say what is tested:
 
@@ -39,14 +39,12 @@ from pyramid.security import Denied
 from webtest import TestApp
 
 from smsgw.model import Credentials, Identity
-from smsgw.testing.candidate import Candidate, candidate_in, demand, in_threads, wrong
+from smsgw.testing.candidate import THREADS, Candidate, Conformance, candidate_in, demand, in_threads, wrong
 from smsgw.testing.gateway import basic, bearer, eventually
 
-HOOK = "authenticate"
 HOSTILE = "Hostile input"
 OUTAGE = "Backends that are down, or slow"
 SECRETS = "Secrets"
-THREADS = "Threads and processes"
 
 REFUSALS = (400, 401, 413, 429)
 LONG = "x" * 2**20
@@ -56,23 +54,17 @@ ODD_USERIDS = ("", " ", "\0", "*", "%", "@alarms", "*)(uid=*", "../lvv", "\x1b[2
 
 Start = Callable[[], AbstractContextManager[Candidate]]
 Trouble = Callable[[], AbstractContextManager[Any]]
+Check = Callable[[Candidate], None]
 
 
-class AuthenticationConformance:
+class AuthenticationConformance(Conformance):
     """For every authentication plugin.
 
-    ``plugin`` is its name in ``smsgw.plugins``, ``plugin_class`` the class where it is not installed. ``schemes`` are
-    those that it answers: ``"Basic"``, ``"Bearer"``, or a word of its own (then override ``headers``).
+    ``schemes`` are those that it answers: ``"Basic"``, ``"Bearer"``, or a word of its own (then override ``headers``).
     """
 
-    plugin: ClassVar[str]
-    plugin_class: ClassVar[type | None] = None
+    hook = "authenticate"
     schemes: ClassVar[Sequence[str]] = ("Basic",)
-
-    @pytest.fixture
-    def settings(self) -> Mapping[str, str]:
-        """The plugin's settings, by their whole names. To be overridden where it has any."""
-        return {}
 
     @pytest.fixture
     def users(self) -> Mapping[str, str]:
@@ -108,15 +100,34 @@ class AuthenticationConformance:
         with start() as candidate:
             yield candidate
 
+    @pytest.fixture
+    def tells_no_secret(
+        self, users: Mapping[str, str], secrets: Sequence[str], caplog: pytest.LogCaptureFixture
+    ) -> Check:
+        """Check that neither the log nor a reply nor a repr has a secret in it, whoever asks."""
+
+        def check(candidate: Candidate) -> None:
+            for scheme, userid, secret in self.each(users):
+                shown = (secret, f"{secret}Wr0ng")
+                with caplog.at_level(logging.DEBUG):
+                    replies = [self.request(candidate, scheme, userid, word) for word in shown]
+                fields = [field for word in shown for field in self.headers(scheme, userid, word).values()]
+                told = {
+                    "the log": caplog.text,
+                    "a reply": "".join(f"{reply.headers} {reply.text}" for reply in replies),
+                    "the plugin's repr": repr(candidate.plugin),
+                }
+                words = {*users.values(), *secrets, *(field.rpartition(" ")[2] for field in fields)} - {"", userid}
+                for where, text in told.items():
+                    said = f"{where} has a secret in it, that of {userid!r} or one beside it"
+                    demand(not any(word in text for word in words), said, SECRETS)
+
+        return check
+
     def answer(self, candidate: Candidate, scheme: str, userid: str, secret: str) -> Any:
         """What the plugin alone says; an exception that it raises is its answer."""
         shown = Credentials(scheme, "" if scheme == "Bearer" else userid, secret, "127.0.0.1")
-        try:
-            return candidate.ask(HOOK, credentials=shown)
-        except AssertionError:
-            raise
-        except Exception as error:
-            return error
+        return candidate.ask(self.hook, credentials=shown)
 
     def request(self, candidate: Candidate, scheme: str, userid: str, secret: str) -> Any:
         """The reply of the whole gateway, which tells who was let in; ``None`` for what no client can send."""
@@ -130,13 +141,12 @@ class AuthenticationConformance:
         return TestApp(candidate.gateway.app.app).get("/who", headers=fields, status="*")
 
     def each(self, users: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
-        demand(
-            len(set(users.values())) > 1, "the fixture 'users' should have two users, or more, of other secrets", HOOK
+        self.demand(
+            len(set(users.values())) > 1, "the fixture 'users' should have two users, or more, of other secrets"
         )
-        demand(
+        self.demand(
             all(len(secret) >= 6 for secret in users.values()),
             "the secrets of the fixture 'users' should have 6 characters, or more, to be told from other words",
-            HOOK,
         )
         for scheme in self.schemes:
             for userid, secret in users.items():
@@ -148,42 +158,35 @@ class AuthenticationConformance:
         for scheme, userid, secret in self.each(users):
             for _ in range(2):
                 reply = self.request(candidate, scheme, userid, secret)
-                demand(
+                self.demand(
                     reply.status_int == 200,
                     f"{userid!r} with the right {scheme} secret is answered {reply.status_int}, not let in",
-                    HOOK,
                 )
-                demand(
-                    reply.json["userid"] == userid,
-                    f"{userid!r} was let in as {reply.json['userid']!r}",
-                    HOOK,
-                )
+                self.demand(reply.json["userid"] == userid, f"{userid!r} was let in as {reply.json['userid']!r}")
             groups = getattr(self.answer(candidate, scheme, userid, secret), "groups", None)
-            demand(
+            self.demand(
                 groups is not None and all(group and not group.startswith("@") for group in groups),
                 f"the groups of {userid!r} should be names without '@', and are {groups!r}",
-                HOOK,
             )
 
     def test_wrong_secrets_are_refused(self, candidate: Candidate, users: Mapping[str, str]) -> None:
         for scheme, userid, secret in self.each(users):
             others = [other for other in users.values() if other != secret] if scheme == "Basic" else []
             for shown in ("", *_near(secret), *others):
-                self._refused(candidate, scheme, userid, shown, f"a wrong {scheme} secret of {userid!r}", HOOK)
+                self._refused(candidate, scheme, userid, shown, f"a wrong {scheme} secret of {userid!r}")
 
     def test_strangers_are_refused(self, candidate: Candidate, users: Mapping[str, str]) -> None:
         for scheme, userid, secret in self.each(users):
             stranger = f"no-{userid}"
             shown = secret if scheme != "Bearer" else secret[::-1]
-            self._refused(candidate, scheme, stranger, shown, f"an unknown user with a {scheme} secret", HOOK)
+            self._refused(candidate, scheme, stranger, shown, f"an unknown user with a {scheme} secret")
 
     def test_a_refusal_names_the_schemes(self, candidate: Candidate) -> None:
         asked = TestApp(candidate.gateway.app.app).get("/who", status=401).headers["WWW-Authenticate"]
         for scheme in {"Basic", "Bearer"}.intersection(self.schemes):
-            demand(
+            self.demand(
                 f"{scheme} realm" in asked,
                 f"a 401 asks for {asked!r}, and not for {scheme}; give the plugin an attribute 'schemes'",
-                HOOK,
             )
 
     def test_other_schemes_are_left_to_others(self, candidate: Candidate, users: Mapping[str, str]) -> None:
@@ -192,11 +195,10 @@ class AuthenticationConformance:
             for scheme in others:
                 for name in (userid, ""):
                     answer = self.answer(candidate, scheme, name, secret)
-                    demand(
+                    self.demand(
                         answer is None,
                         f"credentials of the scheme {scheme!r}, which is not the plugin's, should be answered None, and"
                         f" are answered {_kind(answer)}",
-                        HOOK,
                     )
 
     def test_hostile_secrets(self, candidate: Candidate, users: Mapping[str, str]) -> None:
@@ -221,15 +223,11 @@ class AuthenticationConformance:
         for scheme, userid, secret in self.each(users):
             for spelling in _spellings(userid) if scheme != "Bearer" else ():
                 answer = self.answer(candidate, scheme, spelling, secret)
-                demand(
-                    answer is None or isinstance(answer, Denied | Identity),
-                    f"the userid {spelling!r} is answered {_kind(answer)}",
-                    HOSTILE,
-                )
-                demand(
+                is_answer = answer is None or isinstance(answer, Denied | Identity)
+                demand(is_answer, f"the userid {spelling!r} is answered {_kind(answer)}", HOSTILE)
+                self.demand(
                     getattr(answer, "userid", userid) == userid,
                     f"{userid!r}, spelt {spelling!r}, is let in as another user; either refuse, or answer {userid!r}",
-                    HOOK,
                 )
 
     def test_threads(self, candidate: Candidate, users: Mapping[str, str]) -> None:
@@ -245,30 +243,19 @@ class AuthenticationConformance:
         for found in in_threads(jobs, 60):
             demand(isinstance(found, list), f"eight threads that ask at once get no answer: {found!r}", THREADS)
             for userid, answer in found if isinstance(found, list) else ():
-                if userid:
-                    said = answer.userid if isinstance(answer, Identity) else _kind(answer)
-                    demand(said == userid, f"asked by several threads, {userid!r} was answered {said}", THREADS)
-                else:
-                    demand(
-                        not isinstance(answer, Identity),
-                        f"asked by several threads, a wrong secret was answered {answer!r}",
-                        THREADS,
-                    )
+                said = answer.userid if isinstance(answer, Identity) else _kind(answer)
+                whose = repr(userid) if userid else "a wrong secret"
+                is_right = said == userid if userid else not isinstance(answer, Identity)
+                demand(is_right, f"asked by several threads, {whose} was answered {said}", THREADS)
 
-    def test_secrets_are_told_to_nobody(
-        self,
-        candidate: Candidate,
-        users: Mapping[str, str],
-        secrets: Sequence[str],
-        caplog: pytest.LogCaptureFixture,
-    ) -> None:
-        with caplog.at_level(logging.DEBUG):
-            for scheme, userid, secret in self.each(users):
-                self._tells_no_secret(candidate, scheme, userid, secret, (*users.values(), *secrets), caplog)
+    def test_secrets_are_told_to_nobody(self, candidate: Candidate, tells_no_secret: Check) -> None:
+        tells_no_secret(candidate)
 
     # What the checks have in common
 
-    def _refused(self, candidate: Candidate, scheme: str, userid: str, secret: str, what: str, heading: str) -> None:
+    def _refused(
+        self, candidate: Candidate, scheme: str, userid: str, secret: str, what: str, heading: str = "authenticate"
+    ) -> None:
         __tracebackhide__ = True
         answer = self.answer(candidate, scheme, userid, secret)
         demand(not isinstance(answer, Identity), f"{what} lets in {answer!r}", heading)
@@ -281,28 +268,6 @@ class AuthenticationConformance:
         __tracebackhide__ = True
         status = self.request(candidate, scheme, userid, secret).status_int
         demand(status == 200, f"after hostile input, {userid!r} is answered {status}, and was let in before", HOSTILE)
-
-    def _tells_no_secret(
-        self,
-        candidate: Candidate,
-        scheme: str,
-        userid: str,
-        secret: str,
-        secrets: Sequence[str],
-        caplog: pytest.LogCaptureFixture,
-    ) -> None:
-        __tracebackhide__ = True
-        shown = (secret, f"{secret}Wr0ng")
-        replies = [self.request(candidate, scheme, userid, word) for word in shown]
-        headers = {value.rpartition(" ")[2] for word in shown for value in self.headers(scheme, userid, word).values()}
-        told = {
-            "the log": caplog.text,
-            "a reply": "".join(f"{reply.headers} {reply.text}" for reply in replies),
-            "the plugin's repr": repr(candidate.plugin),
-        }
-        for place, text in told.items():
-            for word in {*secrets, *headers} - {"", userid}:
-                demand(word not in text, f"{place} has a secret in it, that of {userid!r} or one beside it", SECRETS)
 
 
 class OutageConformance(AuthenticationConformance):
@@ -328,18 +293,11 @@ class OutageConformance(AuthenticationConformance):
                 self.request(candidate, scheme, userid, secret)  # which a plugin may remember
                 with broken():
                     for shown in ("", *_near(secret)):
+                        what = f"while the backend is down, a wrong {scheme} secret"
                         answer = self.answer(candidate, scheme, userid, shown)
-                        demand(
-                            not isinstance(answer, Identity),
-                            f"while the backend is down, a wrong {scheme} secret lets in {answer!r}",
-                            OUTAGE,
-                        )
+                        demand(not isinstance(answer, Identity), f"{what} lets in {answer!r}", OUTAGE)
                         status = self.request(candidate, scheme, userid, shown).status_int
-                        demand(
-                            status in (503, *REFUSALS),
-                            f"while the backend is down, a wrong secret is answered with status {status}",
-                            OUTAGE,
-                        )
+                        demand(status in (503, *REFUSALS), f"{what} is answered with status {status}", OUTAGE)
 
     def test_it_recovers(self, candidate: Candidate, users: Mapping[str, str], broken: Trouble) -> None:
         scheme, userid, secret = next(self.each(users))
@@ -359,16 +317,10 @@ class OutageConformance(AuthenticationConformance):
             self._comes_back(candidate, scheme, userid, secret)
 
     def test_secrets_are_told_to_nobody_while_it_is_down(
-        self,
-        candidate: Candidate,
-        users: Mapping[str, str],
-        secrets: Sequence[str],
-        broken: Trouble,
-        caplog: pytest.LogCaptureFixture,
+        self, candidate: Candidate, broken: Trouble, tells_no_secret: Check
     ) -> None:
-        with caplog.at_level(logging.DEBUG), broken():
-            for scheme, userid, secret in self.each(users):
-                self._tells_no_secret(candidate, scheme, userid, secret, (*users.values(), *secrets), caplog)
+        with broken():
+            tells_no_secret(candidate)
 
     def _comes_back(self, candidate: Candidate, scheme: str, userid: str, secret: str) -> None:
         __tracebackhide__ = True
@@ -384,18 +336,11 @@ class OutageConformance(AuthenticationConformance):
     def _out_of_service(self, candidate: Candidate, scheme: str, userid: str, secret: str, when: str) -> None:
         __tracebackhide__ = True
         reply = self.request(candidate, scheme, userid, secret)
-        demand(
-            reply.status_int == 503,
-            f"{when}, {userid!r} should be answered 503 (raise smsgw.model.Unavailable), and is answered"
-            f" {reply.status_int}",
-            OUTAGE,
-        )
-        retry_after = reply.headers.get("Retry-After", "")
-        demand(
-            retry_after.isdigit() and int(retry_after) > 0,
-            f"{when}, the reply's Retry-After should be seconds, and is {retry_after!r}",
-            OUTAGE,
-        )
+        said = "should be answered 503 (raise smsgw.model.Unavailable), and is answered"
+        demand(reply.status_int == 503, f"{when}, {userid!r} {said} {reply.status_int}", OUTAGE)
+        seconds = reply.headers.get("Retry-After", "")
+        is_number = seconds.isdigit() and int(seconds) > 0
+        demand(is_number, f"{when}, the reply's Retry-After should be seconds, and is {seconds!r}", OUTAGE)
         demand(not candidate.behind.asked, f"{when}, the next plugin is asked; it should not be", OUTAGE)
 
 
@@ -428,18 +373,12 @@ class DelayConformance(AuthenticationConformance):
     def _answered(self, candidate: Candidate, replies: Sequence[Any]) -> None:
         __tracebackhide__ = True
         for reply in replies:
-            demand(
-                reply is not None,
-                f"while the backend is slow, there is no answer within {self.patience} seconds"
-                + (", when several ask at once" if len(replies) > 1 else ""),
-                OUTAGE,
-            )
+            asked = ", when several ask at once" if len(replies) > 1 else ""
+            late = f"while the backend is slow, there is no answer within {self.patience} seconds{asked}"
+            demand(reply is not None, late, OUTAGE)
             status = getattr(reply, "status_int", repr(reply))
-            demand(
-                status == 503,
-                f"while the backend is silent, a request should be answered 503, and is answered {status}",
-                OUTAGE,
-            )
+            said = "while the backend is silent, a request should be answered 503, and is answered"
+            demand(status == 503, f"{said} {status}", OUTAGE)
         demand(not candidate.behind.asked, "while the backend is slow, the next plugin is asked", OUTAGE)
 
 

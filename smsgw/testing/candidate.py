@@ -1,4 +1,4 @@
-"""The plugin under test, in the real application; and what a check says where it fails."""
+"""The plugin under test, in the real application, and what all checks have in common."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
+import pytest
 from pyramid.config import Configurator
 from pyramid.request import Request
 
@@ -21,9 +23,11 @@ from smsgw.testing.gateway import Gateway, base_settings_in, running
 
 Found = TypeVar("Found")
 
+THREADS = "Threads and processes"  # a heading of docs/plugins.md
+
 
 class Behind:
-    """Stands behind the plugin under test: knows nobody, notes who gets that far, and tells who was let in."""
+    """The plugin after the one under test: it knows nobody and records who asks. Its view tells who was let in."""
 
     schemes = ()  # a 401 is for the plugin under test to word
 
@@ -60,11 +64,14 @@ class Candidate:
         return found
 
     def ask(self, hook: str, **arguments: Any) -> Any:
-        """What the plugin alone answers to a hook."""
-        for implementation in implementations(getattr(self.gateway.registry.plugins.hook, hook)):
-            if implementation.plugin_name == self.name:
-                return ask(implementation, arguments)
-        raise AssertionError(wrong(f"the plugin {self.name!r} has no method {hook!r} marked @hookimpl", "The hooks"))
+        """What the plugin alone answers to a hook; an exception that it raises is its answer."""
+        found = implementations(getattr(self.gateway.application.plugins.hook, hook))
+        own = [implementation for implementation in found if implementation.plugin_name == self.name]
+        demand(own, f"the plugin {self.name!r} has no method {hook!r} marked @hookimpl", "The hooks")
+        try:
+            return ask(own[0], arguments)
+        except Exception as error:
+            return error
 
 
 @contextlib.contextmanager
@@ -80,7 +87,7 @@ def candidate_in(
 
 
 def wrong(sentence: str, heading: str) -> str:
-    """What a failed check says: what is wrong, and under which heading of the documentation it is told."""
+    """The message of a failed check, with the heading in the documentation."""
     return f"{sentence}. See smsgw's docs/plugins.md, {heading!r}"
 
 
@@ -92,7 +99,7 @@ def demand(condition: object, sentence: str, heading: str) -> None:
 
 
 def in_threads(jobs: Sequence[Callable[[], Found]], seconds: float) -> list[Found | BaseException | None]:
-    """What each job returns or raises, all begun at once and interleaved finely; ``None`` for one that takes longer."""
+    """What each job returns or raises. All begin at once, and switch often; ``None`` for one that takes longer."""
     found: list[Found | BaseException | None] = [None] * len(jobs)
     barrier = threading.Barrier(len(jobs))
 
@@ -115,3 +122,30 @@ def in_threads(jobs: Sequence[Callable[[], Found]], seconds: float) -> list[Foun
         return list(found)
     finally:
         sys.setswitchinterval(interval)
+
+
+class Conformance:
+    """What the checks of all hooks have in common.
+
+    ``plugin`` is its name in ``smsgw.plugins``, ``plugin_class`` the class where it is not installed.
+    """
+
+    hook: ClassVar[str]
+    plugin: ClassVar[str]
+    plugin_class: ClassVar[type | None] = None
+
+    @pytest.fixture
+    def settings(self) -> Mapping[str, str]:
+        """The plugin's settings, by their whole names. To be overridden where it has any."""
+        return {}
+
+    def demand(self, condition: object, sentence: str) -> None:
+        """:raises AssertionError: the condition does not hold; with that sentence."""
+        __tracebackhide__ = True
+        demand(condition, sentence, self.hook)
+
+    def in_eight_threads(self, ask: Callable[[int], None]) -> None:
+        """Call ``ask`` with 0 to 7 at once, and raise what one of the calls raises."""
+        for failed in in_threads([partial(ask, number) for number in range(8)], 60):
+            if isinstance(failed, BaseException):
+                raise failed

@@ -1,4 +1,4 @@
-"""The real application on a spool of its own, spoken to as clients do; plugin classes need not be installed for it."""
+"""The real application on a spool of its own, asked by HTTP. Plugin classes need not be installed for it."""
 
 from __future__ import annotations
 
@@ -7,19 +7,22 @@ import contextlib
 import importlib.metadata
 import itertools
 import sys
+import tempfile
 import time
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import Distribution, DistributionFinder
 from pathlib import Path
 from typing import Any, Protocol
 
 import colander
+import pytest
+from pyramid.registry import Registry
 from pyramid.security import Denied
 from webtest import TestApp
 
 from smsgw import main
+from smsgw.application import Application
 from smsgw.hookspecs import hookimpl
 from smsgw.model import Content, Credentials, Identity, Message, Options, StoredMessage, Submission
 from smsgw.plugins import GROUP
@@ -63,8 +66,15 @@ class Gateway:
     users: dict[str, str] = field(default_factory=USERS.copy, repr=False)
 
     @property
-    def registry(self) -> Any:
+    def registry(self) -> Registry:
+        """Pyramid's, as ``config.registry`` is."""
         return self.app.app.registry
+
+    @property
+    def application(self) -> Application:
+        """Its parts."""
+        found: Application = self.registry.application
+        return found
 
     @property
     def state(self) -> Path:
@@ -73,7 +83,7 @@ class Gateway:
 
     def plugin(self, name: str) -> Any:
         """The instance of a plugin, as the application made it."""
-        return self.registry.plugins.get_plugin(name)
+        return self.application.plugins.get_plugin(name)
 
     def files(self, kind: str = "outgoing") -> dict[str, bytes]:
         """The messages in a folder: what smsd would see there."""
@@ -82,7 +92,7 @@ class Gateway:
 
     def messages(self, kind: str = "outgoing") -> list[StoredMessage]:
         """The same, read: headers, text, owner."""
-        found = [self.registry.folders.find(kind, id) for id in self.files(kind)]
+        found = [self.application.folders.find(kind, id) for id in self.files(kind)]
         return [message for message in found if message is not None]
 
     def send(self, body: Any = None, *, user: str | None = "lvv", status: int | str = 201, **fields: Any) -> Any:
@@ -135,15 +145,12 @@ def running(settings: Mapping[str, str], **plugins: type) -> Iterator[Gateway]:
     with offered(**{"users": Users} | plugins):
         router = main({}, **settings)
     try:
-        spool = Path(settings.get("smsgw.spool") or router.registry.layout.outgoing.parent)
-        users = router.registry.plugins.get_plugin("users")
+        spool = Path(settings.get("smsgw.spool") or router.registry.application.layout.outgoing.parent)
+        users = router.registry.application.plugins.get_plugin("users")
         passwords = users.passwords if isinstance(users, Users) else USERS
         yield Gateway(TestApp(router), spool, dict(settings), dict(passwords))
     finally:
-        router.registry.owner.stop()
-        own = getattr(router.registry, "own_stores", [])
-        for store in filter(None, [getattr(router.registry, "store", None), *own]):
-            store.close()
+        router.registry.application.close()
 
 
 def base_settings_in(folder: Path) -> dict[str, str]:
@@ -178,49 +185,21 @@ def offered(**plugins: type) -> Iterator[None]:
     installed = {offer.name: offer for offer in importlib.metadata.entry_points(group=GROUP)}
     fresh = {name: cls for name, cls in plugins.items() if name not in installed or installed[name].load() is not cls}
     module = types.ModuleType(f"smsgw_offered_{next(_numbers)}")
-    places = {name: f"plugin_{number}" for number, name in enumerate(fresh)}  # a plugin's name may have a hyphen
-    vars(module).update({place: fresh[name] for name, place in places.items()})
-    finder = _Finder(_Offer(module.__name__, places))
-    sys.modules[module.__name__] = module
-    sys.meta_path.append(finder)
-    try:
-        yield
-    finally:
-        sys.meta_path.remove(finder)
-        del sys.modules[module.__name__]
-
-
-class _Offer(Distribution):
-    """A distribution that has nothing but entry points."""
-
-    def __init__(self, module: str, places: Mapping[str, str]) -> None:
-        self._files = {
-            "METADATA": f"Metadata-Version: 2.1\nName: {module}\nVersion: 0\n",
-            "entry_points.txt": "".join(
-                [f"[{GROUP}]\n", *(f"{name} = {module}:{place}\n" for name, place in places.items())]
-            ),
-        }
-
-    def read_text(self, filename: str) -> str | None:
-        return self._files.get(filename)
-
-    def locate_file(self, path: Any) -> Any:
-        return Path(path)
-
-
-class _Finder(DistributionFinder):
-    def __init__(self, offer: _Offer) -> None:
-        self._offer = offer
-
-    def find_spec(self, *_: Any) -> None:
-        return None
-
-    def find_distributions(
-        self,
-        context: DistributionFinder.Context = DistributionFinder.Context(),  # noqa: B008
-    ) -> Iterator[_Offer]:
-        if context.name in (None, self._offer.name):
-            yield self._offer
+    attributes = {name: f"plugin_{number}" for number, name in enumerate(fresh)}  # a plugin's name may have a hyphen
+    vars(module).update({attribute: fresh[name] for name, attribute in attributes.items()})
+    with tempfile.TemporaryDirectory() as folder:
+        metadata = Path(folder, f"{module.__name__}-0.dist-info")
+        metadata.mkdir()
+        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module.__name__}\nVersion: 0\n")
+        lines = [f"{name} = {module.__name__}:{attribute}\n" for name, attribute in attributes.items()]
+        (metadata / "entry_points.txt").write_text(f"[{GROUP}]\n{''.join(lines)}")
+        sys.modules[module.__name__] = module
+        sys.path.append(folder)
+        try:
+            yield
+        finally:
+            sys.path.remove(folder)
+            del sys.modules[module.__name__]
 
 
 def message(
@@ -264,3 +243,43 @@ def eventually(look: Callable[[], Any], seconds: float = 10) -> Any:
         assert time.monotonic() < until, "it did not happen in time"
         time.sleep(0.01)
     return found
+
+
+@pytest.fixture
+def base_settings(tmp_path: Path) -> dict[str, str]:
+    """What ``make_gateway`` starts from: a spool of the test's own, users, and the permission to send."""
+    return base_settings_in(tmp_path)
+
+
+@pytest.fixture
+def make_gateway(base_settings: dict[str, str]) -> Iterator[MakeGateway]:
+    """Make gateways, as ``MakeGateway`` says; their background work ends with the test."""
+    with contextlib.ExitStack() as gateways:
+
+        def make(changes: Mapping[str, str | None] | None = None, **plugins: type) -> Gateway:
+            merged = {key: value for key, value in {**base_settings, **(changes or {})}.items() if value is not None}
+            return gateways.enter_context(running(merged, **plugins))
+
+        yield make
+
+
+@pytest.fixture
+def gateway(make_gateway: MakeGateway) -> Gateway:
+    """The gateway of ``base_settings``."""
+    return make_gateway()
+
+
+@pytest.fixture
+def refusal(make_gateway: MakeGateway, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Called as ``make_gateway`` is: the sentence with which such a gateway does not start."""
+
+    def start(changes: Mapping[str, str | None], **plugins: type) -> str:
+        with pytest.raises(SystemExit) as stopped:
+            make_gateway(changes, **plugins)
+        sentence = capsys.readouterr().err
+        assert stopped.value.code == 3, "a wrong setting ends the process with status 3"
+        assert sentence.startswith("smsgw does not start: ")
+        assert sentence.count("\n") == 1, f"this should be one sentence on one line:\n{sentence}"
+        return sentence
+
+    return start

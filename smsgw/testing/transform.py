@@ -1,4 +1,4 @@
-"""What every text transform must stand: ``TransformConformance``, a base class for an author's class of tests.
+"""What every text transform must pass: ``TransformConformance``, a base class for an author's class of tests.
 
 class TestShout(TransformConformance):
     plugin = "shout"
@@ -8,19 +8,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
 from smsgw.model import Identity, TextRefused
-from smsgw.testing.candidate import Candidate, candidate_in, demand, in_threads
+from smsgw.testing.candidate import THREADS, Candidate, Conformance, candidate_in, demand
 from smsgw.testing.gateway import GROUPS, OUTGOING, USERS
 from smsgw.text import BASIC, EXTENSION, measure
-
-HOOK = "transform"
-THREADS = "Threads and processes"
 
 TEXTS = (
     *("Hi, Jack!", "a", " ", "\n", "\t", "\0", "\r\n", "0", "%", "%s {} {0} $x ${x}", "\\", "#", ";", "<&>'\""),
@@ -32,24 +28,17 @@ TEXTS = (
 Check = Callable[[str], None]
 
 
-class TransformConformance:
-    """For every text transform.
+class TransformConformance(Conformance):
+    """For every text transform. ``TextRefused`` is an answer that it may give to any text.
 
-    ``plugin`` is its name in ``smsgw.plugins``, ``plugin_class`` the class where it is not installed; ``identities``
-    are asked for in turn. ``TextRefused`` is an answer that a transform may give to any text.
+    ``identities`` are asked for in turn.
     """
 
-    plugin: ClassVar[str]
-    plugin_class: ClassVar[type | None] = None
+    hook = "transform"
     identities: ClassVar[Sequence[Identity]] = tuple(
         Identity(userid, frozenset(name.removeprefix("@") for name, users in GROUPS.items() if userid in users.split()))
         for userid in USERS
     )
-
-    @pytest.fixture
-    def settings(self) -> Mapping[str, str]:
-        """The plugin's settings, by their whole names. To be overridden where it has any."""
-        return {}
 
     def most_parts(self, text: str) -> int:
         """How many parts that text may have afterwards: as many as before. To be overridden where it becomes longer."""
@@ -63,26 +52,21 @@ class TransformConformance:
 
     def answer(self, candidate: Candidate, text: str, identity: Identity) -> Any:
         """What the plugin alone makes of a text; an exception that it raises is its answer."""
-        try:
-            return candidate.ask(HOOK, text=text, identity=identity)
-        except AssertionError:
-            raise
-        except Exception as error:
-            return error
+        return candidate.ask(self.hook, text=text, identity=identity)
 
     def test_text_in_text_out(self, candidate: Candidate) -> None:
         def check(text: str) -> None:
             for identity in self.identities:
                 answer = self.answer(candidate, text, identity)
                 if isinstance(answer, TextRefused):
-                    demand(answer.reason.strip(), f"{text[:50]!r} is refused without a reason", HOOK)
+                    self.demand(answer.reason.strip(), f"{text[:50]!r} is refused without a reason")
                     continue
                 what = f"{text[:50]!r} ({len(text)} characters) of {identity.userid!r}"
-                demand(not isinstance(answer, Exception), f"{what} raises {answer!r}", HOOK)
-                demand(isinstance(answer, str), f"{what} should become a str, and becomes {answer!r}", HOOK)
-                demand(answer != "", f"{what} becomes empty; leave it, or raise TextRefused", HOOK)
+                self.demand(not isinstance(answer, Exception), f"{what} raises {answer!r}")
+                self.demand(isinstance(answer, str), f"{what} should become a str, and becomes {answer!r}")
+                self.demand(answer != "", f"{what} becomes empty; leave it, or raise TextRefused")
                 lone = any("\ud800" <= character <= "\udfff" for character in answer)
-                demand(not lone, f"{what} becomes half of a surrogate pair: it was cut within a character", HOOK)
+                self.demand(not lone, f"{what} becomes half of a surrogate pair: it was cut within a character")
 
         _for_any_text(check)
 
@@ -92,11 +76,10 @@ class TransformConformance:
                 answer = self.answer(candidate, text, identity)
                 if isinstance(answer, str):
                     parts, most = measure(answer).parts, self.most_parts(text)
-                    demand(
+                    self.demand(
                         parts <= most,
                         f"{text[:50]!r} ({len(text)} characters) becomes {parts} parts, over {most}; override"
                         " most_parts where that is as it should be",
-                        HOOK,
                     )
 
         _for_any_text(check)
@@ -108,10 +91,9 @@ class TransformConformance:
             random.Random(seed).shuffle(asked)  # noqa: S311
             for question in asked:
                 again = _said(self.answer(candidate, *question))
-                demand(
+                self.demand(
                     again == first[question],
                     f"{question[0][:50]!r} became {first[question][:50]!r}, and after other texts {again[:50]!r}",
-                    HOOK,
                 )
 
     def test_threads(self, candidate: Candidate) -> None:
@@ -128,9 +110,7 @@ class TransformConformance:
                     THREADS,
                 )
 
-        for failed in in_threads([partial(ask, place) for place in range(8)], 60):
-            if isinstance(failed, BaseException):
-                raise failed
+        self.in_eight_threads(ask)
 
     def test_what_it_makes_is_what_goes_out(self, candidate: Candidate) -> None:
         users = {identity.userid: identity for identity in self.identities if identity.userid in USERS}
@@ -139,10 +119,10 @@ class TransformConformance:
                 body = {"mobiles": ["79680000000"], "text": text}
                 reply = candidate.gateway.call("POST_JSON", OUTGOING, body, user=userid, status="*")
                 status, what = reply.status_int, f"a message with the text {text[:50]!r} ({len(text)} characters)"
-                demand(status in (201, 400), f"{what} is answered {status}, and should be sent, or refused (400)", HOOK)
+                self.demand(status in (201, 400), f"{what} is answered {status}, and should be sent, or refused (400)")
                 if status == 201:
                     made, sent = self.answer(candidate, text, identity), reply.json["sent_text"]
-                    demand(made == sent, f"{what} goes out as {sent[:50]!r}, and asked again, {made!r} was made", HOOK)
+                    self.demand(made == sent, f"{what} goes out as {sent[:50]!r}, and asked again, {made!r} was made")
 
 
 def _for_any_text(check: Check) -> None:

@@ -1,31 +1,29 @@
-"""JSON bodies, read strictly and written: Colander types that convert nothing, and one validator for Cornice."""
+"""JSON bodies, read strictly and written. Its Colander types convert nothing."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
-import colander
 from pyramid.config import Configurator
 from pyramid.events import NewRequest
 from pyramid.httpexceptions import HTTPBadRequest, HTTPNotFound, HTTPRequestEntityTooLarge, HTTPUnsupportedMediaType
 from pyramid.request import Request
 from pyramid.response import Response
 
-from smsgw.gateway import Reply
+from smsgw.application import application
+from smsgw.gateway import Once, Reply, once
 from smsgw.refusals import Invalid
+from smsgw.settings import Value
 
-Validator = Callable[..., None]
 
-
-class Text(colander.SchemaType):
+class Text(Value):
     """A string, not empty, in which no lone surrogate stands."""
 
-    def deserialize(self, node: colander.SchemaNode, cstruct: Any) -> Any:
-        if cstruct is not colander.null and (reason := flaw(cstruct)):
-            raise colander.Invalid(node, reason)
-        return cstruct
+    def read(self, value: Any) -> Any:
+        if reason := flaw(value):
+            raise ValueError(reason)
+        return value
 
 
 def flaw(value: object) -> str | None:
@@ -45,60 +43,53 @@ class Word(Text):
     def __init__(self, *words: str) -> None:
         self._words = words
 
-    def deserialize(self, node: colander.SchemaNode, cstruct: Any) -> Any:
-        if super().deserialize(node, cstruct) in (colander.null, *self._words):
-            return cstruct
-        raise colander.Invalid(node, f"should be {' or '.join(map(repr, self._words))}, or be left out")
+    def read(self, value: Any) -> Any:
+        if super().read(value) not in self._words:
+            raise ValueError(f"should be {' or '.join(map(repr, self._words))}, or be left out")
+        return value
 
 
-class Flag(colander.SchemaType):
+class Flag(Value):
     """``true`` or ``false``."""
 
-    def deserialize(self, node: colander.SchemaNode, cstruct: Any) -> Any:
-        if cstruct is not colander.null and not isinstance(cstruct, bool):
-            raise colander.Invalid(node, "should be true or false")
-        return cstruct
+    def read(self, value: Any) -> bool:
+        if not isinstance(value, bool):
+            raise ValueError("should be true or false")
+        return value
 
 
-class WholeNumber(colander.SchemaType):
+class WholeNumber(Value):
     """An integer; ``1.0`` is none."""
 
-    def deserialize(self, node: colander.SchemaNode, cstruct: Any) -> Any:
-        if cstruct is not colander.null and type(cstruct) is not int:
-            raise colander.Invalid(node, "should be an integer")
-        return cstruct
+    def read(self, value: Any) -> int:
+        if type(value) is not int:
+            raise ValueError("should be an integer")
+        return value
 
 
-class Strings(colander.SchemaType):
+class Strings(Value):
     """A list of strings, at least one; made for lists of thousands, which Colander would walk node by node."""
 
-    def deserialize(self, node: colander.SchemaNode, cstruct: Any) -> Any:
-        if cstruct is colander.null:
-            return cstruct
-        if not isinstance(cstruct, list) or not all(type(item) is str for item in cstruct):
-            raise colander.Invalid(node, "should be a list of strings")
-        if not cstruct:
-            raise colander.Invalid(node, "should not be empty")
-        return cstruct
+    def read(self, value: Any) -> list[str]:
+        if not isinstance(value, list) or not all(type(item) is str for item in value):
+            raise ValueError("should be a list of strings")
+        if not value:
+            raise ValueError("should not be empty")
+        return value
 
 
-def json_body(schema: colander.MappingSchema) -> Validator:
-    """A Cornice validator: ``request.validated`` becomes what that schema makes of the JSON object in the body."""
-
-    def validate(request: Request, **_: Any) -> None:
-        request.validated = deserialize(schema, read_object(request))
-
-    return validate
+def ok(content: dict[str, Any]) -> Response:
+    """That object as JSON, with the status 200."""
+    return response(Reply(200, json.dumps(content)))
 
 
-def deserialize(schema: colander.MappingSchema, content: dict[str, Any]) -> dict[str, Any]:
-    """:raises Invalid: it does not fit; each field at fault is named."""
-    try:
-        found: dict[str, Any] = schema.deserialize(content)
-    except colander.Invalid as error:
-        reasons = {name: "is missing" if why == "Required" else why for name, why in error.asdict().items()}
-        raise Invalid("; ".join(f"{name} {why}" for name, why in reasons.items()), reasons) from None
-    return found
+def repetition(request: Request) -> Once | None:
+    """Under which ``Idempotency-Key`` the request is done once; ``None``: it has none.
+
+    :raises Invalid: it is no key.
+    """
+    key = request.headers.get("Idempotency-Key")
+    return None if key is None else once(request.identity, key, request.method, request.path_qs, request.body)
 
 
 def response(reply: Reply, **headers: str) -> Response:
@@ -138,7 +129,7 @@ def _take_in(request: Request) -> bytes:
         return bytes(request.body)
     size = request.content_length
     try:
-        body: bytes = request.body_file_raw.read(request.registry.smsgw.max_body + 1 if size is None else size)
+        body: bytes = request.body_file_raw.read(application(request).settings.max_body + 1 if size is None else size)
     except Exception as error:  # each server raises types of its own
         raise HTTPBadRequest("The body is incomplete, or malformed") from error
     if len(body) < (size or 0):
@@ -152,7 +143,7 @@ def check_request(event: NewRequest) -> None:
 
     gunicorn hands on chunked bodies unmeasured; Pyramid's routes (``$``) would take the path for the one without.
     """
-    request, limit = event.request, event.request.registry.smsgw.max_body
+    request, limit = event.request, application(event.request).settings.max_body
     environ = request.environ
     size = request.content_length
     if size is None and environ.get("wsgi.input_terminated"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import colander
@@ -14,14 +15,14 @@ from pyramid.request import Request
 from pyramid.response import Response
 from pyramid.security import NO_PERMISSION_REQUIRED
 
-from smsgw.batch import Batch, Draft
-from smsgw.gateway import Gateway, Reply, once
-from smsgw.mailbox import Mailbox
+from smsgw.application import application
+from smsgw.batch import Batch, Draft, Outcome, by_number, reasons, sent
+from smsgw.errors import error_reply
+from smsgw.gateway import Reply
 from smsgw.model import Options
-from smsgw.refusals import Invalid
+from smsgw.refusals import Invalid, NoneAccepted, Refused, invalid
 from smsgw.security import AUTHENTICATED
-from smsgw.views.body import Flag, Strings, Text, WholeNumber, Word, deserialize, json_body, response
-from smsgw.views.v1_words import V1
+from smsgw.views.body import Flag, Strings, Text, WholeNumber, Word, ok, read_object, repetition, response
 
 ROOT = "/api/v1.0"
 LIMIT = 1000  # ids in a list, where the client does not say
@@ -47,15 +48,15 @@ class SendSchema(colander.MappingSchema):
 SEND = SendSchema()
 
 
-@outgoing.post(validators=(json_body(SEND),))
+@outgoing.post()
 def send(request: Request) -> Response:
-    return _send(request, request.validated)
+    return _send(request, read_object(request))
 
 
 @outgoing.get()
 def send_by_get(request: Request) -> Response:
     """The same for clients that can only GET, where the operator allows it."""
-    if request.method != "GET" or not request.registry.smsgw.get_send:
+    if request.method != "GET" or not application(request).settings.get_send:
         raise HTTPMethodNotAllowed("Messages are sent by POST", headers=[("Allow", "POST")])
     query = dict(_query(request))
     fields: dict[str, Any] = {name: query[name] for name in ("text", "queue", "priority") if name in query}
@@ -68,7 +69,7 @@ def send_by_get(request: Request) -> Response:
             fields[name] = {"true": True, "false": False}.get(query[name], query[name])
     if "validity" in query:
         fields["validity"] = _whole_number("validity", query["validity"])
-    return _send(request, deserialize(SEND, fields))
+    return _send(request, fields)
 
 
 @folder.get()
@@ -76,32 +77,37 @@ def list_messages(request: Request) -> Response:
     query = _query(request)
     limit = _whole_number("limit", query.get("limit") or str(LIMIT))
     offset = _whole_number("offset", query.get("offset") or "0")
-    page = _mailbox(request).list(request.identity, request.matchdict["kind"], limit, offset)
-    return _ok({"message_id": page.ids, "limit": limit, "total_count": page.total})
+    page = application(request).mailbox.list(request.identity, request.matchdict["kind"], limit, offset)
+    return ok({"message_id": page.ids, "limit": limit, "total_count": page.total})
 
 
 @message.get()
 def read(request: Request) -> Response:
-    found = _mailbox(request).read(request.identity, **_named(request))
-    fate = _mailbox(request).fate(found)
+    found = application(request).mailbox.read(request.identity, **_named(request))
+    fate = application(request).mailbox.fate(found)
     delivered = {"Delivered": fate.discharged} if fate and fate.is_delivered else {}
-    return _ok({**found.headers, **delivered, "message_id": found.id, "text": found.text})
+    return ok({**found.headers, **delivered, "message_id": found.id, "text": found.text})
 
 
 @message.delete()
 def delete(request: Request) -> Response:
     named = _named(request)
-    _mailbox(request).delete(request.identity, **named)
-    return _ok({"deleted": "{kind}/{id}".format_map(named)})
+    application(request).mailbox.delete(request.identity, **named)
+    return ok({"deleted": "{kind}/{id}".format_map(named)})
 
 
 @monitoring.get()
 def monitor(request: Request) -> Response:
-    request.registry.writer.probe()
-    return _ok({"monitoring": "ok"})
+    application(request).writer.probe()
+    return ok({"monitoring": "ok"})
 
 
-def _send(request: Request, fields: dict[str, Any]) -> Response:
+def _send(request: Request, content: dict[str, Any]) -> Response:
+    try:
+        fields = SEND.deserialize(content)
+    except colander.Invalid as error:
+        faults = {name: "is missing" if why == "Required" else why for name, why in error.asdict().items()}
+        raise Invalid("; ".join(f"{name} {why}" for name, why in faults.items()), faults) from None
     options = Options(
         queue=fields["queue"],
         flash=fields["flash"],
@@ -110,21 +116,36 @@ def _send(request: Request, fields: dict[str, Any]) -> Response:
         report=fields["report"],
     )
     drafts = [Draft(number, fields["text"]) for number in fields["mobiles"]]
-    key = request.headers.get("Idempotency-Key")
-    repeat = None
-    if key is not None:
-        repeat = once(request.identity, key, request.method, request.path_qs, request.body)
-    return response(_gateway(request).send(request.identity, Batch(drafts, options), V1(drafts), repeat))
+    gateway = application(request).gateway
+    return response(gateway.send(request.identity, Batch(drafts, options), V1(drafts), repetition(request)))
 
 
-def _gateway(request: Request) -> Gateway:
-    gateway: Gateway = request.registry.gateway
-    return gateway
+class V1:
+    """Words what came of a send: by numbers, each as the client wrote it.
 
+    :param drafts: the batch; all of them share one text.
+    """
 
-def _mailbox(request: Request) -> Mailbox:
-    mailbox: Mailbox = request.registry.mailbox
-    return mailbox
+    def __init__(self, drafts: Sequence[Draft]) -> None:
+        self._drafts = drafts
+
+    def accepted(self, outcome: Outcome) -> Reply:
+        content = outcome.messages[0].content
+        body: dict[str, Any] = {
+            "message_id": {number: message.id for number, message in sent(self._drafts, outcome).items()},
+            "parts_count": content.parts,
+            "sent_text": content.text,
+        }
+        if refused := reasons(self._drafts, outcome.rejected):
+            body["errors"] = refused
+        return Reply(201, json.dumps(body))
+
+    def refused(self, refusal: Refused) -> Reply:
+        if isinstance(refusal, NoneAccepted):
+            refusal = by_number(self._drafts, refusal)
+        elif why := refusal.errors.get("recipients"):
+            refusal = invalid("mobiles", why)
+        return error_reply(refusal.status, refusal.detail, refusal.errors)
 
 
 def _named(request: Request) -> dict[str, str]:
@@ -140,12 +161,8 @@ def _query(request: Request) -> dict[str, str]:
 
 def _whole_number(name: str, written: str) -> int:
     if not re.fullmatch(r"[0-9]{1,9}", written):
-        raise Invalid(f"{name} should be a whole number, 0 or more", {name: "should be a whole number, 0 or more"})
+        raise invalid(name, "should be a whole number, 0 or more")
     return int(written)
-
-
-def _ok(content: dict[str, Any]) -> Response:
-    return response(Reply(200, json.dumps(content)))
 
 
 def includeme(config: Configurator) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any
 
 import colander
@@ -10,8 +11,8 @@ from pyramid.request import Request
 
 from smsgw.batch import Batch, Draft
 from smsgw.model import Options
-from smsgw.settings import is_header_value, moment
-from smsgw.views.body import Flag, Text, Validator, WholeNumber, Word, flaw, read_object
+from smsgw.settings import Value, is_header_value, moment
+from smsgw.views.body import Flag, Text, WholeNumber, Word, flaw, read_object
 from smsgw.views.problem import Malformed
 
 TOLD = 20  # faults of one body that are named
@@ -28,7 +29,7 @@ class Faults(colander.Invalid):
         self.reasons = reasons
 
 
-class Items(colander.SchemaType):
+class Items(Value):
     """A list, not empty; made for thousands of items, which Colander would walk node by node.
 
     :param fault: says what is wrong with an item, by the JSON pointer from the item on.
@@ -38,42 +39,38 @@ class Items(colander.SchemaType):
         self._fault = fault
 
     def deserialize(self, node: colander.SchemaNode, cstruct: Any) -> Any:
-        if cstruct is colander.null:
-            return cstruct
-        if not isinstance(cstruct, list):
-            raise colander.Invalid(node, "should be a list")
-        if not cstruct:
-            raise colander.Invalid(node, "should not be empty")
-        reasons: dict[str, str] = {}
-        for place, item in enumerate(cstruct):
+        found, reasons = super().deserialize(node, cstruct), dict[str, str]()
+        for place, item in enumerate(() if found is colander.null else found):
             if faults := self._fault(item):
                 reasons |= {f"/{place}{pointer}": why for pointer, why in faults.items()}
                 if len(reasons) >= TOLD:
                     break
         if reasons:
             raise Faults(node, reasons)
-        return cstruct
+        return found
+
+    def read(self, value: Any) -> list[Any]:
+        if not isinstance(value, list):
+            raise ValueError("should be a list")
+        if not value:
+            raise ValueError("should not be empty")
+        return value
 
 
 class Moment(Text):
     """A time as RFC 3339 writes it, with its offset from UTC."""
 
-    def deserialize(self, node: colander.SchemaNode, cstruct: Any) -> Any:
-        if super().deserialize(node, cstruct) is colander.null:
-            return cstruct
-        try:
-            return moment(cstruct)
-        except ValueError as error:
-            raise colander.Invalid(node, str(error)) from None
+    def read(self, value: Any) -> datetime:
+        return moment(super().read(value))
 
 
 class Reference(Text):
-    """The client's own word for a message: what smsd hands on in a header."""
+    """The client's own reference of a message, which smsd hands on in a header."""
 
-    def deserialize(self, node: colander.SchemaNode, cstruct: Any) -> Any:
-        if cstruct is not colander.null and (reason := reference_flaw(cstruct)):
-            raise colander.Invalid(node, reason)
-        return cstruct
+    def read(self, value: Any) -> Any:
+        if reason := reference_flaw(value):
+            raise ValueError(reason)
+        return value
 
 
 def reference_flaw(value: object) -> str | None:
@@ -91,13 +88,9 @@ def number_fault(value: object) -> Mapping[str, str]:
 
 
 def draft_fault(value: object) -> Mapping[str, str]:
-    """What is wrong with one of several messages; mostly nothing, so that is looked for first."""
+    """What is wrong with one of several messages."""
     if not isinstance(value, dict):
         return {"": "should be an object"}
-    if type(value.get("to")) is str and not flaw(value.get("text")) and value.keys() <= _DRAFT:
-        if "reference" in value and (reason := reference_flaw(value["reference"])):
-            return {"/reference": reason}
-        return {}
     faults = {_pointer(name): "is not known here" for name in value.keys() - _DRAFT}
     for name in ("to", "text"):
         if name not in value:
@@ -132,7 +125,7 @@ class PreviewSchema(colander.MappingSchema):
     text = colander.SchemaNode(Text())
 
 
-def strict_body(schema: colander.MappingSchema) -> Validator:
+def strict_body(schema: colander.MappingSchema) -> Callable[..., None]:
     """A Cornice validator: ``request.validated`` becomes what that schema makes of the body.
 
     What the schema does not know is refused.

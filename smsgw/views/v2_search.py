@@ -1,7 +1,7 @@
 """Searches of the v2 API: filters in the query, and cursors that carry them from page to page.
 
-A cursor names the last message of a page by its place in time, which stays valid while messages come and go. It is no
-secret and gives no right: who may see what is asked anew for each page. A digest in it tells one that was garbled.
+A cursor names the position of the last message of a page, which stays valid while messages come and go. It gives no
+right: policies are asked for each page. A digest in it shows whether it was changed.
 """
 
 from __future__ import annotations
@@ -11,19 +11,18 @@ import binascii
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from pyramid.request import Request
 
-from smsgw.model import Place, Query
+from smsgw.model import Position, Query
 from smsgw.refusals import Invalid
 from smsgw.settings import moment
 from smsgw.spool.file import is_message
 from smsgw.views.body import flaw
 from smsgw.views.problem import Malformed
-from smsgw.views.v2_query import read_query
 
 LIMIT, MOST = 50, 100  # messages of a page, where the client does not say, and at most
 DIGEST = 9  # bytes
@@ -38,7 +37,7 @@ class Search:
     """What a client looks for: filters by their names, where the page begins, and how long it is."""
 
     filters: Filters
-    before: Place | None
+    before: Position | None
     limit: int
 
     def among(self, query: Query) -> Query:
@@ -51,7 +50,7 @@ class Search:
             since = _milliseconds(self.filters["since"])
         return replace(query, since=since, before=before, limit=self.limit)
 
-    def next(self, path: str, last: Place | None) -> str | None:
+    def next(self, path: str, last: Position | None) -> str | None:
         """The URL of the next page."""
         return None if last is None else f"{path}?cursor={_cursor(self.filters, last, self.limit)}"
 
@@ -69,6 +68,24 @@ def read_search(request: Request, readers: Mapping[str, Read]) -> Search:
             raise Malformed("Nothing but limit goes with a cursor, which has the filters in it")
         return _continued(query["cursor"], readers, limit)
     return Search(_checked(query, readers), None, limit or LIMIT)
+
+
+def read_query(request: Request, known: Collection[str]) -> dict[str, str]:
+    """What the query says, by the names of its parameters; an empty one counts as left out.
+
+    :raises Malformed: a parameter is unknown, stands twice, or is not UTF-8.
+    """
+    try:
+        pairs = [(name, value) for name, value in request.GET.items() if value]
+    except UnicodeError:
+        raise Malformed("The query string is not UTF-8") from None
+    query = dict(pairs)
+    for name in query.keys() - set(known):
+        raise Malformed(f"There is no parameter {name[:64]!r}")
+    for name in query:
+        if [other for other, _ in pairs].count(name) > 1:
+            raise Malformed(f"{name} stands twice")
+    return query
 
 
 def number_filter(normalise: Callable[[str], str]) -> Read:
@@ -114,7 +131,7 @@ def _milliseconds(written: str) -> int:
     return int(moment(written).timestamp() * 1000)
 
 
-def _cursor(filters: Filters, last: Place, limit: int) -> str:
+def _cursor(filters: Filters, last: Position, limit: int) -> str:
     content = json.dumps([filters, *last, limit], separators=(",", ":")).encode()
     return base64.urlsafe_b64encode(_digest(content) + content).rstrip(b"=").decode()
 

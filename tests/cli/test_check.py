@@ -221,13 +221,20 @@ def test_a_plugin_without_hooks(ini: Ini, distribution: Install) -> None:
     ]
 
 
-def test_a_transform_that_fails(ini: Ini, distribution: Install) -> None:
-    source = "from smsgw.hookspecs import hookimpl\nclass Bad:\n    @hookimpl\n    def transform(self): return 1 / 0\n"
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        ("return 1 / 0", "division by zero"),
+        ("pass", "should make a text of a text, and made None"),
+        ("return b'abc'", "should make a text of a text, and made a value of type 'bytes'"),
+        ("return '\\ud800'", "made a text with half of a surrogate pair"),
+    ],
+)
+def test_a_transform_that_fails(ini: Ini, distribution: Install, body: str, why: str) -> None:
+    source = f"from smsgw.hookspecs import hookimpl\nclass Bad:\n    @hookimpl\n    def transform(self): {body}\n"
     distribution("acme", source, bad="Bad")
     told = check(ini({"smsgw.plugins": "htpasswd allow bad"}))
-    assert lines(told, "error") == [
-        "plugins: bad fails to transform 'abc': division by zero. Nothing can be sent; mend it."
-    ]
+    assert lines(told, "error") == [f"plugins: bad fails to transform 'abc': {why}. Nothing can be sent; correct it."]
 
 
 def test_what_a_plugin_warns_of(ini: Ini, password_file: Path) -> None:

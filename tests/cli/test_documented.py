@@ -32,7 +32,7 @@ def development(tmp_path: Path) -> Path:
     path.write_text((ROOT / "development.ini").read_text().replace("127.0.0.1:5000", f"127.0.0.1:{free_port()}"))
     (tmp_path / "development.htpasswd").write_bytes((ROOT / "development.htpasswd").read_bytes())
     (tmp_path / "development.htpasswd").chmod(0o644)
-    get_app(str(path)).registry.owner.stop()
+    get_app(str(path)).registry.application.owner.stop()
     return tmp_path
 
 

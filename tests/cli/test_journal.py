@@ -120,9 +120,9 @@ def test_what_came_while_nobody_ran_is_news_all_the_same(make_gateway: MakeGatew
     first = at_work(make_gateway())
     first.put("sent", "old", sent())
     eventually(lambda: known(first))
-    first.registry.owner.stop()
+    first.application.owner.stop()
     gateway = make_gateway({"smsgw.plugins": "htpasswd allow ear"}, ear=Ear)
-    gateway.registry.owner.stop()  # it has noted the plugin
+    gateway.application.owner.stop()  # it has noted the plugin
     gateway.put("sent", "new", sent())
     assert command(first, "rebuild", folder=tmp_path).returncode == 0
     assert known(first) == {"old": "sent", "new": "sent"}

@@ -83,7 +83,7 @@ def status(gateway: Gateway, token: str) -> int:
 
 def answer(gateway: Gateway, secret: str, scheme: str = "Bearer") -> Any:
     """What the plugin alone says."""
-    plugin = gateway.app.app.registry.plugins.get_plugin("jwt")
+    plugin = gateway.application.plugins.get_plugin("jwt")
     return plugin.authenticate(Credentials(scheme, "", secret, "10.0.0.1"))
 
 

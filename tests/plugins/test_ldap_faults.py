@@ -570,7 +570,7 @@ def test_nothing_of_a_secret_is_shown(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     gateway = make_gateway(gateway_settings(server.by_search, timeout=str(TIMEOUT)))
-    plugin = gateway.app.app.registry.plugins.get_plugin("ldap")
+    plugin = gateway.application.plugins.get_plugin("ldap")
     send(gateway, "lvv")
     send(gateway, "lvv", "Wr0ngSecret", status=401)
     send(gateway, "nobody", "Wr0ngSecret", status=401)

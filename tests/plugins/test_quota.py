@@ -89,7 +89,7 @@ def send(gateway: Gateway, *users: str, count: int = 1, **fields: Any) -> list[i
 
 def database(gateway: Gateway) -> Store:
     """Where the counters are used."""
-    store: Store = gateway.registry.store
+    store: Store = gateway.application.stores.shared
     return working_copy(store) or store
 
 
@@ -355,7 +355,7 @@ def test_a_clock_that_goes_back_opens_nothing_again(limited: Callable[..., Gatew
     assert send(gateway, "lvv", "lvv", "lvv") == [201, 201, 429]
     for back in (1, 60, 100, 23 * 3600):
         clock.now = begin + back
-        gateway.registry.plugins.get_plugin("clocked").background(_set())
+        gateway.application.plugins.get_plugin("clocked").background(_set())
         clock.now = begin
         assert send(gateway, "lvv") == [429]
 
@@ -365,7 +365,7 @@ def test_counters_are_removed_a_day_after_their_windows(limited: Callable[..., G
     gateway.send()
     for after, expected in ((24 * 3600, 2), (24 * 3600 + 60, 1), (40 * 24 * 3600, 0)):
         clock.now = at("2026-11-23 10:00:30") + after
-        gateway.registry.plugins.get_plugin("clocked").background(_set())
+        gateway.application.plugins.get_plugin("clocked").background(_set())
         assert len(used(gateway)) == expected
 
 
@@ -440,7 +440,7 @@ def test_the_examples_of_the_documentation(limited: Callable[..., Gateway], cloc
     limits, zone = parser["app"]["smsgw.quota.limits"], parser["app"]["smsgw.quota.timezone"]
     assert zone == "Europe/Berlin"  # as ``limited`` has it
     gateway = limited(*limits.strip().splitlines())
-    gateway.registry.plugins.get_plugin("clocked").background(_set())
+    gateway.application.plugins.get_plugin("clocked").background(_set())
     head, _, body = http.partition("\n\n")
     for _ in range(2):
         clock.now -= 1

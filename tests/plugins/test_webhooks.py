@@ -43,7 +43,7 @@ def gateway(make_gateway: MakeGateway, store_url: str) -> Gateway:
 
 
 def listening(gateway: Gateway) -> Gateway:
-    eventually(lambda: gateway.registry.journal.standing().is_whole)
+    eventually(lambda: gateway.application.journal.standing().is_whole)
     return gateway
 
 
@@ -130,7 +130,7 @@ def test_who_reads_all_no_more_hears_of_others_no_more(
     settings = SETTINGS | {"smsgw.store": store_url}
     with_rights = listening(make_gateway(settings | {"smsgw.allow.admins": "ops"}))
     register(with_rights, receiver.url, user="ops")
-    with_rights.registry.owner.stop()
+    with_rights.application.owner.stop()
     gateway = make_gateway(settings)
     happen(gateway, "sent", owner="lvv")
     own = happen(gateway, "sent", owner="ops")
@@ -167,7 +167,7 @@ def test_what_was_before_a_webhook_is_not_told(gateway: Gateway, receiver: Recei
     register(gateway, receiver.url)
     now = datetime.now(UTC)
     ids = (happen(gateway, "checked"), happen(gateway, "checked"))
-    old, new = (gateway.registry.folders.find("checked", id) for id in ids)
+    old, new = (gateway.application.folders.find("checked", id) for id in ids)
     gateway.plugin("webhooks").notify([Sent(old, now - timedelta(hours=1)), Sent(new, now)])
     assert [each.message for each in receiver.wait(1)] == [new.id]
 

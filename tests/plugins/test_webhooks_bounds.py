@@ -126,7 +126,7 @@ def test_attempts_are_spread(make_clocked: Callable[..., Gateway], clock: Clock)
         waiting = sqlalchemy.text("SELECT due FROM webhooks_deliveries WHERE error IS NOT NULL")
 
         def dues() -> list[int]:
-            with gateway.registry.store.begin(is_reading=True) as connection:
+            with gateway.application.stores.shared.begin(is_reading=True) as connection:
                 return list(connection.execute(waiting).scalars())
 
         found = eventually(lambda: len(rows := dues()) == many and rows, seconds=60)

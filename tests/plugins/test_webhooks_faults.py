@@ -225,7 +225,7 @@ def test_what_is_old_is_forgotten(make_clocked: Callable[..., Gateway], clock: C
             clock.now += 25 * 3600
             let_it_look(gateway)
         for days, left, heard in ((29, 1, 1), (61, 0, 2)):
-            gateway.registry.owner.stop()
+            gateway.application.owner.stop()
             clock.now = begun + days * 24 * 3600
             gateway = make_clocked()
             eventually(lambda gateway=gateway, left=left: len(failures(gateway, bad)) == left)
@@ -716,7 +716,7 @@ def test_what_the_gateway_cannot_try_has_failed_too(
     gateway = make_clocked()
     with Receiver() as receiver:
         spoilt = register(gateway, receiver.url, "message.sent")["id"]
-        with gateway.registry.store.begin() as connection:
+        with gateway.application.stores.shared.begin() as connection:
             connection.execute(update(REGISTERED).values(secret="whsec_geheimnis"))
         register(gateway, receiver.url, "message.sent")
         tell(gateway)
@@ -741,7 +741,7 @@ def test_what_a_dead_machine_had_begun_is_tried_by_another(
         alone = given | {"smsgw.spool": str(spool), "smsgw.htpasswd.path": password_file, "smsgw.fsync": "false"}
         with Server(tmp_path, alone) as server:
             register(second, receiver.url)
-            second.registry.owner.stop()
+            second.application.owner.stop()
             fresh = spool / "m1"
             fresh.write_text("To: 79680000000\nFrom: lvv\n\nHi")
             fresh.rename(spool / "sent" / "m1")

@@ -78,7 +78,7 @@ def start(make_gateway: MakeGateway, clock: Clock, store_url: str) -> Start:
 
     def start(plugins: str = "issuer trusting allow clocked", **changes: str | None) -> Gateway:
         for gateway in earlier:
-            gateway.registry.owner.stop()
+            gateway.application.owner.stop()
         settings: dict[str, str | None] = {
             "smsgw.plugins": plugins,
             "smsgw.htpasswd.path": None,
@@ -161,7 +161,7 @@ def heard(gateway: Gateway, receiver: Receiver) -> set[str]:
     waiting = sqlalchemy.text("SELECT count(*) FROM webhooks_deliveries WHERE due IS NOT NULL")
 
     def is_all() -> bool:
-        with gateway.registry.store.begin(is_reading=True) as connection:
+        with gateway.application.stores.shared.begin(is_reading=True) as connection:
             return bool(connection.execute(waiting).scalar_one() == 0)
 
     eventually(is_all, seconds=60)
@@ -202,7 +202,7 @@ def test_a_webhook_ends_with_its_token(make_gateway: MakeGateway, store_url: str
         assert heard(gateway, receiver) == heard(gateway, going_on) == first
         run("revoke", text.id_of(token))
         later = told(gateway)
-        gateway.registry.owner.stop()
+        gateway.application.owner.stop()
         gateway = make_gateway(settings)
         later |= told(gateway)
         assert heard(gateway, going_on) == first | later
@@ -221,20 +221,20 @@ def test_a_sign_in_after_the_clock_was_set_back_counts(start: Start, clock: Cloc
     gateway = start()
     with Receiver() as receiver:
         register(gateway, password("ann"), receiver.url)
-    refresh(gateway.registry.store, Identity("ann", frozenset({"visitors"})), int((clock.now - 1800) * 1000))
-    (webhook,) = Table(gateway.registry.store).all("ann")
+    refresh(gateway.application.stores.shared, Identity("ann", frozenset({"visitors"})), int((clock.now - 1800) * 1000))
+    (webhook,) = Table(gateway.application.stores.shared).all("ann")
     assert webhook.maker.groups == {"visitors"}
 
 
 def test_what_waits_when_the_token_ends_is_given_up(start: Start, clock: Clock) -> None:
     gateway = start()
-    token = make_token(gateway.registry.store, "ann", "staff")
+    token = make_token(gateway.application.stores.shared, "ann", "staff")
     with Receiver() as receiver:
         receiver.answer = lambda delivery: 500
         path = f"{WEBHOOKS}/{register(gateway, bearer(token), receiver.url)}"
         tell(gateway, "lvv")
         eventually(lambda: call(gateway, "get", path, password("ann"))["last_error"])
-        table.revoke(gateway.registry.store, text.id_of(token), int(clock.now))
+        table.revoke(gateway.application.stores.shared, text.id_of(token), int(clock.now))
         receiver.answer = lambda delivery: 200
         for replay in ("failures/replay", f"failures/{receiver.deliveries[0].id}/replay"):
             refused = call(gateway, "post", f"{path}/{replay}", password("ann"), status=403)
@@ -252,7 +252,7 @@ def test_what_waits_when_the_token_ends_is_given_up(start: Start, clock: Clock) 
 def test_a_token_that_expires(start: Start, clock: Clock) -> None:
     """Until then its groups count, however long nobody has signed in with it."""
     gateway = start()
-    token = make_token(gateway.registry.store, "ann", "staff", expires=clock.now + 90 * DAY)
+    token = make_token(gateway.application.stores.shared, "ann", "staff", expires=clock.now + 90 * DAY)
     with Receiver() as receiver:
         register(gateway, bearer(token), receiver.url)
         clock.now += 90 * DAY - 1
@@ -267,7 +267,7 @@ def test_a_token_that_expires(start: Start, clock: Clock) -> None:
 
 def test_a_token_whose_plugin_is_gone_and_comes_back(start: Start) -> None:
     gateway = start()
-    token = make_token(gateway.registry.store, "ann", "staff")
+    token = make_token(gateway.application.stores.shared, "ann", "staff")
     with Receiver() as receiver:
         register(gateway, bearer(token), receiver.url)
         gateway = start("trusting allow clocked")
@@ -336,7 +336,7 @@ def test_groups_are_those_of_the_last_sign_in(start: Start, clock: Clock) -> Non
 def test_a_sign_in_counts_for_what_was_made_with_the_same(start: Start) -> None:
     """Neither is a password's webhook given the groups of a token, nor the other way round, nor another user's."""
     gateway = start()
-    token = make_token(gateway.registry.store, "ann", "staff")
+    token = make_token(gateway.application.stores.shared, "ann", "staff")
     with Receiver() as by_token, Receiver() as by_password, Receiver() as other:
         register(gateway, bearer(token), by_token.url)
         register(gateway, password("ann"), by_password.url)
@@ -384,7 +384,7 @@ def test_a_sign_in_by_a_clock_that_was_ahead(start: Start, clock: Clock) -> None
         latest = sqlalchemy.text("SELECT max(signed_in) FROM webhooks")
 
         def is_corrected() -> bool:
-            with gateway.registry.store.begin(is_reading=True) as connection:
+            with gateway.application.stores.shared.begin(is_reading=True) as connection:
                 return bool(connection.execute(latest).scalar_one() == NOW * 1000)
 
         eventually(is_corrected)
@@ -504,7 +504,7 @@ class House:
         stack.callback(lambda: self.running.close())
         self.admins, self.knows_tokens = {"root", "@staff"}, True
         self.restart()
-        store = self.gateway.registry.store
+        store = self.gateway.application.stores.shared
         self.tokens = {  # each with whose it is, with its groups, and until when it is good
             make_token(store, "ann", "staff"): ["ann", frozenset({"staff"}), float("inf")],
             make_token(store, "root"): ["root", frozenset(), float("inf")],
@@ -551,7 +551,7 @@ class House:
                 self.made.append(Made(identity.userid, token, identity.groups, self.clock.now, receiver))
         elif action == "revoke" and number is not None:
             token = list(self.tokens)[number]
-            table.revoke(self.gateway.registry.store, text.id_of(token), int(self.clock.now))
+            table.revoke(self.gateway.application.stores.shared, text.id_of(token), int(self.clock.now))
             self.tokens[token][2] = 0
         elif action == "wait":
             self.clock.now += days * DAY

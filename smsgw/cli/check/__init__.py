@@ -1,6 +1,6 @@
 """``smsgw check``: what would stop the gateway, what is wrong, and what is unwise.
 
-A check is a function that yields findings about an installation; each module has those of one matter.
+A check is a function that yields findings about an installation. Each module has the checks of one subject.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from smsgw.cli.check import database, plugins, server, smsd, spool
+from smsgw.cli.check import database, settings, smsd, spool
 from smsgw.cli.check.finding import Check, Finding, Findings, Level, Topic
 from smsgw.cli.installation import INI, INI_PATH, Wrong, install, one_line, sentence
 from smsgw.cli.output import say
@@ -26,8 +26,8 @@ SUMMARY = {
 }
 # In the order in which what they find is told. All but the first can do without a gateway that would start.
 CHECKS: tuple[Check, ...] = (
-    plugins.check_order,
-    plugins.check_settings,
+    settings.check_order,
+    settings.check_settings,
     spool.check_folders,
     spool.check_room,
     spool.check_waiting,
@@ -39,7 +39,7 @@ TOPIC = Topic("settings")
 
 
 class _Misused(click.UsageError):
-    exit_code = 3  # 2 would say that the gateway is in trouble
+    exit_code = 3  # 2 would mean an error of the gateway
 
 
 class _Check(click.Command):
@@ -78,10 +78,10 @@ def look(ini: Path) -> Findings:
         layout = installation.layout
     except (Wrong, ConfigurationError) as error:
         yield TOPIC.stops(error.message if isinstance(error, Wrong) else str(error))
-        yield from server.check_server(ini, None)
+        yield from settings.check_server(ini, None)
         return
     yield TOPIC.ok(f"{ini}: the core's settings are in order, and the spool is {layout.outgoing.parent}")
-    yield from plugins.check_start(installation)
+    yield from settings.check_start(installation)
     for of_one_matter in CHECKS:
         try:
             yield from of_one_matter(installation)
@@ -89,9 +89,9 @@ def look(ini: Path) -> Findings:
             yield TOPIC.error(
                 f"{of_one_matter.__name__} could not look: {one_line(error)}", "Run it as the gateway's user."
             )
-        except Exception as error:  # for monitoring a traceback would be a mere warning
+        except Exception as error:  # with a traceback the exit status would be 1, a warning
             yield TOPIC.stops(f"{of_one_matter.__name__} failed, which is a bug of smsgw: {one_line(error)}")
-    yield from server.check_server(ini, installation)
+    yield from settings.check_server(ini, installation)
 
 
 def _summary(worst: Level, findings: Sequence[Finding]) -> str:

@@ -13,34 +13,31 @@ STORE = Topic("store")
 
 
 def check_store(installation: Installation) -> Findings:
-    """Opens a transaction that changes nothing, as the gateway would: on the shared database, and on the journal."""
+    """Open a transaction that changes nothing on the shared database, and on the journal."""
     try:
-        registry = installation.registry
+        stores = installation.application.stores
     except Wrong:
-        return  # which check_start tells
-    shared, own = getattr(registry, "store", None), getattr(registry, "own_stores", ())
+        return  # check_start tells why
     from smsgw.store import FILE  # SQLAlchemy takes a quarter of a second
 
-    if shared is not None:
+    if stores.shared is not None:
         url = installation.smsgw.store or f"sqlite:///{installation.layout.state / FILE}"
         what = "the database of smsgw.store"
         if url.startswith("sqlite:"):
             yield from _check_file(installation, Path(url.partition("://")[2][1:].partition("?")[0]), what)
         else:
             yield from _check_database(url, what)
-    for store in own:
-        path = store.folder / FILE
+    for path in (store.path for store in stores.own if store.path):
         yield from _check_file(installation, path, f"the database {path}", is_own=True)
 
 
 def folders(installation: Installation) -> list[Path]:
-    """Those that SQLite's files are in."""
+    """The folders of SQLite's files."""
     try:
-        registry = installation.registry
+        stores = installation.application.stores
     except Wrong:
         return []
-    stores = [getattr(registry, "store", None), *getattr(registry, "own_stores", ())]
-    return [store.folder for store in stores if store is not None and store.folder is not None]
+    return [store.folder for store in stores.all if store.folder is not None]
 
 
 def _check_file(installation: Installation, path: Path, what: str, *, is_own: bool = False) -> Findings:
@@ -55,7 +52,7 @@ def _check_file(installation: Installation, path: Path, what: str, *, is_own: bo
             yield STORE.error(f"{folder} is not there, or cannot be written to", "Make it, for the gateway's user.")
         return
     gateway, user = owner_of(installation.layout), os.geteuid()
-    # Of what stands there, which may be a link to what is root's alone.
+    # lstat: it may be a link to a file that is root's alone.
     owners = {found: found.lstat().st_uid for found in ([path.parent, path] if is_own else [path])}
     for found, owner in owners.items():
         if gateway is not None and owner != gateway and gateway != 0:
@@ -78,7 +75,7 @@ def _check_database(url: str, what: str) -> Findings:
 
     store = Store(url)
     try:
-        with store.begin() as connection:  # which SQLite refuses for a file that cannot be written to
+        with store.begin() as connection:  # SQLite refuses it for a file that cannot be written to
             connection.exec_driver_sql("SELECT 1")
             is_open = connection.dialect.name == "sqlite" or (
                 connection.exec_driver_sql("SHOW transaction_read_only").scalar() == "off"

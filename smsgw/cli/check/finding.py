@@ -1,4 +1,4 @@
-"""What a check finds, and what it looks at."""
+"""What a check finds."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from smsgw.cli.installation import Installation
 
 
 class Level(IntEnum):
-    """How bad it is; as a number, the exit status, which is that of Nagios plugins."""
+    """How bad it is. The numbers are the exit status, as Nagios plugins have it."""
 
     OK = 0
     WARNING = 1
     ERROR = 2
-    STOPS = 3  # the gateway would not start, or nobody can know
+    STOPS = 3  # the gateway would not start, or the check failed
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One sentence on one matter (``topic``), and what to do about it."""
+    """One sentence about one topic, and what to do about it."""
 
     level: Level
     topic: str
@@ -34,7 +34,7 @@ Check = Callable[[Installation], Findings]
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """Makes findings on one matter."""
+    """Makes findings about one topic."""
 
     name: str
 

@@ -16,13 +16,13 @@ from pathlib import Path
 from smsgw.cli.check.finding import Findings, Topic
 from smsgw.cli.installation import Installation, user_name
 from smsgw.model import ConfigurationError
-from smsgw.settings import Boolean
+from smsgw.settings import is_on
 from smsgw.spool.layout import from_smsd_conf, read_smsd_conf
 
 SMSD = Topic("smsd")
 CONF = Path("/etc/smsd.conf")
-PIDFILE = "/var/run/smsd.pid"  # where smsd puts it by itself
-DEFAULTS = Path("/etc/default/smstools")  # what Debian's init script starts smsd with, whatever CONF says
+PIDFILE = "/var/run/smsd.pid"  # smsd's default
+DEFAULTS = Path("/etc/default/smstools")  # of Debian's init script, which overrides CONF
 
 WANTED = (
     ("trust_outgoing", "smsd takes two messages a second at the most"),
@@ -63,7 +63,7 @@ class Daemon:
         return bool(mode & (stat.S_IRGRP if self.uid in users or group in self.groups else stat.S_IROTH))
 
     def may_change(self, folder: os.stat_result) -> bool:
-        """Whether it may take other users' files out of that folder."""
+        """Whether it may move other users' files out of that folder."""
         if self.uid in (0, folder.st_uid):
             return self.uid == 0 or bool(folder.st_mode & stat.S_IWUSR)
         if folder.st_mode & stat.S_ISVTX:
@@ -84,7 +84,7 @@ def check_settings(installation: Installation) -> Findings:
             f"the simulator takes the messages of the smsd of {path}", "Take simulator out of smsgw.plugins."
         )
     for key, harm in WANTED:
-        if not _is_yes(own.get(key, "no")):
+        if not is_on(own.get(key, "no")):
             yield SMSD.warning(f"{path} has no '{key} = yes', and {harm}", f"Add '{key} = yes' and restart smsd.")
     for key, harm in KEPT:
         if not own.get(key):
@@ -151,7 +151,7 @@ def check_process(installation: Installation) -> Findings:
 
 
 def conf_of(installation: Installation) -> Path | None:
-    """smsd's own file: the one that the ini file names, or the system's, where that is about the same spool."""
+    """smsd's own file: the one that the ini file names, or the system's, if it has the same spool."""
     if installation.smsgw.smsd_conf:
         return Path(installation.smsgw.smsd_conf)
     try:
@@ -161,7 +161,7 @@ def conf_of(installation: Installation) -> Path | None:
 
 
 def find_daemon(installation: Installation) -> Daemon | None:
-    """smsd as it runs, or as it would: a process has not always all groups that its user is in."""
+    """smsd as it runs, or would run. Its process need not have all groups of its user."""
     path = conf_of(installation)
     if path is None:
         return None
@@ -209,10 +209,6 @@ def group_name(gid: int) -> str:
 
 
 def _candidates(pidfile: Path) -> Iterator[int]:
-    """What the pid file says, or nothing; smsd writes it with blanks around the number."""
+    """The process id in the pid file, if it has one. smsd writes blanks around it."""
     with contextlib.suppress(OSError, ValueError):
         yield int(pidfile.read_text())
-
-
-def _is_yes(value: str) -> bool:
-    return value.lower() in Boolean().true_choices

@@ -1,4 +1,4 @@
-"""smsd's folders: whether the gateway can use them, smsd what the gateway puts there, and how much room is left."""
+"""smsd's folders: whether the gateway can use them, whether smsd can read its files, and how much room is left."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from smsgw.spool.sending.queue import Queue
 from smsgw.spool.sending.writer import PROBE
 
 SPOOL = Topic("spool")
-NAME = ".smsgw-check"  # of a file that smsd passes over
+NAME = ".smsgw-check"  # smsd skips files whose name begins with a dot
 
 FEW_BYTES, NO_BYTES = 200 * 2**20, 20 * 2**20
 FEW_INODES, NO_INODES = 10_000, 500
-MANY_WAITING = 3000  # files in outgoing, from which on smsd gets slow
+MANY_WAITING = 3000  # files in outgoing: smsd gets slow with more
 LONG = 600.0  # seconds that a message waits for smsd
 STUCK = 60.0  # seconds that the gateway leaves a complete request
 
@@ -114,7 +114,7 @@ def _check_outgoing(layout: Layout) -> Findings:
         )
     path = outgoing / NAME
     try:
-        path.unlink(missing_ok=True)  # of one that was killed, or what others linked there
+        path.unlink(missing_ok=True)  # left by a check that was killed, or a link of somebody else
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             os.write(fd, bytes(512))
@@ -149,7 +149,7 @@ def _check_state(layout: Layout) -> Findings:
 
 
 def _check_readable(installation: Installation, daemon: Daemon) -> Findings:
-    """Whether smsd can read what the gateway writes, and take it, and all that lies in ``outgoing``."""
+    """Whether smsd can read and move the gateway's files, and all that is in ``outgoing``."""
     layout = installation.layout
     runs = f"smsd {'runs' if daemon.pid else 'would run'} as {daemon}, who"
     with contextlib.suppress(KeyError):  # there is no such group, which stops the start
@@ -161,7 +161,7 @@ def _check_readable(installation: Installation, daemon: Daemon) -> Findings:
         )
     for path, status in _waiting(layout):
         if not daemon.may_read(status.st_uid, status.st_gid, status.st_mode, acl.users_of(path)):
-            name = shlex.quote(str(path))  # which anybody who can write there chose
+            name = shlex.quote(str(path))  # anybody who can write there can choose the name
             yield SPOOL.error(
                 f"{runs} cannot read {path}: it is not sent, and may hold up what comes after it",
                 f"Take it away, or let smsd read it. As root: chown {daemon.name} {name} && chmod u+rw {name}",
@@ -204,7 +204,7 @@ def check_room(installation: Installation) -> Findings:
             device = folder.stat().st_dev
             room = os.statvfs(folder)
         except OSError:
-            continue  # which check_folders tells
+            continue  # check_folders says so
         if device in seen:
             continue
         seen.add(device)
