@@ -88,7 +88,7 @@ def create(installation: Installation, user: str, groups: tuple[str, ...], expir
 def list_(installation: Installation) -> None:
     """All tokens that were ever made, and what became of them."""
     with _store(installation) as store:
-        records = table.all_of(store)
+        records = table.find_all(store)
     heads = ("id", "owner", "groups", "created (UTC)", "expires", "last use", "state", "comment")
     print_table(heads, [_row(record) for record in records])
 
