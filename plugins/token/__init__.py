@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable
 
@@ -23,7 +22,6 @@ from .text import PREFIX, digest, is_token
 
 USED = 60  # seconds between two notes of a token's use
 CREDENTIAL = "token:"  # how the credential of an identity begins; the token's id follows
-REMEMBERED = 10000  # tokens of which this process knows when it noted their use
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +38,7 @@ class Token:
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._found = Verified[tuple[tuple[int, ...], Record]]()
-        self._noted: dict[str, float] = {}
-        self._lock = threading.Lock()
+        self._noted = Verified[bool](USED)  # ids of tokens whose use was noted, or could not be
 
     def includeme(self, config: Configurator) -> None:
         self._store = open_store(config.registry, TABLES, SCRIPTS)
@@ -87,12 +84,9 @@ class Token:
 
     def _note_use(self, id: str, now: float) -> None:
         """Note that it was used, once a minute. A note that fails refuses nobody."""
-        with self._lock:
-            if now - self._noted.get(id, 0) < USED:
-                return
-            if len(self._noted) >= REMEMBERED:
-                self._noted.clear()
-            self._noted[id] = now
+        if self._noted.find(id):
+            return
+        self._noted.keep(True, id)
         try:
             table.note_use(self._store, id, int(now))
         except Unavailable as error:

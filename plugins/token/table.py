@@ -51,27 +51,27 @@ _COLUMNS = [TOKENS.c[name] for name in Record.__dataclass_fields__]
 
 
 def find(store: Store, where: ColumnElement[bool]) -> Record | None:
-    rows = store.execute(select(*_COLUMNS).where(where), {})
-    return Record(*rows[0]) if rows else None
+    rows = store.execute(select(*_COLUMNS).where(where))
+    return Record(**rows[0]._asdict()) if rows else None
 
 
 def find_all(store: Store) -> Sequence[Record]:
     """All tokens, the oldest first."""
-    return [Record(*row) for row in store.execute(select(*_COLUMNS).order_by(TOKENS.c.created, TOKENS.c.id), {})]
+    return [Record(**row._asdict()) for row in store.execute(select(*_COLUMNS).order_by(TOKENS.c.created, TOKENS.c.id))]
 
 
 def add(store: Store, record: Record, digest: str) -> None:
     values = {name: getattr(record, name) for name in Record.__dataclass_fields__}
-    store.execute(insert(TOKENS).values(digest=digest, **values), {})
+    store.execute(insert(TOKENS).values(digest=digest, **values))
 
 
 def note_use(store: Store, id: str, now: int) -> None:
     is_older = or_(TOKENS.c.used.is_(None), TOKENS.c.used < now)
-    store.execute(update(TOKENS).where(TOKENS.c.id == id, is_older).values(used=now), {})
+    store.execute(update(TOKENS).where(TOKENS.c.id == id, is_older).values(used=now))
 
 
 def revoke(store: Store, id: str, now: int) -> Record | None:
     """Revoke the token of that id, unless it is revoked already; the token as it was, or ``None``: there is none."""
     record = find(store, TOKENS.c.id == id)
-    store.execute(update(TOKENS).where(TOKENS.c.id == id, TOKENS.c.revoked.is_(None)).values(revoked=now), {})
+    store.execute(update(TOKENS).where(TOKENS.c.id == id, TOKENS.c.revoked.is_(None)).values(revoked=now))
     return record
