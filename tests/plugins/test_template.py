@@ -141,7 +141,7 @@ def test_files_in_a_folder_change_at_once(make_trusting: Make, folder: Path) -> 
     (folder / "new.txt").write_text("New")
     assert send(text="template:new")["sent_text"] == "New"
     (folder / "new.txt").unlink()
-    assert "there is not" in send(text="template:new", status=400)["errors"]["text"]
+    assert "does not exist" in send(text="template:new", status=400)["errors"]["text"]
 
 
 def test_names_do_not_lead_out_of_the_folder(make_trusting: Make, folder: Path) -> None:
@@ -150,7 +150,7 @@ def test_names_do_not_lead_out_of_the_folder(make_trusting: Make, folder: Path) 
     (folder / "sub" / "secret.txt").write_text("secret")
     send = make_trusting("template", {"smsgw.template.folder": str(folder)})
     for name in ("../secret", "sub/secret", str(folder.parent / "secret"), "..", ".", "x" * 300, "'a\0b'", "а"):
-        assert "there is not" in send(text=f"template:{name}", status=400)["errors"]["text"]
+        assert "does not exist" in send(text=f"template:{name}", status=400)["errors"]["text"]
 
 
 @pytest.mark.parametrize("content", [b"{", b"", b" \n", b"\xff", b"{0}"])
