@@ -14,7 +14,7 @@ from smsgw.settings import Lines
 
 
 class Blacklist:
-    """A policy. A user's own line, those of their groups and ``*`` each deny what they have."""
+    """A policy. A user's own line, those of their groups and ``*`` each deny their numbers."""
 
     class Settings(colander.MappingSchema):
         numbers = colander.SchemaNode(

@@ -26,7 +26,7 @@ _TIMES = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])-(?:([01]?[0-9]|2[0-3]):([
 
 @dataclass(frozen=True, slots=True)
 class _Span:
-    """Minutes of the week: ``length`` of them from ``begin`` on, which is counted from Monday's midnight."""
+    """Minutes of the week: ``length`` of them from the minute ``begin`` on; Monday's midnight is 0."""
 
     begin: int
     length: int
@@ -38,11 +38,10 @@ class _Span:
 class Hours:
     """A policy. The nearest lines count: a user's own, else those of their groups together, else ``*``.
 
-    It is the clock on the wall that is read: an hour that comes twice, when summer time ends, is the same hour both
-    times. What is sent at once is judged by now, all recipients of a request at one moment; what is sent later, by when
-    it is to go out.
+    The local time decides: the hour that comes twice when summer time ends is the same hour both times. What is sent at
+    once is judged by the time of the request, the same for all recipients; what is sent later, by ``send_at``.
 
-    :param clock: what time it is, with its zone.
+    :param clock: the time, with its zone.
     """
 
     class Settings(colander.MappingSchema):
@@ -98,7 +97,7 @@ class Hours:
 
 
 def _spans(words: list[str]) -> list[_Span]:
-    """A line: days, times of these days, other days, times of those …
+    """The spans of a line: days, times of these days, other days, their times …
 
     :raises ValueError: a word is wrong, or in a wrong place.
     """
@@ -126,9 +125,9 @@ def _days(word: str) -> list[int]:
 
 
 def _times(word: str) -> tuple[int, int]:
-    """The minute of the day at which it begins, and how many there are: ``22:00-06:00`` ends on the next day.
+    """The minute of the day at which a time begins, and how many minutes it has: ``22:00-06:00`` ends the next day.
 
-    :raises ValueError: it is no such word.
+    :raises ValueError: the word is no time.
     """
     if not (match := _TIMES.fullmatch(word)):
         raise ValueError(f"{word!r} is neither days such as Mon-Fri nor a time such as 08:00-18:00")

@@ -1,4 +1,4 @@
-"""``htpasswd``: users and passwords in a file that Apache's ``htpasswd`` keeps; a change in it takes effect at once."""
+"""``htpasswd``: users and passwords of a file that Apache's program ``htpasswd`` writes; changes count at once."""
 
 from __future__ import annotations
 
@@ -17,15 +17,17 @@ from smsgw.hookspecs import hookimpl
 from smsgw.model import ConfigurationError, Credentials, Identity
 from smsgw.verified import Verified
 
-# No plain text and no DES, which an attacker who has read the file need not break.
+# No plain text and no DES: an attacker who has read the file could log in.
 HASHES = CryptContext(["bcrypt", "apr_md5_crypt", "ldap_sha1", "sha256_crypt", "sha512_crypt"])
+
+CREDENTIAL = "htpasswd:"  # how the credential of an identity begins; the userid follows
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class _Hash:
-    """A stored password; all of one ``kind``, which is a scheme and its rounds, cost the same time to check."""
+    """A stored password. Its ``kind`` is a scheme and its rounds: all of one kind take the same time to check."""
 
     kind: tuple[str, int]
     stored: str
@@ -33,14 +35,14 @@ class _Hash:
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    """What is in the file; ``kinds`` has a hash of each kind."""
+    """The users of the file, and one hash of each kind."""
 
     users: dict[str, _Hash]
     kinds: dict[tuple[str, int], _Hash]
 
 
 class Htpasswd:
-    """An authentication backend. Every wrong answer costs one hash of each kind in the file, whoever asks."""
+    """An authentication backend. A wrong password takes one hash of each kind in the file, also for unknown users."""
 
     class Settings(colander.MappingSchema):
         path = colander.SchemaNode(colander.String(), description="Apache's password file")
@@ -64,11 +66,18 @@ class Htpasswd:
         file = self._current()
         own = file.users.get(credentials.userid)
         if own is not None and self._is_right(credentials.secret, own.stored):
-            return Identity(credentials.userid)
+            return Identity(credentials.userid, credential=f"{CREDENTIAL}{credentials.userid}")
         for kind, other in file.kinds.items():
             if own is None or kind != own.kind:
                 _verify(credentials.secret, other.stored)
         return None if own is None else Denied("wrong password")
+
+    @hookimpl
+    def holds(self, credential: str) -> bool | None:
+        """A user holds as long as the file has them, whatever their password is now."""
+        if not credential.startswith(CREDENTIAL):
+            return None
+        return credential.removeprefix(CREDENTIAL) in self._current().users
 
     def _current(self) -> _File:
         try:
@@ -92,7 +101,7 @@ class Htpasswd:
         return _File(users, {found.kind: found for found in users.values()})
 
     def _is_right(self, secret: str, stored: str) -> bool:
-        """Whether that is the password; one that was right is not hashed again."""
+        """Whether that is the password. One that was right is not hashed again."""
         if self._verified.find(stored, secret):
             return True
         is_right = _verify(secret, stored)

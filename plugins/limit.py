@@ -54,13 +54,14 @@ def _parts(name: str, word: str) -> int:
 
 
 def cut(text: str, parts: int) -> str:
-    """The text if it goes out in so many parts, else as many of its words as do, with an ellipsis.
+    """The text, if it has at most so many parts; else as many of its words as fit, and an ellipsis.
 
-    A word that is too long by itself is cut between two characters as people see them, which may be written as several.
+    A word that is too long by itself is cut between two characters as people see them. Such a character may be several
+    code points.
     """
     if measure(text).parts <= parts:
         return text
-    most = parts * LONGEST + 1  # characters that are looked at: one more than can go out
+    most = parts * LONGEST + 1  # characters to look at: one more than can go out
     end = _last(text, 0, [word.end() for word in _WORD.finditer(text[:most])], parts)
     following = _WORD.search(text, end)
     if following and not _fits(following[0][:most], parts):
@@ -71,7 +72,7 @@ def cut(text: str, parts: int) -> str:
 
 
 def _last(text: str, none: int, ends: Sequence[int], parts: int) -> int:
-    """The last of these places at which the text can be cut, else ``none``: a longer text has never fewer parts."""
+    """The last of these places at which the cut text fits, else ``none``. A longer text never has fewer parts."""
     fitting = bisect_left(ends, True, key=lambda end: not _fits(text[:end], parts))
     return ends[fitting - 1] if fitting else none
 
@@ -81,6 +82,6 @@ def _fits(beginning: str, parts: int) -> bool:
 
 
 def _ending(beginning: str) -> str:
-    """With an ellipsis: three points, which the GSM alphabet has, unless something else demands UCS2 already."""
+    """With an ellipsis: three points if all is in the GSM alphabet, which has no ellipsis, else the character."""
     plain = beginning + "..."
     return plain if measure(plain).alphabet == "GSM" else beginning + "…"

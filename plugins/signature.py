@@ -10,7 +10,7 @@ from smsgw.settings import Lines
 
 
 class Signature:
-    """A text transform. A user's own line counts before their groups' (in the order written), those before ``text``."""
+    """A text transform. A user's own line counts; else the first line of one of their groups; else ``text``."""
 
     class Settings(colander.MappingSchema):
         text = colander.SchemaNode(colander.String(), missing=None, description="what everybody's texts end with")

@@ -1,4 +1,4 @@
-"""``simulator``: plays smsd where there is none, so that a gateway can be tried and tested without a modem."""
+"""``simulator``: does what smsd does, so that a gateway can be tried and tested without smsd and a modem."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pyramid.events import ApplicationCreated
 from smsgw.api import application
 from smsgw.hookspecs import hookimpl
 from smsgw.model import ConfigurationError
-from smsgw.numbers import from_spool
+from smsgw.numbers import NumberSet, from_spool
 from smsgw.resources import is_yes
 from smsgw.settings import Number, Words
 from smsgw.spool import file
@@ -27,9 +27,9 @@ MODEM = "SIMULATOR"
 
 
 class Simulator:
-    """Background work: files go from ``outgoing`` through ``checked`` to ``sent``, with what smsd adds to them.
+    """Moves files from ``outgoing`` through ``checked`` to ``sent``, and adds the headers that smsd adds.
 
-    Status reports, for messages that ask for one, come to ``report``, or else to ``incoming``.
+    A message that asks for a status report gets one, in ``report`` or else in ``incoming``.
     """
 
     class Settings(colander.MappingSchema):
@@ -48,9 +48,9 @@ class Simulator:
 
     def __init__(self, delay: float, fail: tuple[str, ...], undelivered: tuple[str, ...]) -> None:
         self._delay = delay
-        self._refused = _Numbers(fail)
-        self._unreachable = _Numbers(undelivered)
-        self._last = 0  # the byte with which a modem counts what it sends
+        self._refused = _numbers("fail", fail)
+        self._unreachable = _numbers("undelivered", undelivered)
+        self._last = 0  # the last Message_id: a modem counts to 255
         self._layout: Layout
 
     def includeme(self, config: Configurator) -> None:
@@ -115,7 +115,7 @@ class Simulator:
             self._report(to, now)
 
     def _report(self, to: str, now: str) -> None:
-        """What the network says of the message that was sent last."""
+        """Write the status report of the message that was sent last."""
         status = "70,Permanent error, SM validity period expired"
         if to not in self._unreachable:
             status = "0,Ok,short message received by the SME"
@@ -127,19 +127,15 @@ class Simulator:
         self._put(kind, f"{MODEM}.{secrets.token_hex(4)}", f"{lines}\n{text}".encode())
 
     def _put(self, kind: str, name: str, content: bytes) -> None:
-        """The file is there as a whole, or not at all."""
+        """Write a file so that nobody sees a part of it."""
         target = self._layout.folders[kind][0]
         fresh = target / f".{name}"
         fresh.write_bytes(content)
         fresh.rename(target / name)
 
 
-class _Numbers:
-    """Numbers, and beginnings of numbers with a ``*``."""
-
-    def __init__(self, words: tuple[str, ...]) -> None:
-        self._exact = {from_spool(word) for word in words if not word.endswith("*")}
-        self._prefixes = tuple(from_spool(word[:-1]) for word in words if word.endswith("*"))
-
-    def __contains__(self, number: str) -> bool:
-        return number in self._exact or (bool(self._prefixes) and number.startswith(self._prefixes))
+def _numbers(name: str, words: tuple[str, ...]) -> NumberSet:
+    try:
+        return NumberSet.parse(words)
+    except ValueError as error:
+        raise ConfigurationError(f"smsgw.simulator.{name} has a wrong word: {error}") from None

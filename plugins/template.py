@@ -1,4 +1,4 @@
-"""``template``: texts kept by the operator; ``template:alarm host=web1 state="is down"`` asks for one, filled in."""
+"""``template``: texts of the operator. ``template:alarm host=web1 state="is down"`` asks for one, with values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from smsgw.settings import Lines, Words
 
 CALL = "template:"  # how a text begins that asks for a template
 SUFFIX = ".txt"  # of files in the folder
-LONGEST = 10000  # characters of a text that asks for one: a shell's quotation marks take time
+LONGEST = 10000  # characters of a text that asks for one: parsing quotation marks takes time
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _FIELD = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -24,7 +24,7 @@ _FIELD = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 @dataclass(frozen=True, slots=True)
 class _Template:
-    """A text with ``{parameters}``; ``{{`` and ``}}`` are braces that go out.
+    """A text with ``{parameters}``; ``{{`` and ``}}`` go out as ``{`` and ``}``.
 
     :raises ValueError: it has another brace, or is empty.
     """
@@ -42,12 +42,12 @@ class _Template:
         return {match[1] for match in _FIELD.finditer(self.text) if match[1]}
 
     def fill(self, values: Mapping[str, str]) -> str:
-        """The text with these values, which are not looked into."""
+        """The text with these values. Braces in the values stay as they are."""
         return _FIELD.sub(lambda match: values[match[1]] if match[1] else match[0][0], self.text)
 
 
 class Template:
-    """A text transform. Other texts pass as they are, unless their user may send ``only`` templates."""
+    """A text transform. Texts that ask for no template pass unchanged, except of users in ``only``."""
 
     class Settings(colander.MappingSchema):
         texts = colander.SchemaNode(Lines(), missing=None, description="lines 'name: text with {parameters}'")
@@ -90,11 +90,11 @@ class Template:
         name, values = head.removeprefix(CALL), _values(words)
         template = self._find(name)
         if template is None:
-            raise TextRefused("asks for a template that there is not")
+            raise TextRefused("asks for a template that does not exist")
         if lacking := sorted(template.parameters - values.keys()):
             raise TextRefused(f"lacks parameters of the template {name!r}: {', '.join(lacking)}")
         if strays := sorted(values.keys() - template.parameters):
-            raise TextRefused(f"has parameters that the template {name!r} has not: {', '.join(strays)}")
+            raise TextRefused(f"has parameters that the template {name!r} does not have: {', '.join(strays)}")
         return template.fill(values)
 
     def _find(self, name: str) -> _Template | None:
@@ -108,7 +108,7 @@ class Template:
             raise Unavailable(f"The template {name!r} cannot be used") from error
 
     def _check_files(self, folder: Path) -> None:
-        """Those that are there now; what changes later is seen when it is asked for."""
+        """Check the files that are there now. Later changes are seen when the template is asked for."""
         if not folder.is_dir():
             raise ConfigurationError(f"smsgw.template.folder: there is no folder {folder}; make it")
         for path in sorted(folder.glob(f"[!.]*{SUFFIX}")):

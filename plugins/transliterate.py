@@ -1,4 +1,4 @@
-"""``transliterate``: typographic characters become their equals in the GSM alphabet, which saves parts."""
+"""``transliterate``: replaces typographic characters by those of the GSM alphabet, which saves parts."""
 
 from __future__ import annotations
 

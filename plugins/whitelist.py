@@ -14,7 +14,7 @@ from smsgw.settings import Lines
 
 
 class Whitelist:
-    """A policy. A user's own line, those of their groups and ``*`` add up; who has none may send anywhere."""
+    """A policy. A user's own line, those of their groups and ``*`` add up. A user without a line may send anywhere."""
 
     class Settings(colander.MappingSchema):
         numbers = colander.SchemaNode(

@@ -32,15 +32,24 @@ class ParsedFile(Generic[T]):
         :raises OSError: it cannot be read.
         :raises ValueError: ``parse`` does.
         """
-        stamp = _stamp(os.stat(self._path))
-        if stamp != self._stamp or time.time() - stamp[0] / 1e9 < RACY:
+        found = stamp(self._path)
+        if found is None or found != self._stamp:
             self._stamp, self._meaning = self._read()
         return self._meaning
 
     def _read(self) -> tuple[tuple[int, ...], T]:
         with open(self._path, "rb") as stream:
-            stamp = _stamp(os.fstat(stream.fileno()))
-            return stamp, self._parse(stream.read(self._most))
+            found = _stamp(os.fstat(stream.fileno()))
+            return found, self._parse(stream.read(self._most))
+
+
+def stamp(path: Path) -> tuple[int, ...] | None:
+    """Numbers that are others after each change of the file; ``None``: the next change might leave them as they are.
+
+    :raises OSError: there is no such file.
+    """
+    found = _stamp(os.stat(path))
+    return None if time.time() - found[0] / 1e9 < RACY else found
 
 
 def _stamp(found: os.stat_result) -> tuple[int, ...]:

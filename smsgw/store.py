@@ -91,7 +91,7 @@ class Store:
         with self._connect() as connection, _transaction(connection, is_reading=is_reading):
             yield connection
 
-    def execute(self, statement: Executable, parameters: dict[str, Any]) -> Sequence[Row[Any]]:
+    def execute(self, statement: Executable, parameters: dict[str, Any] | None = None) -> Sequence[Row[Any]]:
         """The rows of one statement by itself, which is a transaction of its own: in fewer steps than ``begin``.
 
         :raises IntegrityError: it breaks a constraint.

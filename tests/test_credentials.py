@@ -66,7 +66,7 @@ def test_each_request_that_is_authenticated_is_a_sign_in(gateway: Gateway) -> No
     post("Bearer badge:1", 201)
     post(basic("lvv", "SecretPAss"), 201)
     gateway.app.get("/api/v2/messages/none", headers={"Authorization": basic("lvv", "SecretPAss")}, status=404)
-    expected = [Identity("ann", frozenset({"staff"}), "badge:1"), Identity("lvv"), Identity("lvv")]
+    expected = [Identity("ann", frozenset({"staff"}), "badge:1"), *[Identity("lvv", credential="htpasswd:lvv")] * 2]
     assert desk.heard == expected
     post(None, 401)
     post("Bearer badge:2", 401)

@@ -72,7 +72,7 @@ def test_submit_is_asked_once_for_what_would_go_out(make_gateway: MakeGateway, s
     send(gateway, accepted, numbers=[*NUMBERS, "nobody", NUMBERS[0]])
     (submission,) = gateway.plugin("asked").submissions
     assert isinstance(submission, Submission)
-    assert submission.identity == Identity("lvv")
+    assert submission.identity == Identity("lvv", credential="htpasswd:lvv")
     assert [message.to for message in submission.messages] == NUMBERS
     assert {message.content.text for message in submission.messages} == {"HI"}
     assert {found.id for found in gateway.messages()} == {message.id for message in submission.messages}
@@ -152,7 +152,7 @@ def test_the_first_route_counts(make_gateway: MakeGateway, send: Any, accepted: 
         (NUMBERS[0], "HI", "OLD"),
         (NUMBERS[1], "HI", "OLD"),
     ]
-    assert {identity for _, identity in asked} == {Identity("lvv")}
+    assert {identity for _, identity in asked} == {Identity("lvv", credential="htpasswd:lvv")}
 
 
 @BOTH

@@ -22,14 +22,14 @@ from smsgw import migrations
 from smsgw.journal import tables as journal
 from smsgw.model import ConfigurationError, Unavailable
 from smsgw.store import Store
-from smsgw_plugins.quota import rows
+from smsgw_plugins.quota import counters
 from smsgw_plugins.token import table
 from smsgw_plugins.webhooks import table as webhooks
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = {
     "journal": (journal.TABLES, journal.SCRIPTS),
-    "quota": (rows.TABLES, rows.SCRIPTS),
+    "quota": (counters.TABLES, counters.SCRIPTS),
     "token": (table.TABLES, table.SCRIPTS),
     "webhooks": (webhooks.TABLES, webhooks.SCRIPTS),
 }

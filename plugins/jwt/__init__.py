@@ -22,8 +22,8 @@ from smsgw.verified import Verified
 from .keys import Keys
 from .settings import Settings, check, make_source
 
-MAX_LENGTH = 16 * 1024  # characters of a token; what is longer is asked of others
-END = 253402300800  # the year 10000: what is no date, as RFC 3339 writes them, is none here
+MAX_LENGTH = 16 * 1024  # characters of a token; longer ones are left to other plugins
+END = 253402300800  # the year 10000, in seconds since 1970: RFC 3339 can write no later date
 
 _PARTS = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.[A-Za-z0-9_-]*")  # RFC 7515, 7.1
 _REASONS: dict[type[jwt.PyJWTError], str] = {
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Verified:
-    """A token that was right: until when (seconds since 1970), and by which keys."""
+    """A token that was right, until when it is (seconds since 1970), and by which keys."""
 
     identity: Identity
     expires: float
@@ -45,7 +45,7 @@ class _Verified:
 
 
 class _Wrong(Exception):
-    """Why a token of that issuer is refused; nothing of the token is in it."""
+    """Why a token of the issuer is refused. The message has nothing of the token."""
 
 
 class Jwt:
@@ -84,7 +84,7 @@ class Jwt:
 
     def _verify(self, token: str, header: Mapping[str, Any] | None, claims: Mapping[str, Any]) -> _Verified:
         """:raises _Wrong: it is not right.
-        :raises Unavailable: that cannot be known.
+        :raises Unavailable: the keys are not known now.
         """
         if header is None or not all(_is_date(claims[name]) for name in ("exp", "nbf", "iat") if name in claims):
             raise _Wrong("it is malformed")
@@ -93,7 +93,7 @@ class Jwt:
             raise _Wrong("its algorithm is not one that is taken")
         if not isinstance(kid, str | None) or "crit" in header:  # RFC 7515, 4.1.11: what is not understood
             raise _Wrong("its header is not understood")
-        # jku, jwk, x5u and x5c name keys, too: those of whoever made the token, whom nobody need trust.
+        # Nobody looks at jku, jwk, x5u and x5c: whoever made the token says which key these name.
         keys = self._source.keys()
         if not (fitting := keys.fitting(kid, algorithm)):
             keys = self._source.newer()

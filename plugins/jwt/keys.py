@@ -30,7 +30,7 @@ Public = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A public key, and the algorithms for which it may be taken: never one of another kind than its own."""
+    """A public key, and the algorithms for which it may be used: those of its own kind."""
 
     kid: str | None
     algorithms: frozenset[str]
@@ -39,12 +39,12 @@ class Key:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Keys:
-    """All keys of a provider at a time."""
+    """All keys of a provider at one time."""
 
     keys: tuple[Key, ...]
 
     def fitting(self, kid: str | None, algorithm: str) -> list[Key]:
-        """Those that may have signed a token with that header."""
+        """The keys that may have signed a token with that header."""
         return [
             key
             for key in self.keys
@@ -53,9 +53,9 @@ class Keys:
 
 
 def read(content: bytes) -> Keys:
-    """The keys in PEM or JWKS that can be used; others are passed over.
+    """The keys that can be used, of a PEM file or a JSON Web Key Set.
 
-    :raises ValueError: there is none. The sentence goes on after the name of what was read.
+    :raises ValueError: there is none. The message goes on after the name of what was read.
     """
     if len(content) > MAX_SIZE:
         raise ValueError(f"has over {MAX_SIZE} bytes")
@@ -87,7 +87,7 @@ def _read_set(content: bytes) -> list[Key]:
 
 
 def _read_entry(entry: Mapping[str, Any]) -> Key | None:
-    """A JSON Web Key; ``None``: not for signatures, secret, or of a kind that is not known."""
+    """A JSON Web Key; ``None``: it is not for signatures, or of an unknown kind."""
     if entry.get("kty") not in ("RSA", "EC", "OKP") or entry.get("use") not in (None, "sig"):
         return None
     if not all(isinstance(entry.get(name, ""), str) for name in ("kid", "alg", "crv")):

@@ -1,4 +1,4 @@
-"""What ``smsgw.jwt.*`` may hold, and where the keys are by it."""
+"""The settings ``smsgw.jwt.*``, and the source of the keys that they name."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Settings(colander.MappingSchema):
 
 
 def check(settings: Mapping[str, Any]) -> None:
-    """:raises ConfigurationError: the settings, each of which is right, do not go together."""
+    """:raises ConfigurationError: the settings do not go together."""
     for algorithm in settings["algorithms"]:
         if algorithm == "none" or algorithm.startswith("HS"):
             raise ConfigurationError(
@@ -75,7 +75,7 @@ def check(settings: Mapping[str, Any]) -> None:
 
 
 def make_source(settings: Mapping[str, Any]) -> Source:
-    """:raises ConfigurationError: there is none, or two, or it cannot be one."""
+    """:raises ConfigurationError: the settings name no source, or two, or one that cannot work."""
     path, url = settings["key_file"], settings["jwks_url"]
     if (path is None) == (url is None):
         raise ConfigurationError("set either smsgw.jwt.key_file or smsgw.jwt.jwks_url, where the keys are")

@@ -1,4 +1,7 @@
-"""Where an identity provider's keys come from: a file, or a URL of which they are fetched again and again."""
+"""Where an identity provider's keys come from: a file, or a URL from which they are fetched again and again.
+
+Both sources have ``keys`` and ``newer``, which raise ``Unavailable`` where the keys are not known now.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,6 @@ import ssl
 import threading
 import time
 from pathlib import Path
-from typing import Protocol
 from urllib.parse import SplitResult
 
 from smsgw.files import ParsedFile
@@ -17,19 +19,9 @@ from smsgw.model import Unavailable
 
 from .keys import MAX_SIZE, Keys, read
 
-PAUSE = 3  # seconds between two fetches, however many tokens name keys that there are not
+PAUSE = 3  # seconds between two fetches, however many tokens name unknown keys
 
 log = logging.getLogger(__name__)
-
-
-class Source(Protocol):
-    """:raises Unavailable: nobody knows the keys now."""
-
-    def keys(self) -> Keys:
-        """The same object, as long as they are the same keys."""
-
-    def newer(self) -> Keys:
-        """The keys, for who has found that one is missing."""
 
 
 class File:
@@ -43,6 +35,7 @@ class File:
         self._file = ParsedFile(path, read, MAX_SIZE + 1)
 
     def keys(self) -> Keys:
+        """The same object, as long as they are the same keys."""
         try:
             return self._file.current()
         except (OSError, ValueError) as error:
@@ -55,13 +48,13 @@ class File:
 class Url:
     """A JWKS that a provider serves, fetched when it is first needed.
 
-    A request waits for a fetch only where it has no key, and the last fetch did not fail: a provider that is down, or
-    slow, holds up nobody else.
+    A request waits for a fetch only where its key is not known, and the last fetch did not fail. So a provider that is
+    down or slow holds up nobody else.
 
     :param url: https, or http.
     :param timeout: seconds for all of a fetch.
-    :param refresh: seconds after which keys are fetched again, so that what is withdrawn counts no longer.
-    :param keep: seconds for which they are known while that fails.
+    :param refresh: seconds after which keys are fetched again, so that keys that were withdrawn count no longer.
+    :param keep: seconds for which keys count while fetching fails.
     """
 
     def __init__(
@@ -82,6 +75,7 @@ class Url:
         return self._current()
 
     def newer(self) -> Keys:
+        """The keys, fetched again where that is allowed: a token names one that is not known."""
         self._fetch(is_needed=True)
         return self._current()
 
@@ -121,10 +115,10 @@ class Url:
 
 
 def _get(url: SplitResult, context: ssl.SSLContext | None, timeout: float) -> bytes:
-    """What that URL has: from no other place, whatever it says, and no more than keys can be.
+    """What that URL has, at most a byte more than keys can be. Redirects are not followed.
 
-    :raises OSError, http.client.HTTPException, ValueError: nothing that could be keys; the sentence of the last goes on
-        after the URL.
+    :raises OSError, http.client.HTTPException, ValueError: it has nothing that could be keys. The message of a
+        ``ValueError`` goes on after the URL.
     """
     host, deadline = url.hostname or "", time.monotonic() + timeout
     connection = (
@@ -134,7 +128,7 @@ def _get(url: SplitResult, context: ssl.SSLContext | None, timeout: float) -> by
     )
     try:
         connection.connect()
-        # The timeout is for each piece: one who sends them slowly would never be done.
+        # The timeout is for each piece: who sends them slowly would never be done.
         watch = threading.Timer(deadline - time.monotonic(), _hang_up, [connection.sock])
         watch.daemon = True
         watch.start()
@@ -159,3 +153,6 @@ def _hang_up(connected: socket.socket) -> None:
         socket.socket.shutdown(connected, socket.SHUT_RDWR)  # TLS's own would go on without TLS
     except OSError:
         return  # it is closed
+
+
+Source = File | Url

@@ -1,4 +1,4 @@
-"""``ldap``: users and passwords of a directory. It binds as the user; what it has verified, it knows for a while."""
+"""``ldap``: users and passwords of a directory. It binds as the user, and remembers for a while what was right."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from .link import Entry, Link
 from .names import parse
 from .settings import Settings, make_directory, make_lookup
 
-USERID, PASSWORD = 256, 1024  # bytes; with more, no directory is bothered
-GRAIN = 0.01  # seconds, of which every no takes a whole number: what is shorter tells nobody whether there is that user
+USERID, PASSWORD = 256, 1024  # bytes; longer ones are not asked of a directory
+GRAIN = 0.01  # seconds; each no takes a multiple of it, so that its time does not tell whether the user exists
 
 log = logging.getLogger(__name__)
 
 
 class Ldap:
-    """An authentication backend; it takes its settings as they are in its schema."""
+    """An authentication backend; its parameters are the settings of its schema."""
 
     Settings = Settings
 
@@ -59,7 +59,7 @@ class Ldap:
         return answer
 
     def _tell(self, link: Link, entry: Entry) -> Identity | Denied:
-        """Who an entry is, whose password was right."""
+        """Who that entry is, whose password was right."""
         userid = self._spelling(entry)
         if userid is None:
             log.error("%r has not one %s; set smsgw.ldap.userid_attribute to what it has", entry.dn, self._attribute)
@@ -83,10 +83,10 @@ class Ldap:
 
 
 def _may_be_asked(userid: str, secret: str) -> bool:
-    """Whether a directory could know them. An empty password would bind as nobody, and succeed (RFC 4513, 5.1.2).
+    """Whether a directory may be asked. With an empty password, a bind is anonymous and succeeds (RFC 4513, 5.1.2).
 
-    A userid has one spelling here but for case: directories pass over repeated spaces and forms of letters, and each
-    spelling would have wrong passwords counted of its own.
+    But for case, a userid has one spelling. Directories ignore repeated spaces and forms of letters, and the gateway
+    counts wrong passwords for each spelling.
     """
     if not secret or "\0" in secret or not userid.isprintable():
         return False

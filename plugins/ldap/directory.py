@@ -1,4 +1,4 @@
-"""The directory's servers in order of preference: connections kept, a server that is down left alone for a while."""
+"""The directory's servers, in order of preference. A server that is down is left alone for a while."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import TypeVar
 
 from smsgw.model import ConfigurationError, Unavailable
 
-from .kept import Kept
+from .connections import Connections
 from .link import Link
 from .wire import Address, Broken
 
 AVOIDED = 10.0  # seconds for which a server is left alone after a failure that took long
-LONG = 0.3  # seconds; a server that fails sooner, as one that is not running does, is asked by every request
+LONG = 0.3  # seconds; a server that fails sooner, such as one that does not run, is asked by every request
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The service account; its password is read again for every connection."""
+    """The service account. Its password is read again for each new connection."""
 
     dn: str
     password_file: Path
@@ -47,17 +47,17 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What one request asks one server, all of it by one time."""
+    """What one request asks one server, in bounded time."""
 
     _server: Server
     _deadline: float
 
     def as_service(self, action: Callable[[Link], T]) -> T:
-        """On a connection of the service account; where there is none, of nobody."""
+        """On a connection that is bound as the service account; without one, as nobody."""
         return self._server.service.use(action, self._deadline)
 
     def as_user(self, action: Callable[[Link], T]) -> T:
-        """On a connection that the action binds as some user, before anything else."""
+        """On a connection that the action first binds as a user."""
         return self._server.users.use(action, self._deadline)
 
 
@@ -66,14 +66,14 @@ class Server:
 
     def __init__(self, address: Address, account: Account | None, timeout: float) -> None:
         self._address, self._account, self._timeout = address, account, timeout
-        self.service = Kept(self._open_service)
-        self.users = Kept(lambda deadline: Link(address, deadline))
+        self.service = Connections(self._open_service)
+        self.users = Connections(lambda deadline: Link(address, deadline))
         self._avoided_until = 0.0
         self._is_down = False
         self._lock = threading.Lock()
 
     def is_due(self) -> bool:
-        """Whether to ask it; when it has been left alone, one request finds out for all others."""
+        """Whether to ask it. After it was left alone, one request finds out for all others."""
         with self._lock:
             now = time.monotonic()
             if now < self._avoided_until:
@@ -118,7 +118,7 @@ class Directory:
         self._servers = servers
 
     def ask(self, conversation: Callable[[Session], T]) -> T:
-        """What the first server says that is not down.
+        """The answer of the first server that is not down.
 
         :raises Unavailable: all are, or the service account's password cannot be had.
         """

@@ -1,4 +1,4 @@
-"""The groups that the directory puts a user in, and what they are called at the gateway."""
+"""The groups of a user in the directory, and their names at the gateway."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ log = logging.getLogger(__name__)
 
 
 class Groups:
-    """All parameters as the settings of ``SETTINGS``.
+    """The parameters are the settings that ``SETTINGS`` names, in that order.
 
-    A group is called by the first value of its name: ``cn=alarms,ou=groups,dc=example,dc=com`` is ``alarms``.
+    The first value of a group's name is what it is called: ``cn=alarms,ou=groups,dc=example,dc=com`` is ``alarms``.
 
     :raises ConfigurationError: they do not go together.
     """
@@ -48,7 +48,7 @@ class Groups:
         self._called = {_key("smsgw.ldap.groups", name): set(re.split(r"[\s,]+", called[name])) for name in called}
 
     def identify(self, link: Link, entry: Entry, userid: str) -> Identity | None:
-        """That user, in groups; ``None``: not in the one that is required."""
+        """That user with their groups; ``None``: they are not in the required group."""
         found = [group for name in self._names(link, entry, userid) if (group := _parse(name)) is not None]
         if self._attribute:
             found = [group for group in found if is_within(folded(group), self._below)]

@@ -1,4 +1,4 @@
-"""One connection to a directory server, over ldap3, used by one thread at a time: bind, read, search."""
+"""One connection to a directory server, over ldap3: bind, read, search."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from .wire import Address, Broken, broken, connect
 START_TLS = "1.3.6.1.4.1.1466.20037"  # RFC 4511, 4.14.1
 ANY_ENTRY = "(objectClass=*)"
 
-# RFC 4511, appendix A: what a server says of a name or a password, and not of itself. A referral is one too: whoever is
-# not here is not known.
+# RFC 4511, appendix A: REFUSED is what a server says of a name or a password, and not of itself. A referral is such an
+# answer: who is on another server is not known.
 SUCCESS, SIZE_LIMIT_EXCEEDED, NO_SUCH_OBJECT, INSUFFICIENT_RIGHTS = 0, 4, 32, 50
 REFERRAL, CONSTRAINT_VIOLATION, INVALID_NAME, INAPPROPRIATE, INVALID_CREDENTIALS, UNWILLING = 10, 19, 34, 48, 49, 53
 REFUSED = {
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An entry as found: attributes by their names in lower case, those of their values that are UTF-8."""
+    """An entry: its attributes by their names in lower case, with those of their values that are UTF-8."""
 
     dn: str
     attributes: dict[str, list[str]] = field(repr=False)
@@ -40,7 +40,7 @@ class Entry:
 
 
 class Link:
-    """A connection, bound as whoever was last bound on it.
+    """A connection for one thread at a time, bound as whoever was last bound on it.
 
     :param deadline: of ``time.monotonic()``, by which it must be open.
     :raises Broken: it cannot be opened, or not be secured as it should.
@@ -60,7 +60,7 @@ class Link:
             raise broken(error) from None
 
     def begin(self, deadline: float) -> None:
-        """All that follows is done by then, or is ``Broken``."""
+        """From now on, what is not done by that time is ``Broken``."""
         self._wire.begin(deadline)
 
     def bind(self, dn: str, secret: bytes) -> bool:
@@ -81,12 +81,12 @@ class Link:
             connection.password = connection.request = None  # ldap3 keeps both
 
     def read(self, dn: str, attributes: Sequence[str]) -> Entry | None:
-        """That entry, where there is one that whoever is bound may read."""
+        """The entry of that name; ``None``: there is none, or whoever is bound may not read it."""
         expected = (SUCCESS, NO_SUCH_OBJECT, INSUFFICIENT_RIGHTS)
         return next(iter(self._search(dn, ANY_ENTRY, ldap3.BASE, attributes, 0, expected)), None)
 
     def search(self, base: str, wanted: str, attributes: Sequence[str] = (), at_most: int = 0) -> list[Entry]:
-        """All entries under ``base`` that the filter ``wanted`` has, or ``at_most`` so many; 0: any number."""
+        """The entries under ``base`` that the filter ``wanted`` finds, at most so many; 0: any number."""
         expected = (SUCCESS, SIZE_LIMIT_EXCEEDED) if at_most else (SUCCESS,)
         return self._search(base, wanted, ldap3.SUBTREE, attributes, at_most, expected)
 

@@ -1,11 +1,16 @@
-"""How a user's entry is found, and how the password is tried on it: by a template of names, or by a search."""
+"""How a user's entry is found, and how the password is tried on it: by a template of names, or by a search.
+
+Both ways have an ``attribute``: the one that the userid stands in, as far as the template or the filter tells; and
+``log_in``, which says what ``tell`` says of the user's entry, where the password is right. ``Denied``: it is wrong, and
+the directory has that user. ``None``: the directory knows no such user, or does not say.
+"""
 
 from __future__ import annotations
 
 import logging
 import re
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 from ldap3.core.exceptions import LDAPExceptionError
 from ldap3.operation.search import parse_filter
@@ -18,21 +23,9 @@ from .link import Entry, Link
 from .names import check_places, fill_filter, fill_name, parse
 
 Answer: TypeAlias = Identity | Denied | None
-Tell: TypeAlias = Callable[[Link, Entry], Answer]  # who an entry is, by a connection that can read groups
+Tell: TypeAlias = Callable[[Link, Entry], Answer]  # who an entry is; the connection can read groups
 
 log = logging.getLogger(__name__)
-
-
-class Lookup(Protocol):
-    """``attribute`` is the one that the userid stands in, as far as the template or the filter tells."""
-
-    attribute: str | None
-
-    def log_in(self, session: Session, userid: str, secret: bytes, attributes: Sequence[str], tell: Tell) -> Answer:
-        """What ``tell`` says of the user's entry, read with those attributes, where that is the password.
-
-        ``Denied``: it is not, and the directory has that user. ``None``: it knows no such user, or does not say.
-        """
 
 
 class ByTemplate:
@@ -65,7 +58,7 @@ class ByTemplate:
 
 
 class BySearch:
-    """:param decoy: the name that the password of an unknown user is tried on, so that it takes as long as any."""
+    """:param decoy: the entry on which passwords of unknown users are tried, so that a no takes as long."""
 
     def __init__(self, base: str, wanted: str, decoy: str | None) -> None:
         check_places("smsgw.ldap.search_filter", wanted, "userid")
@@ -93,3 +86,6 @@ class BySearch:
             log.error("%r is more than one entry; make smsgw.ldap.search_filter narrower", userid)
             return Denied("several entries")
         return None
+
+
+Lookup: TypeAlias = ByTemplate | BySearch

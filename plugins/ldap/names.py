@@ -1,4 +1,4 @@
-"""Distinguished names (RFC 4514), for comparison; and what stands for a user in templates of names and filters."""
+"""Distinguished names (RFC 4514), and templates of names and filters with a place for the user."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ Dn = tuple[tuple[Pair, ...], ...]  # of relative names, from the entry up
 
 
 def parse(dn: str) -> Dn:
-    """A name's parts, values as they are, without escapes.
+    """The parts of a distinguished name; the values without escapes.
 
-    :raises ValueError: it is none.
+    :raises ValueError: that is no distinguished name.
     """
     parts: list[tuple[Pair, ...]] = []
     pairs: list[Pair] = []
@@ -42,12 +42,12 @@ def parse(dn: str) -> Dn:
 
 
 def folded(dn: Dn) -> Dn:
-    """As directories compare names: without regard to case and to repeated spaces."""
+    """As directories compare names: case and repeated spaces do not matter."""
     return tuple(tuple(sorted((kind, " ".join(value.casefold().split())) for kind, value in part)) for part in dn)
 
 
 def is_within(dn: Dn, base: Dn) -> bool:
-    """Whether that entry is that one or under it; both ``folded``."""
+    """Whether the entry ``dn`` is ``base``, or under it; both are ``folded``."""
     return len(dn) >= len(base) and dn[len(dn) - len(base) :] == base
 
 
@@ -57,12 +57,12 @@ def fill_name(template: str, userid: str) -> str:
 
 
 def fill_filter(template: str, values: Mapping[str, str]) -> str:
-    """A filter (RFC 4515) with values in their places, every octet of them escaped."""
+    """A filter (RFC 4515) with values in their places; every octet of them is escaped."""
     return _PLACE.sub(lambda found: escape_bytes(values[found[1]].encode()), template)
 
 
 def check_places(setting: str, template: str, *known: str) -> None:
-    """:raises ConfigurationError: the template has a place that nothing is known for, or none."""
+    """:raises ConfigurationError: the template has an unknown place, or none."""
     places = set(_PLACE.findall(template))
     strays = places - set(known)
     if strays or not places:

@@ -1,4 +1,4 @@
-"""What ``smsgw.ldap.*`` may hold, and what is made of it at start-up."""
+"""The settings ``smsgw.ldap.*``, and what is made of them at the start."""
 
 from __future__ import annotations
 
@@ -30,8 +30,6 @@ def _text(description: str, missing: str | None = None) -> colander.SchemaNode:
 
 
 class Settings(colander.MappingSchema):
-    """``search_filter`` stands for ``(uid={userid})``."""
-
     url = colander.SchemaNode(Words(), description="ldap:// and ldaps:// URLs of its servers, the preferred one first")
     user_dn = _text("name of a user's entry, with {userid} in it; or search_base")
     search_base = _text("name of the entry under which users are searched for; or user_dn")
@@ -81,7 +79,7 @@ def make_directory(settings: Mapping[str, Any]) -> Directory:
 
 
 def make_lookup(settings: Mapping[str, Any]) -> Lookup:
-    """:raises ConfigurationError: users are to be found in no way, in two, or in one that cannot work."""
+    """:raises ConfigurationError: the settings name no way to find users, or two, or one that cannot work."""
     template, base = settings["user_dn"], settings["search_base"]
     if (template is None) == (base is None):
         raise ConfigurationError("set either smsgw.ldap.user_dn or smsgw.ldap.search_base, by which users are found")

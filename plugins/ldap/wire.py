@@ -1,4 +1,4 @@
-"""The socket under a connection to a directory server: to one of a host's addresses, secured, bounded in time."""
+"""The socket of a connection to a directory server: to one of its addresses, with TLS, bounded in time and size."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 
 import ldap3
 
-ANSWER = 1 << 20  # bytes; no entry, and no list of groups, needs more
+ANSWER = 1 << 20  # bytes of an answer, at most
 
 
 class Broken(Exception):
-    """The server does not answer, not in time, or not as a directory should; the text is for the log.
+    """The server does not answer in time, or not as a directory should. The message is for the log.
 
-    :param is_lasting: trying again at once is of no use.
+    :param is_lasting: to try again at once is of no use.
     """
 
     def __init__(self, reason: str, *, is_lasting: bool = False) -> None:
@@ -26,7 +26,7 @@ class Broken(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a server listens; ``context`` checks its certificate, ``None``: nothing is encrypted."""
+    """Where a server listens. ``context`` checks its certificate; ``None``: nothing is encrypted."""
 
     url: str
     host: str
@@ -36,7 +36,7 @@ class Address:
 
 
 class Wire:
-    """A socket, for ldap3: all of it gives up at one time, and after more bytes than an answer may have."""
+    """A socket for ldap3 that fails after a deadline, and after more bytes than an answer may have."""
 
     def __init__(self, opened: socket.socket, deadline: float) -> None:
         self._socket = opened
@@ -75,7 +75,7 @@ class Wire:
 
 
 def connect(address: Address, deadline: float) -> tuple[Any, Wire]:
-    """By the first of a host's addresses that can be reached, each within its share of the time."""
+    """A connection to the first of a host's addresses that can be reached. Each has its share of the time."""
     try:
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
@@ -107,5 +107,5 @@ def connect(address: Address, deadline: float) -> tuple[Any, Wire]:
 
 
 def broken(error: Exception) -> Broken:
-    """ldap3 raises whatever comes about when a server sends what it should not: all of that is the server's fault."""
+    """ldap3 raises any exception when a server sends what it should not: all of them are the server's fault."""
     return error if isinstance(error, Broken) else Broken(f"{type(error).__name__}: {str(error)[:200]!r}")

@@ -18,15 +18,14 @@ from pyramid.config import Configurator
 from smsgw.hookspecs import hookimpl
 from smsgw.model import Allowance, Identity, Message, Submission, Unavailable
 from smsgw.settings import Lines, TimeZone
-from smsgw.store import Store, open_store
+from smsgw.store import open_store
 
-from . import refusal
-from .counters import Counters, Exhausted
-from .limits import Claim, Limit, read, window
-from .rows import SCRIPTS, TABLES, remove_old_copies
+from .counters import SCRIPTS, TABLES, Counters, Exhausted
+from .limits import Claim, read, window
+from .refusal import refusal
 
 DAY = 24 * 3600  # seconds for which old counters are kept: a clock that is set back by less opens no limit again
-SAVED = 5  # seconds after which what was counted outlives a start of the machine
+SAVED = 5  # seconds between two copies of the counters to the gateway's database
 
 Delivered = Sequence[Message]
 
@@ -54,13 +53,10 @@ class Quota:
         self._limits = read(limits)
         self._zone = timezone
         self._clock = clock
-        self._windows: dict[str, tuple[int, int]] = {}
-        self._store: Store
         self._counters: Counters
 
     def includeme(self, config: Configurator) -> None:
-        self._store = open_store(config.registry, TABLES, SCRIPTS)
-        self._counters = Counters(self._store)
+        self._counters = Counters(open_store(config.registry, TABLES, SCRIPTS))
 
     @hookimpl(wrapper=True)
     def deliver(self, submission: Submission) -> Generator[None, Delivered, Delivered]:
@@ -68,12 +64,10 @@ class Quota:
         if not claims:
             return (yield)
         self._take(claims)
+        delivered: Delivered = ()
         try:
             delivered = yield
-        except BaseException:
-            self._give_back(claims, submission.messages)
-            raise
-        if len(delivered) < len(submission.messages):
+        finally:
             sent = {message.id for message in delivered}
             self._give_back(claims, [message for message in submission.messages if message.id not in sent])
         return delivered
@@ -93,11 +87,11 @@ class Quota:
 
     @hookimpl
     def background(self, stop: threading.Event) -> None:
-        remove_old_copies(self._store)
+        self._counters.remove_old_files()
         is_broken = False
         while True:
             try:
-                self._counters.forget(math.floor(self._clock()) - DAY)
+                self._counters.clean(math.floor(self._clock()) - DAY)
                 self._counters.save()
                 is_broken = False
             except Unavailable as error:
@@ -108,33 +102,27 @@ class Quota:
                 return
 
     def _claims(self, submission: Submission) -> list[Claim]:
-        """What the submission needs of each limit that applies, sorted."""
+        """How much the submission needs of each limit that applies, sorted as ``Counters`` takes them."""
         limits = [limit for name in submission.identity.names for limit in self._limits.get(name, ())]
-        if not limits:
-            return []
-        now = self._clock()
         limits.sort(key=attrgetter("name", "counted", "period"))
-        return [Claim(limit, *self._window(limit, now), limit.amount(submission.messages)) for limit in limits]
-
-    def _window(self, limit: Limit, now: float) -> tuple[int, int]:
-        begin, until = self._windows.get(limit.period, (0, 0))
-        if not begin <= now < until:
-            begin, until = self._windows[limit.period] = window(limit.period, now, self._zone)
-        return begin, until
+        now = self._clock()
+        return [
+            Claim(limit, *window(limit.period, now, self._zone), limit.amount(submission.messages)) for limit in limits
+        ]
 
     def _take(self, claims: Sequence[Claim]) -> None:
         """:raises TooMany: a limit would be exceeded, and nothing was taken."""
-        if never := [claim for claim in claims if claim.amount > claim.limit.most]:
-            raise refusal.too_large(claims, self._counters.left(never), self._clock())
         try:
+            if never := [claim for claim in claims if claim.amount > claim.limit.most]:
+                raise Exhausted(self._counters.left(never))
             self._counters.take(claims)
         except Exhausted as exhausted:
-            raise refusal.exhausted(claims, exhausted.left, self._clock(), self._zone) from None
+            raise refusal(claims, exhausted.left, self._clock(), self._zone) from None
 
     def _give_back(self, claims: Sequence[Claim], messages: Sequence[Message]) -> None:
         if not messages:
             return
         try:
             self._counters.give_back([replace(claim, amount=claim.limit.amount(messages)) for claim in claims])
-        except Unavailable as error:  # they count until their windows end, which is on the safe side
+        except Unavailable as error:  # they count until their windows end; no limit is exceeded
             log.error("%d messages that were not sent are counted: %s", len(messages), error.__cause__)

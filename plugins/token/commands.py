@@ -23,7 +23,7 @@ LAST = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
 
 
 def _lifetime(context: click.Context, parameter: click.Parameter, value: str) -> int | None:
-    """Seconds; ``None`` is for ever."""
+    """In seconds; ``None``: for ever."""
     if value == "never":
         return None
     found = re.fullmatch(r"([1-9][0-9]{0,8})([hdwy])", value, re.A)
@@ -42,7 +42,7 @@ def _userid(context: click.Context, parameter: click.Parameter, value: str) -> s
 
 
 def _groups(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
-    """Their names; ``@alarms``, as an ini file has it, is the group ``alarms``."""
+    """The names of groups; ``@alarms``, as in an ini file, is the group ``alarms``."""
     words = (word for value in values for word in re.split(r"[\s,]+", value) if word)
     names = dict.fromkeys(word.removeprefix("@") for word in words)
     for name in names:
@@ -64,14 +64,14 @@ def commands() -> None:
 
 @commands.command()
 @installation
-@click.option("--user", required=True, callback=_userid, help="Whose token it is: the userid of what it sends.")
+@click.option("--user", required=True, callback=_userid, help="The user whose token it is.")
 @click.option("--groups", multiple=True, callback=_groups, help="The groups that it is in, between commas or spaces.")
 @click.option(
-    "--expires", default="365d", show_default=True, callback=_lifetime, help="In what time: 90d, 12h, 2w, 1y; or never."
+    "--expires", default="365d", show_default=True, callback=_lifetime, help="Its lifetime: 90d, 12h, 2w, 1y; or never."
 )
 @click.option("--comment", default="", callback=_comment, help="What it is for.")
 def create(installation: Installation, user: str, groups: tuple[str, ...], expires: int | None, comment: str) -> None:
-    """Make a token, and show it, this once, on stdout alone."""
+    """Make a token, and print it: this once, and on stdout."""
     token, now = text.make(), int(time.time())
     record = Record(text.id_of(token), user, " ".join(groups), comment, now, now + expires if expires else None)
     with _store(installation) as store:
@@ -86,9 +86,9 @@ def create(installation: Installation, user: str, groups: tuple[str, ...], expir
 @commands.command(name="list")
 @installation
 def list_(installation: Installation) -> None:
-    """All tokens that were ever made, and what became of them."""
+    """Show all tokens, also those that expired or were revoked."""
     with _store(installation) as store:
-        records = table.all_of(store)
+        records = table.find_all(store)
     heads = ("id", "owner", "groups", "created (UTC)", "expires", "last use", "state", "comment")
     print_table(heads, [_row(record) for record in records])
 
@@ -105,7 +105,7 @@ def _row(record: Record) -> tuple[str, ...]:
 @click.argument("id")
 @installation
 def revoke(id: str, installation: Installation) -> None:
-    """Make the token of that ID worthless, at once and for ever."""
+    """Revoke the token of that ID, at once and for ever."""
     with _store(installation) as store:
         record = table.revoke(store, text.id_of(id), int(time.time()))
     if record is None:

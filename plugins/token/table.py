@@ -1,13 +1,12 @@
-"""Where tokens are kept: one table in the database that plugins share. Times are in seconds since 1970, UTC."""
+"""The table of tokens, in the gateway's database. Times are in seconds since 1970 (UTC)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from sqlalchemy import BigInteger, Column, MetaData, String, Table, Text, bindparam, insert, or_, select, update
+from sqlalchemy import BigInteger, Column, ColumnElement, MetaData, String, Table, Text, insert, or_, select, update
 
 from smsgw.store import Store
 
@@ -24,14 +23,14 @@ TOKENS = Table(
     Column("comment", Text, nullable=False),
     Column("created", BigInteger, nullable=False),
     Column("expires", BigInteger),  # NULL: never
-    Column("used", BigInteger),  # within the last minute
+    Column("used", BigInteger),  # the last time, to the minute
     Column("revoked", BigInteger),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What is known of a token; the token itself nobody knows but its owner."""
+    """A row without its digest: the token itself is kept nowhere."""
 
     id: str
     owner: str
@@ -51,51 +50,28 @@ class Record:
 _COLUMNS = [TOKENS.c[name] for name in Record.__dataclass_fields__]
 
 
-_FIND = select(*_COLUMNS).where(TOKENS.c.digest == bindparam("digest"))
-_NOTE = (
-    update(TOKENS)
-    .where(TOKENS.c.id == bindparam("token"), or_(TOKENS.c.used.is_(None), TOKENS.c.used < bindparam("now")))
-    .values(used=bindparam("now"))
-)
+def find(store: Store, where: ColumnElement[bool]) -> Record | None:
+    rows = store.execute(select(*_COLUMNS).where(where))
+    return Record(**rows[0]._asdict()) if rows else None
 
 
-def find_by_id(store: Store, id: str) -> Record | None:
-    with store.begin(is_reading=True) as connection:
-        row = connection.execute(select(*_COLUMNS).where(TOKENS.c.id == id)).one_or_none()
-        return None if row is None else _record(row)
-
-
-def find(store: Store, digest: str) -> Record | None:
-    """The token of that digest, if there is one."""
-    rows = store.execute(_FIND, {"digest": digest})
-    return _record(rows[0]) if rows else None
-
-
-def note(store: Store, id: str, now: int) -> None:
-    """Note that a token was used."""
-    store.execute(_NOTE, {"token": id, "now": now})
+def find_all(store: Store) -> Sequence[Record]:
+    """All tokens, the oldest first."""
+    return [Record(**row._asdict()) for row in store.execute(select(*_COLUMNS).order_by(TOKENS.c.created, TOKENS.c.id))]
 
 
 def add(store: Store, record: Record, digest: str) -> None:
     values = {name: getattr(record, name) for name in Record.__dataclass_fields__}
-    with store.begin() as connection:
-        connection.execute(insert(TOKENS).values(digest=digest, **values))
+    store.execute(insert(TOKENS).values(digest=digest, **values))
 
 
-def all_of(store: Store) -> Sequence[Record]:
-    """The eldest first."""
-    with store.begin(is_reading=True) as connection:
-        return [_record(row) for row in connection.execute(select(*_COLUMNS).order_by(TOKENS.c.created, TOKENS.c.id))]
+def note_use(store: Store, id: str, now: int) -> None:
+    is_older = or_(TOKENS.c.used.is_(None), TOKENS.c.used < now)
+    store.execute(update(TOKENS).where(TOKENS.c.id == id, is_older).values(used=now))
 
 
 def revoke(store: Store, id: str, now: int) -> Record | None:
-    """The token as it was, if there is one of that id; from now on it is worth nothing."""
-    with store.begin() as connection:
-        row = connection.execute(select(*_COLUMNS).where(TOKENS.c.id == id)).one_or_none()
-        if row is not None and row.revoked is None:
-            connection.execute(update(TOKENS).where(TOKENS.c.id == id).values(revoked=now))
-        return None if row is None else _record(row)
-
-
-def _record(row: Sequence[Any]) -> Record:
-    return Record(*row)
+    """Revoke the token of that id, unless it is revoked already; the token as it was, or ``None``: there is none."""
+    record = find(store, TOKENS.c.id == id)
+    store.execute(update(TOKENS).where(TOKENS.c.id == id, TOKENS.c.revoked.is_(None)).values(revoked=now))
+    return record

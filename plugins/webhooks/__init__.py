@@ -1,8 +1,7 @@
-"""``webhooks``: receivers are told over HTTP what became of messages, until they have heard of it."""
+"""``webhooks``: tells receivers over HTTP what became of messages, again and again until they have taken it."""
 
 from __future__ import annotations
 
-import logging
 import ssl
 import threading
 import time
@@ -13,7 +12,7 @@ from pyramid.config import Configurator
 
 from smsgw.api import application
 from smsgw.hookspecs import hookimpl
-from smsgw.model import ConfigurationError, Event, Identity, Unavailable
+from smsgw.model import ConfigurationError, Event, Identity
 from smsgw.settings import Boolean, Number
 from smsgw.store import open_store
 
@@ -23,21 +22,16 @@ from .commands import commands
 from .dispatcher import Dispatcher
 from .events import TYPES, entries
 from .failures import Failures
-from .lookups import SPARE, LookUps
 from .outbox import MARGIN, Outbox
 from .post import Post
-from .rights import Rights
-from .signins import SignIns
+from .registration import SPARE, LookUps
+from .rights import Rights, SignIns
 from .table import SCRIPTS, TABLES
 from .table import Webhooks as Table
 
-HOUR = 3600  # seconds between two looks for what is old
-
-log = logging.getLogger(__name__)
-
 
 class Webhooks:
-    """Notes each event for each webhook that shall hear of it, in one transaction, and delivers what was noted.
+    """Writes each event for each webhook that shall hear of it into the outbox, in one transaction, and delivers it.
 
     :param clock: seconds since 1970 (UTC).
     :param resolve: finds the addresses of a host.
@@ -127,17 +121,4 @@ class Webhooks:
 
     @hookimpl
     def background(self, stop: threading.Event) -> None:
-        cleaner = threading.Thread(target=self._clean, args=[stop], name="smsgw-webhooks-cleaner", daemon=True)
-        cleaner.start()
         self._dispatcher.run(stop)
-        cleaner.join()
-
-    def _clean(self, stop: threading.Event) -> None:
-        while True:
-            try:
-                self._outbox.correct(int(self._clock() * 1000))
-                self._outbox.forget(int(self._clock() * 1000))
-            except Unavailable as error:
-                log.warning("old deliveries are not removed now: %s", error.__cause__)
-            if stop.wait(HOUR):
-                return

@@ -1,4 +1,4 @@
-"""URLs of receivers, and which addresses they may lead to: none within the network that the gateway stands in."""
+"""URLs of receivers, and which addresses they may lead to: public ones, and none of the gateway's own network."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _URL = re.compile(
     re.ASCII | re.IGNORECASE,
 )
 
-# What the registries of IANA do not call globally reachable, as far as ``ipaddress`` does not know in all versions.
+# What IANA's registries do not call globally reachable, and ``ipaddress`` of some Python versions does.
 _RESERVED = [
     ipaddress.ip_network(written)
     for written in ("192.0.0.0/24", "192.88.99.0/24", "2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")
 ]
-_UNICAST = ipaddress.ip_network("2000::/3")  # all of IPv6 that is given to networks
+_UNICAST = ipaddress.ip_network("2000::/3")  # all of IPv6 that is assigned to networks
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052: the last four bytes are an IPv4 address
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a URL leads; ``path`` has its query, too. URLs can have secrets in them: no repr has one."""
+    """The parts of a URL; ``path`` has the query, too. A URL can have a secret in it, so the repr has no path."""
 
     is_tls: bool
     host: str
@@ -44,13 +44,13 @@ class Target:
 
     @property
     def authority(self) -> str:
-        """As the header ``Host`` has it (RFC 9110, 7.2)."""
+        """The value of the header ``Host`` (RFC 9110, 7.2)."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == _PORTS["https" if self.is_tls else "http"] else f"{host}:{self.port}"
 
 
 def read_url(url: str, *, is_http_allowed: bool) -> Target:
-    """:raises ValueError: no receiver can have that URL; the message goes on after the field's name."""
+    """:raises ValueError: that URL is not allowed; the message goes on after the field's name."""
     found = _URL.fullmatch(url)
     if len(url) > LONGEST:
         raise ValueError(f"should have at most {LONGEST} characters")
@@ -66,7 +66,7 @@ def read_url(url: str, *, is_http_allowed: bool) -> Target:
 
 
 def is_public(written: str) -> bool:
-    """Whether everybody can have that address: it is neither this machine's own, nor of a network within."""
+    """Whether that is a public address: neither of this machine, nor of a private network, nor reserved."""
     address = ipaddress.ip_address(written)
     if isinstance(address, ipaddress.IPv6Address):
         embedded = address.ipv4_mapped
@@ -80,9 +80,9 @@ def is_public(written: str) -> bool:
 
 
 def resolve(host: str, port: int) -> list[str]:
-    """The addresses of a host, the preferred one first; the system decides how long that takes.
+    """The addresses of a host, the preferred one first. The system decides how long that takes.
 
-    :raises OSError: there are none.
+    :raises OSError: it has none.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -92,9 +92,9 @@ def resolve(host: str, port: int) -> list[str]:
 
 
 def look_up(resolve: Resolve, target: Target) -> Future[list[str]]:
-    """The addresses of a target, found in a thread of its own: a name server that is silent holds up nobody else."""
+    """The addresses of a target. A thread of its own asks for them: a silent name server holds up nobody else."""
     future: Future[list[str]] = Future()
-    future.set_running_or_notify_cancel()  # who gives it up must not cancel it: the thread goes on
+    future.set_running_or_notify_cancel()  # nobody can cancel it: the thread goes on
 
     def work() -> None:
         try:

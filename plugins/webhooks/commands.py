@@ -1,4 +1,4 @@
-"""The commands ``smsgw webhooks …``: look at everybody's, remove one, and receive for trying things out."""
+"""The commands ``smsgw webhooks …``: list everybody's webhooks, remove one, and a receiver for trying things out."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def commands() -> None:
 @commands.command(name="list")
 @installation
 def list_(installation: Installation) -> None:
-    """Everybody's webhooks, with how much waits for each, and how much was given up."""
+    """Show everybody's webhooks, how much waits for each, and how much was given up."""
     with _tables(installation) as (webhooks, failures):
         rows = [
             (
@@ -45,7 +45,7 @@ def list_(installation: Installation) -> None:
 @click.argument("id")
 @installation
 def remove(id: str, installation: Installation) -> None:
-    """Remove the webhook of that ID, whosever it is, with all that it has not heard of."""
+    """Remove the webhook of that ID, and all that waits for it."""
     with _tables(installation) as (webhooks, _):
         if not webhooks.remove(id):
             raise click.ClickException("there is no webhook of that id; 'smsgw webhooks list' shows all")
@@ -66,7 +66,7 @@ def _secret(context: click.Context, parameter: click.Parameter, value: str | Non
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", default=5080, show_default=True, type=click.IntRange(0, 65535), help="The port.")
 def listen(secret: str | None, host: str, port: int) -> None:
-    """Receive what a webhook tells, and show it: for trying things out, until Ctrl-C."""
+    """Receive events and show them, for trying things out; Ctrl-C ends it."""
     try:
         server = ThreadingHTTPServer((host, port), _receiver(secret))
     except OSError as error:
@@ -80,7 +80,7 @@ def listen(secret: str | None, host: str, port: int) -> None:
 
 def _receiver(secret: str | None) -> type[BaseHTTPRequestHandler]:
     class Receiver(BaseHTTPRequestHandler):
-        """Says yes to all that is signed right, and shows it."""
+        """Shows what comes in, and answers 204 if it is signed right."""
 
         timeout = 10
 
@@ -95,7 +95,7 @@ def _receiver(secret: str | None) -> type[BaseHTTPRequestHandler]:
             click.echo(_shown(body))
 
         def log_message(self, format: str, *arguments: Any) -> None:
-            """What comes in is shown already."""
+            """Log nothing: ``do_POST`` shows what comes in."""
 
     return Receiver
 
@@ -105,7 +105,7 @@ def _moment(milliseconds: int) -> str:
 
 
 def _shown(body: bytes) -> str:
-    """JSON as people read it, without what a terminal would obey."""
+    """JSON for people, without control characters."""
     try:
         return json.dumps(json.loads(body), indent=2)
     except (ValueError, RecursionError):

@@ -1,6 +1,7 @@
-"""Takes what is due out of the outbox, tries it, and notes how that went; in the process that owns the spool.
+"""Takes what is due out of the outbox, tries to deliver it, and notes how that went.
 
-One thread talks to the database; another waits for all receivers (asyncio).
+One thread does it with asyncio, in the process that owns the spool. While it waits for the database, no attempt goes
+on: that takes milliseconds, and is bounded where the database hangs.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from smsgw.model import Unavailable
 
@@ -25,10 +26,11 @@ from .table import Webhook
 MINUTE, HOUR = 60, 3600
 # Seconds between two attempts: Standard Webhooks 1.0.0, "Deliverability and reliability".
 SCHEDULE = (5, 5 * MINUTE, 30 * MINUTE, *(hours * HOUR for hours in (2, 5, 10, 14, 20, 24)))
-JITTER = 0.1  # of that, at most
-LOOK = 1.0  # seconds between two looks for what others noted, or what is due again
+JITTER = 0.1  # of these seconds, at most
+LOOK = 1.0  # seconds between two looks for what other processes noted, or what is due again
 STOP = 0.25  # seconds between two looks whether to stop
-GRACE = 2.0  # seconds in which attempts may end by themselves then
+GRACE = 2.0  # seconds in which attempts may end when the gateway stops
+CLEAN = HOUR  # seconds between two removals of what is old
 
 Post = Callable[[str, Mapping[str, str], bytes], Awaitable[None]]
 
@@ -36,8 +38,7 @@ log = logging.getLogger(__name__)
 
 
 class Dispatcher:
-    """Works while ``run`` does.
-
+    """
     :param rights: know which webhooks have ended.
     :param lease: milliseconds; more than an attempt takes.
     :param clock: seconds since 1970 (UTC).
@@ -49,85 +50,89 @@ class Dispatcher:
         self._post = post
         self._lease = lease
         self._clock = clock
-        self._receivers = Receivers()
-        self._woken = threading.Event()
-        self._ended: list[Ended] = []
-        self._tasks: dict[asyncio.Task[None], Delivery] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None  # while it runs
+        self._woken: asyncio.Event
+        self._receivers: Receivers
+        self._ended: list[Ended]
+        self._under_way: dict[asyncio.Task[None], Delivery]
         self._is_down = False
+        self._cleaned = float("-inf")
 
     def wake(self) -> None:
-        """There is something new in the outbox. Called by any thread, also while nothing runs."""
-        self._woken.set()
+        """There is something new in the outbox. Any thread may call it, also while nothing runs."""
+        if (loop := self._loop) is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has just ended
+                loop.call_soon_threadsafe(self._woken.set)
 
     def run(self, stop: threading.Event) -> None:
         """Work until ``stop`` is set."""
-        self._ended, self._tasks = [], {}
-        with _looping() as loop:
+        asyncio.run(self._run(stop))
+
+    async def _run(self, stop: threading.Event) -> None:
+        self._woken, self._receivers = asyncio.Event(), Receivers()
+        self._ended, self._under_way = [], {}
+        self._loop = asyncio.get_running_loop()
+        try:
             while not stop.is_set():
                 self._woken.clear()
-                self._turn(loop)
-                self._wait(stop)
-            self._finish(asyncio.run_coroutine_threadsafe(self._end(), loop).result())
+                await self._look()
+                await self._wait(stop)
+            await self._finish()
+        finally:
+            self._loop = None
 
-    def _wait(self, stop: threading.Event) -> None:
-        """Until there is something to do, and at the most until the next look."""
+    async def _wait(self, stop: threading.Event) -> None:
+        """Until there is something to do, and at most until the next look."""
         until = time.monotonic() + LOOK
         while not stop.is_set() and (left := until - time.monotonic()) > 0:
-            if self._woken.wait(min(STOP, left)):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), min(STOP, left))
                 return
 
-    def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
+    async def _look(self) -> None:
         """One look at the outbox."""
         try:
+            self._clean()
             self._settle()
-            hungry = self._outbox.hungry(self._now())
-            random.shuffle(hungry)  # or the first would take all the room that there is, as long as they are hungry
-            for webhook in hungry:
-                self._try(webhook, loop)
+            webhooks = self._outbox.webhooks(self._now())
+            random.shuffle(webhooks)  # or the first would take all the room, as long as there is something due for it
+            for webhook in webhooks:
+                self._try(webhook)
+                await asyncio.sleep(0)  # attempts go on between two webhooks
             self._is_down = False
         except Unavailable as error:
             if not self._is_down:
                 log.error("webhooks wait: %s (%s)", error.detail, error.__cause__)
             self._is_down = True
 
-    def _try(self, webhook: Webhook, loop: asyncio.AbstractEventLoop) -> None:
+    def _clean(self) -> None:
+        if time.monotonic() - self._cleaned >= CLEAN:
+            self._outbox.correct(self._now())
+            self._outbox.remove_old(self._now())
+            self._cleaned = time.monotonic()
+
+    def _settle(self) -> None:
+        self._outbox.settle(self._ended, self._now())
+        self._ended.clear()
+
+    def _try(self, webhook: Webhook) -> None:
         """Begin as many attempts for a webhook as there is room for; none, if it has ended."""
         try:
             ended = self._rights.end(webhook)
-        except Unavailable:  # of who could tell: other webhooks need not wait for them
+        except Unavailable:  # the plugin that would know; other webhooks need not wait for it
             return
         now = self._now()
         if ended:
             self._outbox.give_up(webhook.id, ended, now)
-        elif count := self._receivers.room(webhook.id):
-            for delivery in self._outbox.take(webhook.id, count, now, now + self._lease):
-                lane = self._receivers.begin(webhook.id)
-                loop.call_soon_threadsafe(self._start, webhook, delivery, lane)
+        elif room := self._receivers.room(webhook.id):
+            for delivery in self._outbox.take(webhook.id, room, now, now + self._lease):
+                task = asyncio.create_task(self._attempt(webhook, delivery, self._receivers.begin(webhook.id)))
+                self._under_way[task] = delivery
+                task.add_done_callback(self._forget)
 
-    def _settle(self) -> None:
-        ended = list(self._ended)
-        self._outbox.settle(ended, self._now())
-        del self._ended[: len(ended)]
-
-    def _start(self, webhook: Webhook, delivery: Delivery, lane: bool) -> None:
-        task = asyncio.ensure_future(self._attempt(webhook, delivery, lane))
-        self._tasks[task] = delivery
-
-        def end(task: asyncio.Task[None]) -> None:
-            del self._tasks[task]
-            self.wake()
-
-        task.add_done_callback(end)
-
-    async def _end(self) -> list[Delivery]:
-        """Let attempts end by themselves for a moment; those that did not, and were cancelled."""
-        if not (under_way := dict(self._tasks)):
-            return []
-        _, late = await asyncio.wait(under_way, timeout=GRACE)
-        for task in late:
-            task.cancel()
-        await asyncio.gather(*late, return_exceptions=True)
-        return [under_way[task] for task in late]
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        del self._under_way[task]
+        self._woken.set()
 
     async def _attempt(self, webhook: Webhook, delivery: Delivery, lane: bool) -> None:
         begun, error = time.monotonic(), None
@@ -148,33 +153,24 @@ class Dispatcher:
         self._ended.append(Ended(delivery, error, due))
 
     def _next(self, attempts: int) -> int | None:
-        """When to try again; ``None``: no more."""
+        """When the next attempt is; ``None``: that was the last one."""
         if attempts > len(SCHEDULE):
             return None
         return self._now() + int(SCHEDULE[attempts - 1] * 1000 * random.uniform(1, 1 + JITTER))  # noqa: S311
 
-    def _finish(self, cancelled: list[Delivery]) -> None:
-        """Note what can be; leases of the rest run out."""
+    async def _finish(self) -> None:
+        """Let attempts end for a moment, and give back those that do not. Of what cannot be noted, leases run out."""
+        late = dict(self._under_way)
+        if late:
+            _, pending = await asyncio.wait(late, timeout=GRACE)
+            for task in pending:
+                task.cancel()
+            await asyncio.gather(*pending, return_exceptions=True)
+            late = {task: late[task] for task in pending}
         with contextlib.suppress(Unavailable):
             self._settle()
-            self._outbox.give_back(cancelled, self._now())
+            self._outbox.give_back(late.values(), self._now())
 
     def _now(self) -> int:
+        """Milliseconds since 1970 (UTC)."""
         return int(self._clock() * 1000)
-
-
-@contextlib.contextmanager
-def _looping() -> Iterator[asyncio.AbstractEventLoop]:
-    """An event loop in a thread of its own.
-
-    It has no executor: these are out of service before the process is told to stop.
-    """
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, name="smsgw-webhooks-attempts", daemon=True)
-    thread.start()
-    try:
-        yield loop
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()

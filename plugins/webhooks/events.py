@@ -1,4 +1,4 @@
-"""Which events webhooks hear of, who may, and how they are told."""
+"""Which events webhooks hear of, and what they are told."""
 
 from __future__ import annotations
 
@@ -30,11 +30,12 @@ def entries(
 ) -> Iterator[Entry]:
     """What the webhooks shall hear of, in the order of the events.
 
-    Users hear of their own messages, and who may read all, of all. What was before a webhook, it does not hear of.
+    Users hear of their own messages; who may read all messages hears of all. A webhook hears of nothing that happened
+    before it was made.
 
-    :param events: of these ``TYPES``.
-    :param now: milliseconds since 1970 (UTC): what their makers may hear then, they hear.
-    :raises Unavailable: it cannot be told now whether one has ended.
+    :param events: of the types in ``TYPES``.
+    :param now: milliseconds since 1970 (UTC); what makers may read then, their webhooks hear of.
+    :raises Unavailable: nobody can tell now whether a webhook has ended.
     """
     listeners = [(webhook, found) for webhook in webhooks if (found := rights.listener(webhook, now))]
     for event in events:
@@ -55,7 +56,7 @@ def _is_own(event: Event, listener: Listener) -> bool:
 
 
 def _id(webhook: Webhook, type_: str, event: Event) -> str:
-    """The same each time that the event is told: message, and smsd's time for it where that name was used again."""
+    """The same each time that the event is told. It has smsd's times, since a name may be used for a new message."""
     headers = event.message.headers
     times = [headers.get(name, "") for name in ("Sent", "Failed", "Received")]
     said = json.dumps([webhook.id, type_, event.message.kind, event.message.id, *times])
@@ -63,12 +64,12 @@ def _id(webhook: Webhook, type_: str, event: Event) -> str:
 
 
 def _body(type_: str, event: Event, resources: Resources) -> str:
-    """The same bytes in each attempt."""
+    """The body of each attempt."""
     return json.dumps({"type": type_, "timestamp": moment(event.at), "data": _resource(event, resources)})
 
 
 def _resource(event: Event, resources: Resources) -> dict[str, Any]:
-    """The message as it stood at the event."""
+    """The message as it was at the event."""
     if isinstance(event, Received):
         return resources.received(event.message)
     return resources.sent(event.message, event.report if isinstance(event, Delivered | Undelivered) else None)

@@ -1,4 +1,4 @@
-"""What was given up, kept for who asks; it, and what waits after a failed attempt, is tried again for who says so."""
+"""Deliveries that failed: what the owner of a webhook is shown of them, and how they are tried again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from smsgw.store import Store
 
 from .table import DELIVERIES
 
-SOME = 10000  # deliveries that are replayed in one transaction: others write to the database, too
+SOME = 10000  # deliveries that are replayed in one transaction: others write to the database meanwhile
 
 _column = DELIVERIES.c
 
@@ -28,36 +28,34 @@ class Failures:
 
     def counts(self, webhook: str) -> tuple[int, int]:
         """How many deliveries wait, and how many were given up."""
-        asked = select(func.count(_column.due), func.count(_column.failed))
+        asked = select(func.count(_column.due).label("waiting"), func.count(_column.failed).label("failed"))
         of_it = and_(_column.webhook == webhook, or_(_column.due.is_not(None), _column.failed.is_not(None)))
-        with self._store.begin(is_reading=True) as connection:
-            found = connection.execute(asked.where(of_it)).one()
-            return found[0], found[1]
+        (found,) = self._store.execute(asked.where(of_it))
+        return found.waiting, found.failed
 
     def last_error(self, webhook: str) -> str | None:
-        """Why the latest event that waits was not taken; ``None``: no attempt for those that wait has ended."""
+        """The error of the latest event that waits and was tried; ``None``: none of those that wait was tried."""
         asked = select(_column.error).where(
             _column.webhook == webhook, _column.due.is_not(None), _column.error.is_not(None)
         )
-        with self._store.begin(is_reading=True) as connection:
-            return connection.execute(asked.order_by(_column.number.desc()).limit(1)).scalar_one_or_none()
+        rows = self._store.execute(asked.order_by(_column.number.desc()).limit(1))
+        return rows[0].error if rows else None
 
     def page(self, webhook: str, before: int | None, limit: int) -> Sequence[Any]:
         """What was given up, the last events first: rows of the table.
 
-        :param before: the number that a page begins after.
+        :param before: the number of the last row of the page before; ``None``: the first page.
         """
         asked = select(DELIVERIES).where(_column.webhook == webhook, _column.failed.is_not(None))
         if before is not None:
             asked = asked.where(_column.number < before)
-        with self._store.begin(is_reading=True) as connection:
-            return connection.execute(asked.order_by(_column.number.desc()).limit(limit)).all()
+        return self._store.execute(asked.order_by(_column.number.desc()).limit(limit))
 
     def replay(self, webhook: str, delivery: str | None, now: int) -> int:
-        """Try again at once, from the beginning, what failed: one, or all. How many these are.
+        """Let all that failed, or one delivery, be tried again at once, with all attempts; the answer is how many.
 
-        That is what was given up, and what waits for another attempt for longer than a lease. Where the database fails
-        meanwhile, some may have been replayed; the others still can be.
+        These are what was given up, and what waits for its next attempt for longer than a lease. Where the database
+        fails meanwhile, some may have been replayed; the others can be replayed later.
         """
         is_waiting = and_(_column.error.is_not(None), _column.due > now + self._lease)
         has_failed = and_(_column.webhook == webhook, or_(_column.failed.is_not(None), is_waiting))

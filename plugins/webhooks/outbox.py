@@ -1,12 +1,13 @@
-"""What is to be delivered: a row for each event and webhook, leased while it is tried; so processes share the work.
+"""What is to be delivered: a row for each event and webhook.
 
-A lease is the time until which nobody else tries: a process that dies leaves it behind, and it runs out.
+Who tries to deliver a row leases it: until then nobody else tries. So processes share the work. The lease of a process
+that has died runs out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import and_, bindparam, delete, exists, func, or_, select, text, update
@@ -54,7 +55,7 @@ _TAKE = (
     .values(due=bindparam("until"), attempts=DELIVERIES.c.attempts + 1)
     .returning(*(DELIVERIES.c[name] for name in ("number", "id", "type", "message", "body", "attempts")))
 )
-_HUNGRY = select(WEBHOOKS).where(
+_WITH_DUE = select(WEBHOOKS).where(
     exists().where(DELIVERIES.c.webhook == WEBHOOKS.c.id, DELIVERIES.c.due <= bindparam("now"))
 )
 
@@ -105,8 +106,7 @@ class Outbox:
 
         :raises sqlalchemy.exc.IntegrityError: a webhook is there no more.
         """
-        names = Entry.__dataclass_fields__
-        rows = [{name: getattr(entry, name) for name in names} | {"due": now} for entry in entries]
+        rows = [asdict(entry) | {"due": now} for entry in entries]
         with self._store.begin() as connection:
             connection.execute(_ADD, rows)
 
@@ -117,49 +117,45 @@ class Outbox:
                 for each in ended:
                     connection.execute(_settled(each, now))
 
-    def hungry(self, now: int) -> list[Webhook]:
+    def webhooks(self, now: int) -> list[Webhook]:
         """The webhooks for which something is due."""
-        with self._store.begin(is_reading=True) as connection:
-            return list(map(webhook_of, connection.execute(_HUNGRY, {"now": now})))
+        return list(map(webhook_of, self._store.execute(_WITH_DUE, {"now": now})))
 
     def take(self, webhook: str, count: int, now: int, until: int) -> list[Delivery]:
-        """What is due for a webhook, leased until then, at most so much; in the order of events."""
-        asked = {"of": webhook, "now": now, "until": until, "count": count}
-        with self._store.begin() as connection:
-            rows = connection.execute(_TAKE, asked).all()
-        return [Delivery(*row) for row in sorted(rows, key=lambda row: row.number)]
+        """Lease what is due for a webhook until that time, at most so much; in the order of events."""
+        rows = self._store.execute(_TAKE, {"of": webhook, "now": now, "until": until, "count": count})
+        return [Delivery(**row._asdict()) for row in sorted(rows, key=lambda row: row.number)]
 
     def give_back(self, deliveries: Iterable[Delivery], now: int) -> None:
-        """Let others try what was not tried to the end, as if it had not been taken."""
+        """End the leases of attempts that did not end, and do not count these attempts."""
         with self._store.begin() as connection:
             for each in deliveries:
                 values = {"due": now, "attempts": each.attempts - 1}
                 connection.execute(update(DELIVERIES).where(_is_still(each)).values(values))
 
     def give_up(self, webhook: str, error: str, now: int) -> None:
-        """Let all that waits for a webhook have failed."""
-        waiting = (DELIVERIES.c.webhook == webhook, DELIVERIES.c.due.is_not(None))
-        with self._store.begin() as connection:
-            connection.execute(update(DELIVERIES).where(*waiting).values(due=None, error=error, failed=now))
+        """All that waits for a webhook has failed."""
+        waiting = update(DELIVERIES).where(DELIVERIES.c.webhook == webhook, DELIVERIES.c.due.is_not(None))
+        self._store.execute(waiting.values(due=None, error=error, failed=now))
 
     def correct(self, now: int) -> None:
-        """Bring back what a clock that was ahead has put off."""
+        """Mend times that were noted while the clock was ahead."""
         late, seconds = DELIVERIES.c.due > now + LONGEST * 1000, now // 1000
         with self._store.begin() as connection:
             connection.execute(update(DELIVERIES).where(late).values(due=now))
             connection.execute(update(WEBHOOKS).where(WEBHOOKS.c.created > seconds).values(created=seconds))
             connection.execute(update(WEBHOOKS).where(WEBHOOKS.c.signed_in > now).values(signed_in=now))
 
-    def forget(self, now: int) -> None:
-        """Remove what is old."""
+    def remove_old(self, now: int) -> None:
+        """Remove what was delivered, or failed, so long ago."""
         until = now - KEPT * 1000
-        is_old = or_(DELIVERIES.c.delivered < until, DELIVERIES.c.failed < until)
-        with self._store.begin() as connection:
-            connection.execute(delete(DELIVERIES).where(is_old))
+        self._store.execute(
+            delete(DELIVERIES).where(or_(DELIVERIES.c.delivered < until, DELIVERIES.c.failed < until)), {}
+        )
 
 
 def _is_still(delivery: Delivery) -> Any:
-    """Whether it is tried by who took it; the lease may have run out, and somebody else have taken it."""
+    """Whether the lease is still that attempt's: it may have run out, and somebody else may have taken the row."""
     column = DELIVERIES.c
     return and_(column.number == delivery.number, column.attempts == delivery.attempts, column.due.is_not(None))
 

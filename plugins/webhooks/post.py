@@ -1,4 +1,4 @@
-"""One attempt to tell a receiver: a POST over a connection of its own, to an address that was judged, within a time."""
+"""One attempt to tell a receiver: a POST on its own connection, to an address that was checked, in bounded time."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from importlib.metadata import version
 
 import h11
@@ -15,14 +15,14 @@ from .addresses import Resolve, Target, is_public, look_up, read_url
 
 CONNECT = 5.0  # seconds for one address of several
 ADDRESSES = 4  # addresses of a host that are tried
-MOST = 64 * 1024  # bytes of an answer that are read
+MOST = 64 * 1024  # bytes that are read of an answer
 FAREWELL = 1.0  # seconds in which a receiver may finish its answer, once the status is known
 
 _AGENT = f"smsgw/{version('smsgw')}"
 
 
 class Undelivered(Exception):
-    """The receiver has not taken it; the message says why, and nothing of what a network within looks like."""
+    """The receiver has not taken it. The message says why, and tells nothing of the network around the gateway."""
 
 
 class Post:
@@ -41,14 +41,14 @@ class Post:
         self._resolve = resolve
 
     def target(self, url: str) -> Target:
-        """Where that URL leads, as far as it says so itself.
+        """Host, port and path of that URL.
 
         :raises ValueError: no receiver can have that URL; the message goes on after the field's name.
         """
         return read_url(url, is_http_allowed=self._allow_private)
 
     def check(self, target: Target) -> None:
-        """Look up whether it may lead there.
+        """Look up its addresses: may it lead there?
 
         :raises ValueError: no receiver can be there; the message goes on after the field's name.
         """
@@ -60,7 +60,7 @@ class Post:
             raise ValueError("leads to an address that is not public")
 
     async def __call__(self, url: str, headers: Mapping[str, str], body: bytes) -> None:
-        """:raises Undelivered: anything else than a status of 200 to 299 came, or nothing in time."""
+        """:raises Undelivered: the answer has another status than 200 to 299, or did not come in time."""
         try:
             async with asyncio.timeout(self._timeout):
                 status = await self._ask(self.target(url), headers, body)
@@ -94,20 +94,25 @@ class Post:
             for event in (request, h11.Data(data=body), h11.EndOfMessage()):
                 writer.write(conversation.send(event) or b"")
             await writer.drain()
-            answer = _Answer(reader, conversation)
-            status = await answer.status()
+            events = _events(reader, conversation)
+            status = 0
+            async for received in events:
+                if isinstance(received, h11.Response):
+                    status = received.status_code
+                    break
             with contextlib.suppress(OSError, TimeoutError, h11.RemoteProtocolError):
                 async with asyncio.timeout(FAREWELL):
-                    await answer.rest()
+                    async for _ in events:
+                        pass
             return status
         finally:
             writer.transport.abort()
 
     async def _connect(self, target: Target) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """A connection to an address that was judged: the name is not resolved again.
+        """A connection to an address that was checked: the name is not resolved again.
 
         :raises OSError: there is none.
-        :raises ValueError: one must not be made.
+        :raises ValueError: an address is not allowed.
         """
         try:
             addresses = await asyncio.wrap_future(look_up(self._resolve, target))
@@ -130,29 +135,21 @@ class Post:
         raise failure
 
 
-class _Answer:
-    """An answer as it comes in, no more of it than ``MOST`` bytes."""
+async def _events(reader: asyncio.StreamReader, conversation: h11.Connection) -> AsyncIterator[h11.Event]:
+    """The parts of an answer as they come in, to its end.
 
-    def __init__(self, reader: asyncio.StreamReader, conversation: h11.Connection) -> None:
-        self._reader = reader
-        self._conversation = conversation
-        self._left = MOST
-
-    async def status(self) -> int:
-        while not isinstance(event := await self._next(), h11.Response):
-            pass
-        return event.status_code
-
-    async def rest(self) -> None:
-        while not isinstance(await self._next(), h11.EndOfMessage | h11.ConnectionClosed):
-            pass
-
-    async def _next(self) -> object:
-        """:raises h11.RemoteProtocolError: that is no HTTP, or too much."""
-        while (event := self._conversation.next_event()) is h11.NEED_DATA:
-            received = await self._reader.read(4096)
-            self._left -= len(received)
-            if self._left < 0:
-                raise h11.RemoteProtocolError("too long")
-            self._conversation.receive_data(received)
-        return event
+    :raises h11.RemoteProtocolError: it is not HTTP, or has more than ``MOST`` bytes.
+    """
+    left = MOST
+    while True:
+        event = conversation.next_event()
+        if isinstance(event, h11.Event):
+            yield event
+            if isinstance(event, h11.EndOfMessage | h11.ConnectionClosed):
+                return
+            continue
+        received = await reader.read(4096)
+        left -= len(received)
+        if left < 0:
+            raise h11.RemoteProtocolError("too long")
+        conversation.receive_data(received)

@@ -1,4 +1,4 @@
-"""Signatures of Standard Webhooks 1.0.0, by its own library; each webhook has a secret of its own."""
+"""Signatures of Standard Webhooks 1.0.0, by its own library. Each webhook has a secret of its own."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def make_secret() -> str:
 
 
 def check_secret(secret: str) -> None:
-    """The library takes secrets of any size, and leaves out characters that are not base64.
+    """Check the form of a secret: the library takes any size, and ignores characters that are not base64.
 
-    :raises ValueError: nobody can have that secret.
+    :raises ValueError: it is wrong.
     """
     try:
         size = len(base64.b64decode(secret.removeprefix(PREFIX), validate=True))

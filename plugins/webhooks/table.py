@@ -1,4 +1,4 @@
-"""Who wants to hear of what: webhooks, in the database that plugins share."""
+"""The tables of webhooks and of their deliveries, in the gateway's database; and the webhooks."""
 
 from __future__ import annotations
 
@@ -10,30 +10,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import (
-    BigInteger,
-    Column,
-    Connection,
-    ForeignKey,
-    Index,
-    Integer,
-    MetaData,
-    String,
-    Table,
-    Text,
-    delete,
-    func,
-    insert,
-    select,
-)
+import sqlalchemy as sa
+from sqlalchemy import BigInteger, Column, Connection, Index, String, Text, select
 
 from smsgw.model import Identity
 from smsgw.store import Store
 
-TABLES = MetaData()
+TABLES = sa.MetaData()
 SCRIPTS = Path(__file__).parent / "migrations"
 
-WEBHOOKS = Table(
+WEBHOOKS = sa.Table(
     "webhooks",
     TABLES,
     Column("id", String(32), primary_key=True),
@@ -49,19 +35,19 @@ WEBHOOKS = Table(
     Index("webhooks_owner", "owner"),
 )
 
-_NUMBER = BigInteger().with_variant(Integer, "sqlite")  # which counts up in that type alone
+_NUMBER = BigInteger().with_variant(sa.Integer, "sqlite")  # which counts up in that type alone
 
 # Times are in milliseconds since 1970 (UTC).
-DELIVERIES = Table(
+DELIVERIES = sa.Table(
     "webhooks_deliveries",
     TABLES,
     Column("number", _NUMBER, primary_key=True, autoincrement=True),  # in the order of events
     Column("id", String(40), nullable=False, unique=True),  # webhook-id
-    Column("webhook", String(32), ForeignKey("webhooks.id", ondelete="CASCADE"), nullable=False),
+    Column("webhook", String(32), sa.ForeignKey("webhooks.id", ondelete="CASCADE"), nullable=False),
     Column("type", String(32), nullable=False),
     Column("message", Text, nullable=False),
     Column("body", Text, nullable=False),  # empty once it is delivered
-    Column("attempts", Integer, nullable=False),
+    Column("attempts", sa.Integer, nullable=False),
     Column("due", BigInteger),  # when the next attempt is, or the one under way counts as lost; NULL: none any more
     Column("error", Text),  # of the last attempt; NULL: none has ended yet, or it is delivered
     Column("delivered", BigInteger),
@@ -75,10 +61,10 @@ DELIVERIES = Table(
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """Who wants to hear of what, and where. Neither the secret nor the URL, which can have one in it, is in a repr.
+    """Neither the secret nor the URL, which can have a secret in it, is in a repr.
 
-    ``maker`` is its owner at their last sign-in by what the webhook was made with; ``signed_in`` says when, to the hour
-    (milliseconds since 1970).
+    ``maker`` is the owner as they last signed in with what the webhook was made with. ``signed_in`` says when that was,
+    to the hour (milliseconds since 1970, UTC). ``created`` is in seconds.
     """
 
     id: str
@@ -109,16 +95,6 @@ def make_id() -> str:
     return f"wh_{secrets.token_hex(10)}"
 
 
-def _lock(owner: str) -> int:
-    """PostgreSQL's advisory lock under which webhooks of that user are added: 64 bits, signed."""
-    return int.from_bytes(hashlib.sha256(f"smsgw.webhooks {owner}".encode()).digest()[:8], signed=True)
-
-
-def _count(connection: Connection, owner: str) -> int:
-    owned = select(func.count()).select_from(WEBHOOKS).where(WEBHOOKS.c.owner == owner)
-    return int(connection.execute(owned).scalar_one())
-
-
 def webhook_of(row: Any) -> Webhook:
     maker = Identity(row.owner, frozenset(json.loads(row.groups)), row.credential)
     about = (row.id, maker, row.url, tuple(row.events.split()), row.description, row.secret)
@@ -126,7 +102,7 @@ def webhook_of(row: Any) -> Webhook:
 
 
 class Webhooks:
-    """The table of webhooks in a store. Each method raises ``Unavailable`` where the database is out of service."""
+    """The table of webhooks. Each method raises ``Unavailable`` where the database is out of service."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -135,11 +111,12 @@ class Webhooks:
         """:param most: how many its owner may have; false: it would be one too many."""
         owner = webhook.maker.userid
         with self._store.begin() as connection:
-            if connection.dialect.name == "postgresql":  # where the count alone keeps nobody else from adding one
-                connection.execute(select(func.pg_advisory_xact_lock(_lock(owner))))
+            if connection.dialect.name == "postgresql":  # where counting keeps nobody else from adding one
+                lock = int.from_bytes(hashlib.sha256(f"smsgw.webhooks {owner}".encode()).digest()[:8], signed=True)
+                connection.execute(select(sa.func.pg_advisory_xact_lock(lock)))
             if _count(connection, owner) >= most:
                 return False
-            connection.execute(insert(WEBHOOKS).values(**webhook.columns))
+            connection.execute(sa.insert(WEBHOOKS).values(**webhook.columns))
             return True
 
     def count(self, owner: str) -> int:
@@ -148,20 +125,22 @@ class Webhooks:
             return _count(connection, owner)
 
     def all(self, owner: str | None = None) -> Sequence[Webhook]:
-        """A user's, or everybody's, the eldest first."""
+        """A user's webhooks, or everybody's, the oldest first."""
         found = select(WEBHOOKS).order_by(WEBHOOKS.c.created, WEBHOOKS.c.id)
         if owner is not None:
             found = found.where(WEBHOOKS.c.owner == owner)
-        with self._store.begin(is_reading=True) as connection:
-            return [webhook_of(row) for row in connection.execute(found)]
+        return [webhook_of(row) for row in self._store.execute(found, {})]
 
     def find(self, id: str, owner: str) -> Webhook | None:
-        """That webhook, where it is that user's."""
-        with self._store.begin(is_reading=True) as connection:
-            rows = connection.execute(select(WEBHOOKS).where(WEBHOOKS.c.id == id, WEBHOOKS.c.owner == owner))
-            return next(map(webhook_of, rows), None)
+        """The webhook of that id, if it is that user's."""
+        rows = self._store.execute(select(WEBHOOKS).where(WEBHOOKS.c.id == id, WEBHOOKS.c.owner == owner))
+        return next(map(webhook_of, rows), None)
 
     def remove(self, id: str) -> bool:
-        """Remove it with all that it has not heard of yet; false: there is none."""
-        with self._store.begin() as connection:
-            return connection.execute(delete(WEBHOOKS).where(WEBHOOKS.c.id == id)).rowcount > 0
+        """Remove it and its deliveries; false: there is none of that id."""
+        return bool(self._store.execute(sa.delete(WEBHOOKS).where(WEBHOOKS.c.id == id).returning(WEBHOOKS.c.id)))
+
+
+def _count(connection: Connection, owner: str) -> int:
+    owned = select(sa.func.count()).select_from(WEBHOOKS).where(WEBHOOKS.c.owner == owner)
+    return int(connection.execute(owned).scalar_one())

@@ -1,4 +1,4 @@
-"""The endpoints of webhooks in the v2 API. Everybody sees and changes their own, and nobody else's."""
+"""The endpoints of webhooks in the v2 API. Users see and change their own webhooks, and nobody else's."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ from smsgw.api import ROOT, Forbidden, Malformed, NotFound, malformed, read_quer
 from smsgw.resources import moment
 
 from .failures import Failures
-from .lookups import LookUps
 from .post import Post
-from .registration import Schema
+from .registration import LookUps, Schema
 from .rights import Rights
 from .signature import make_secret
 from .table import Webhook, Webhooks, make_id
@@ -35,7 +34,7 @@ replay_one = service("webhooks.replay_one", "webhooks/{id}/failures/{delivery}/r
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """What the views work with, as ``registry.webhooks``; ``most`` is how many webhooks a user may have."""
+    """What the views use, as ``registry.webhooks``; ``most`` is how many webhooks a user may have."""
 
     webhooks: Webhooks
     failures: Failures
@@ -123,7 +122,7 @@ def _endpoints(request: Request) -> Endpoints:
 
 
 def _own(request: Request) -> Webhook:
-    """:raises NotFound: there is none of that id, or it is somebody else's."""
+    """:raises NotFound: the user has none of that id."""
     id = request.matchdict["id"]
     is_id = re.fullmatch("wh_[0-9a-f]{20}", id)
     found = _endpoints(request).webhooks.find(id, request.identity.userid) if is_id else None

@@ -40,12 +40,16 @@ def ask(plugin: Htpasswd, userid: str, secret: str, scheme: str = "Basic") -> Id
     return plugin.authenticate(Credentials(scheme, userid, secret, "127.0.0.1"))
 
 
+def user(userid: str) -> Identity:
+    return Identity(userid, credential=f"htpasswd:{userid}")
+
+
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_what_apache_wrote(apache: str, path: Path, scheme: str) -> None:
     subprocess.run([apache, "-b", *SCHEMES[scheme], path, "lvv", "SecretPAss"], check=True, capture_output=True)
     plugin = Htpasswd(str(path))
     for _ in range(2):
-        assert ask(plugin, "lvv", "SecretPAss") == Identity("lvv")
+        assert ask(plugin, "lvv", "SecretPAss") == user("lvv")
         for wrong in ("", "secretpass", "SecretPAss ", "x" * 100, "x" * 5000, "\0", "SecretPAss\0", "\ud800"):
             assert isinstance(ask(plugin, "lvv", wrong), Denied)
         assert ask(plugin, "LVV", "SecretPAss") is None
@@ -82,7 +86,7 @@ def test_broken_lines_let_nobody_in(path: Path, line: str) -> None:
     for secret in ("", "SecretPAss", "x", "!"):
         assert not isinstance(ask(plugin, "lvv", secret), Identity)
         assert not isinstance(ask(plugin, "", secret), Identity)
-    assert ask(plugin, "ops", "Alarm!ng") == Identity("ops")
+    assert ask(plugin, "ops", "Alarm!ng") == user("ops")
 
 
 def test_comments_are_no_users(path: Path) -> None:
@@ -90,14 +94,14 @@ def test_comments_are_no_users(path: Path) -> None:
     plugin = Htpasswd(str(path))
     for userid, secret in (("#lvv", "SecretPAss"), ("lvv", "SecretPAss"), ("# ops", "Alarm!ng"), ("ops", "Alarm!ng")):
         assert ask(plugin, userid, secret) is None
-    assert ask(plugin, "root", "Adm1nist") == Identity("root")
+    assert ask(plugin, "root", "Adm1nist") == user("root")
 
 
 def test_of_a_user_who_stands_there_twice_the_first_counts(path: Path) -> None:
     """As Apache does."""
     path.write_text(f"lvv:{sha('first')}\nops:{sha('Alarm!ng')}\nlvv:{sha('second')}\n")
     plugin = Htpasswd(str(path))
-    assert ask(plugin, "lvv", "first") == Identity("lvv")
+    assert ask(plugin, "lvv", "first") == user("lvv")
     assert isinstance(ask(plugin, "lvv", "second"), Denied)
 
 
@@ -105,7 +109,7 @@ def test_changes_take_effect_at_once(path: Path) -> None:
     plugin = Htpasswd(str(path))
     for password in map(str, range(50)):
         path.write_text(f"lvv:{sha(password)}\n")
-        assert ask(plugin, "lvv", password) == Identity("lvv")
+        assert ask(plugin, "lvv", password) == user("lvv")
         assert isinstance(ask(plugin, "lvv", password + "x"), Denied)
     replacement = path.with_name("fresh")
     replacement.write_text("")
@@ -120,7 +124,7 @@ def test_a_file_that_vanishes_is_out_of_service(path: Path) -> None:
     with pytest.raises(HTTPServiceUnavailable):
         ask(plugin, "lvv", "SecretPAss")
     path.write_text(f"lvv:{sha('SecretPAss')}\n")
-    assert ask(plugin, "lvv", "SecretPAss") == Identity("lvv")
+    assert ask(plugin, "lvv", "SecretPAss") == user("lvv")
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
@@ -172,3 +176,16 @@ def test_through_http(gateway: Any) -> None:
     gateway.send()
     gateway.app.authorization = ("Basic", ("lvv", "wrong"))
     assert gateway.app.get("/api/v1.0/sms/sent/", status=401).json["error"]
+
+
+def test_a_user_holds_as_long_as_the_file_has_them(path: Path) -> None:
+    path.write_text(f"lvv:{sha('SecretPAss')}\nops:{sha('Alarm!ng')}\n")
+    plugin = Htpasswd(str(path))
+    assert plugin.holds("htpasswd:lvv") is True
+    assert plugin.holds("htpasswd:nobody") is False
+    assert plugin.holds("token:lvv") is None
+    path.write_text(f"lvv:{sha('another')}\n")
+    assert (plugin.holds("htpasswd:lvv"), plugin.holds("htpasswd:ops")) == (True, False)
+    path.unlink()
+    with pytest.raises(HTTPServiceUnavailable):
+        plugin.holds("htpasswd:lvv")

@@ -29,9 +29,8 @@ from smsgw.model import Unavailable
 from smsgw.store import Store
 from smsgw.testing import Gateway, MakeGateway
 from smsgw_plugins.quota import Quota
-from smsgw_plugins.quota.counters import Counters, Exhausted
+from smsgw_plugins.quota.counters import SCRIPTS, TABLES, Counters, Exhausted
 from smsgw_plugins.quota.limits import PERIODS, Claim, Limit, window
-from smsgw_plugins.quota.rows import SCRIPTS, TABLES, working_copy
 from tests.conftest import OUTGOING, at_length
 from tests.postgresql import Postgresql
 from tests.server import Server
@@ -89,8 +88,7 @@ def send(gateway: Gateway, *users: str, count: int = 1, **fields: Any) -> list[i
 
 def database(gateway: Gateway) -> Store:
     """Where the counters are used."""
-    store: Store = gateway.application.stores.shared
-    return working_copy(store) or store
+    return Counters(gateway.application.stores.shared).used
 
 
 def used(gateway: Gateway) -> dict[str, int]:
@@ -682,14 +680,13 @@ def _wait_for(condition: Callable[[], bool]) -> None:
 START = """
 import sys
 from smsgw.store import Store
-from smsgw_plugins.quota.counters import Counters
+from smsgw_plugins.quota.counters import SCRIPTS, TABLES, Counters
 from smsgw_plugins.quota.limits import Claim, Limit
-from smsgw_plugins.quota.rows import SCRIPTS, TABLES, remove_old_copies
 
 store = Store(sys.argv[1])
 store.keep(TABLES, SCRIPTS)
 counters = Counters(store)
-remove_old_copies(store)
+counters.remove_old_files()
 limits = [Claim(Limit("ops", 100, counted, "month"), 0, 1, 1) for counted in ("messages", "parts")]
 for word in sys.argv[2:]:
     counters.save() if word == "save" else counters.take(limits)

@@ -61,16 +61,16 @@ def test_other_texts_pass_as_they_are(make_trusting: Make) -> None:
 @pytest.mark.parametrize(
     ("asked", "reason"),
     [
-        ("template:", "asks for a template that there is not"),
+        ("template:", "asks for a template that does not exist"),
         ("template: alarm host=a state=b", "asks for a template, and 'alarm' is no key=value"),
-        ("template:alrm host=a state=b", "asks for a template that there is not"),
-        ("template:ALARM host=a state=b", "asks for a template that there is not"),
-        ("template:../alarm host=a state=b", "asks for a template that there is not"),
+        ("template:alrm host=a state=b", "asks for a template that does not exist"),
+        ("template:ALARM host=a state=b", "asks for a template that does not exist"),
+        ("template:../alarm host=a state=b", "asks for a template that does not exist"),
         ("template:alarm", "lacks parameters of the template 'alarm': host, state"),
         ("template:alarm host=a", "lacks parameters of the template 'alarm': state"),
-        ("template:alarm host=a state=b more=c", "has parameters that the template 'alarm' has not: more"),
-        ("template:alarm host=a State=b state=b", "has parameters that the template 'alarm' has not: State"),
-        ("template:test all=a", "has parameters that the template 'test' has not: all"),
+        ("template:alarm host=a state=b more=c", "has parameters that the template 'alarm' does not have: more"),
+        ("template:alarm host=a State=b state=b", "has parameters that the template 'alarm' does not have: State"),
+        ("template:test all=a", "has parameters that the template 'test' does not have: all"),
         ("template:alarm host=a host=b state=c", "gives the parameter 'host' twice"),
         ("template:alarm host=a state=is down", "'down' is no key=value"),
         ("template:alarm host=a state=b =c", "'=c' is no key=value"),
@@ -141,7 +141,7 @@ def test_files_in_a_folder_change_at_once(make_trusting: Make, folder: Path) -> 
     (folder / "new.txt").write_text("New")
     assert send(text="template:new")["sent_text"] == "New"
     (folder / "new.txt").unlink()
-    assert "there is not" in send(text="template:new", status=400)["errors"]["text"]
+    assert "does not exist" in send(text="template:new", status=400)["errors"]["text"]
 
 
 def test_names_do_not_lead_out_of_the_folder(make_trusting: Make, folder: Path) -> None:
@@ -150,7 +150,7 @@ def test_names_do_not_lead_out_of_the_folder(make_trusting: Make, folder: Path) 
     (folder / "sub" / "secret.txt").write_text("secret")
     send = make_trusting("template", {"smsgw.template.folder": str(folder)})
     for name in ("../secret", "sub/secret", str(folder.parent / "secret"), "..", ".", "x" * 300, "'a\0b'", "а"):
-        assert "there is not" in send(text=f"template:{name}", status=400)["errors"]["text"]
+        assert "does not exist" in send(text=f"template:{name}", status=400)["errors"]["text"]
 
 
 @pytest.mark.parametrize("content", [b"{", b"", b" \n", b"\xff", b"{0}"])

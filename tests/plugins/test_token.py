@@ -22,11 +22,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smsgw.cli import main as command
+from smsgw.files import stamp
 from smsgw.store import Store
 from smsgw.testing import OutageConformance
 from smsgw_plugins.token import text
 from smsgw_plugins.token.table import TABLES
-from tests.conftest import OUTGOING, Gateway, basic, sha
+from tests.conftest import OUTGOING, Gateway, basic, eventually, sha
 from tests.postgresql import Postgresql
 from tests.server import Server, free_port
 
@@ -215,6 +216,28 @@ class TestRevoked:
         tokens.revoke(one)
         ask(gateway, bearer(one), 401)
         ask(gateway, bearer(two))
+
+    def test_what_is_known_of_a_token_ends_with_any_change(
+        self, make_gateway: Callable[..., Gateway], tmp_path: Path
+    ) -> None:
+        """SQLite is not asked again while its file is unchanged: another process may have locked it."""
+        gateway = make_gateway({"smsgw.plugins": "token htpasswd allow"})
+        path = gateway.state / "store.sqlite3"
+        tokens = Tokens(write_ini(tmp_path, gateway.settings))
+        token = tokens.create()
+        ask(gateway, bearer(token))
+        eventually(lambda: stamp(path) is not None)
+        ask(gateway, bearer(token))
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            ask(gateway, bearer(token))
+        tokens.revoke(token)
+        ask(gateway, bearer(token), 401)
+        eventually(lambda: stamp(path) is not None)
+        ask(gateway, bearer(token), 401)
+        path.rename(tmp_path / "away")
+        path.mkdir()
+        ask(gateway, bearer(token), 503)
 
     def test_in_every_process(self, base_settings: dict[str, str], store_url: str, tmp_path: Path) -> None:
         settings = base_settings | {"smsgw.plugins": "token htpasswd allow", "smsgw.store": store_url}

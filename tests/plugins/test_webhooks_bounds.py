@@ -22,9 +22,9 @@ from smsgw.model import TooMany
 from smsgw.testing import MakeGateway
 from smsgw_plugins.webhooks import receivers
 from smsgw_plugins.webhooks.dispatcher import JITTER, SCHEDULE
-from smsgw_plugins.webhooks.lookups import LookUps
 from smsgw_plugins.webhooks.outbox import MARGIN
 from smsgw_plugins.webhooks.receivers import Receivers
+from smsgw_plugins.webhooks.registration import LookUps
 from smsgw_plugins.webhooks.signature import check_secret, is_right, make_secret, sign
 from tests.conftest import Gateway, eventually
 from tests.plugins.test_webhooks import SETTINGS, WEBHOOKS, listening, register

@@ -450,7 +450,7 @@ def test_who_has_much_to_hear_leaves_room_for_others(
 def test_a_clock_that_was_ahead_puts_nothing_off(
     make_clocked: Callable[..., Gateway], clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("smsgw_plugins.webhooks.HOUR", 0.1)
+    monkeypatch.setattr("smsgw_plugins.webhooks.dispatcher.CLEAN", 0.1)
     gateway, now, later = make_clocked(), clock.now, clock.now + YEAR
     with Receiver() as receiver, Receiver() as other:
         receiver.answer = lambda delivery: 500 if clock.now == later else 200

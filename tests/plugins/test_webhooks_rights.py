@@ -25,7 +25,7 @@ from smsgw.store import Store
 from smsgw.testing import MakeGateway, base_settings_in, basic, bearer, running, stored
 from smsgw_plugins.token import Token, table, text
 from smsgw_plugins.webhooks import Webhooks
-from smsgw_plugins.webhooks.signins import refresh
+from smsgw_plugins.webhooks.rights import refresh
 from smsgw_plugins.webhooks.table import SCRIPTS
 from smsgw_plugins.webhooks.table import Webhooks as Table
 from tests.conftest import Gateway, eventually
@@ -404,19 +404,32 @@ def test_what_was_received_is_nobody_s_own(start: Start) -> None:
         assert heard(gateway, receiver) == set()
 
 
-def test_a_user_who_is_gone_from_the_password_file(
+def test_a_webhook_ends_when_its_user_is_gone_from_the_password_file(
     make_gateway: MakeGateway, clock: Clock, password_file: Path
 ) -> None:
+    """At once, also for what waits. Until then the user need not sign in again."""
     settings: dict[str, str | None] = {"smsgw.plugins": "htpasswd allow clocked"}
     gateway = make_gateway(settings | {"smsgw.clocked.allow_private": "true"}, **plugins_of(clock))
     with Receiver() as receiver:
-        register(gateway, basic("root", "Adm1nist"), receiver.url)
-        lines = password_file.read_text().splitlines(keepends=True)
-        password_file.write_text("".join(line for line in lines if not line.startswith("root:")))
+        path = f"{WEBHOOKS}/{register(gateway, basic('root', 'Adm1nist'), receiver.url)}"
         clock.now += 31 * DAY
-        call(gateway, "get", WEBHOOKS, basic("root", "Adm1nist"), status=401)
-        own, _ = tell(gateway, "root", "lvv")
-        assert heard(gateway, receiver) == {own}
+        expected = {*tell(gateway, "root", "lvv")}
+        assert heard(gateway, receiver) == expected
+        content = password_file.read_text()
+        receiver.answer = lambda delivery: 500
+        tell(gateway, "root")
+        assert eventually(lambda: call(gateway, "get", path, basic("root", "Adm1nist"))["last_error"])
+        password_file.write_text("".join(line for line in content.splitlines(True) if not line.startswith("root:")))
+        receiver.answer = lambda delivery: 200
+        tell(gateway, "root", "lvv")
+        clock.now += 6
+        assert heard(gateway, receiver) == expected | {receiver.deliveries[-1].message}
+        assert len(receiver.deliveries) == len(expected) + 1
+        password_file.write_text(content)
+        found = call(gateway, "get", path, basic("root", "Adm1nist"))
+        assert (found["ended"], found["waiting"], found["failed"]) == (None, 0, 1)
+        expected = {*tell(gateway, "lvv")}
+        eventually(lambda: {each.message for each in receiver.deliveries} >= expected)
 
 
 def test_a_sign_in_that_cannot_be_noted(

@@ -1,4 +1,4 @@
-"""Connections that are kept open between requests: a new one costs a handshake, and one of TLS."""
+"""Idle connections, kept for the next request: a new one costs a handshake, and one of TLS."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import TypeVar
 from .link import Link
 from .wire import Broken
 
-KEPT = 8  # idle ones
-IDLE = 60.0  # seconds; on the way to one that was not used for longer, some firewall may have forgotten it
+KEPT = 8  # idle connections
+IDLE = 60.0  # seconds; a firewall may have forgotten a connection that was idle for longer
 
 T = TypeVar("T")
 
 
-class Kept:
-    """Idle connections, bound alike; the one that was used last is used next."""
+class Connections:
+    """Connections that are bound alike. The one that was used last is used first."""
 
     def __init__(self, open_link: Callable[[float], Link]) -> None:
         self._open = open_link
@@ -27,9 +27,9 @@ class Kept:
         weakref.finalize(self, _close, self._idle)  # nothing tells a plugin that its application has ended
 
     def use(self, action: Callable[[Link], T], deadline: float) -> T:
-        """What the action makes of a connection. A kept one may be dead, and then a new one is tried.
+        """The action's result on a connection. Where an idle one turns out to be dead, it is done again on a new one.
 
-        :raises Broken: it failed over a new one, or in time for none.
+        :raises Broken: it failed on a new one, or there is no time left for one.
         """
         with self._lock:
             link = self._idle.pop() if self._idle else None
@@ -42,7 +42,8 @@ class Kept:
                     raise
         elif link is not None:
             link.close()
-        self._forget()
+        with self._lock:  # the others are no better than this one was
+            _close(self._idle)
         return self._run(action, self._open(deadline))
 
     def _run(self, action: Callable[[Link], T], link: Link) -> T:
@@ -59,12 +60,8 @@ class Kept:
         link.close()
         return found
 
-    def _forget(self) -> None:
-        """The others are no better than one that was dead or old."""
-        with self._lock:
-            _close(self._idle)
-
 
 def _close(links: list[Link]) -> None:
-    while links:
-        links.pop().close()
+    for link in links:
+        link.close()
+    links.clear()
