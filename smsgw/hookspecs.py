@@ -1,4 +1,4 @@
-"""The hooks: what a plugin may decide. One corridor, each door a hook; ``docs/plugins.md`` tells the same at length.
+"""The hooks: what a plugin may decide. ``docs/plugin-reference.md`` has the rules of each.
 
 Public. A plugin is a class whose methods are marked ``@hookimpl``; each takes any of the arguments named here, by name.
 """

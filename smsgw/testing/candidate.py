@@ -81,7 +81,7 @@ def candidate_in(
 
 def wrong(sentence: str, heading: str) -> str:
     """What a failed check says: what is wrong, and under which heading of the documentation it is told."""
-    return f"{sentence}. See smsgw's docs/plugins.md, {heading!r}"
+    return f"{sentence}. See smsgw's docs/plugin-reference.md, {heading!r}"
 
 
 def demand(condition: object, sentence: str, heading: str) -> None:
