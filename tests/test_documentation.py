@@ -773,8 +773,12 @@ def test_api_v2_md_has_every_status_code_parameter_and_problem() -> None:
     assert first_cells(codes.partition("\n")[2]) == set(re.findall(r'"(\w+)"', inspect.getdoc(Rejection) or ""))
     fields = V2[V2.index("| field |") : V2.index("At most 10000")]
     assert first_cells(fields) == {node.name for node in SendSchema().children}
-    kinds = {kind for kind, _ in [*KINDS.values(), *KINDS_OF_REFUSALS.values()]}
-    assert kinds == set(re.findall(r"^### ([a-z-]+)$", V2, re.M))
+    kinds = {(status, kind) for status, (kind, _) in KINDS.items()}
+    kinds |= {(refusal.status, kind) for refusal, (kind, _) in KINDS_OF_REFUSALS.items()}
+    table = re.findall(r"^\| (\d+) \| \[([a-z-]+)\]\(#([a-z-]+)\) \|", V2, re.M)
+    assert {(int(status), kind) for status, kind, _ in table} == kinds
+    assert [kind for _, kind, _ in table] == [anchor for _, _, anchor in table]
+    assert {kind for _, kind in kinds} == set(re.findall(r"^### ([a-z-]+)$", V2, re.M))
     defaults = {node.name: node.missing for node in CoreSchema().children}
     assert f"1 to {MAX_VALIDITY} |" in V2
     assert f"At most {defaults['max_recipients']} recipients" in V2
