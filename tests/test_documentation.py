@@ -795,6 +795,19 @@ def test_documents_link_to_what_is_there() -> None:
             assert (path.parent / target).exists(), target
 
 
+def test_every_document_is_found_from_the_readme() -> None:
+    linked = set(re.findall(r"\]\((docs/[a-z0-9-]+\.md)\)", README))
+    assert linked == {f"docs/{path.name}" for path in ROOT.glob("docs/*.md")}
+
+
+def test_documents_link_to_headings_that_are_there() -> None:
+    for path in [ROOT / "README.md", *ROOT.glob("docs/*.md")]:
+        for target, heading in re.findall(r"\]\((?!http)([^)#]*)#([^)]+)\)", path.read_text()):
+            text = (path.parent / target).read_text() if target else path.read_text()
+            words = [re.sub(r"[^\w -]", "", title.lower()) for title in re.findall(r"^#+ (.*)$", text, re.M)]
+            assert heading in {title.replace(" ", "-") for title in words}, (path, target, heading)
+
+
 def test_smsgw_s_own_folder_is_as_operation_says(gateway: Gateway) -> None:
     gateway.send()
     named = set(re.findall(r"^\| `([a-z]+)` \|", OPERATION, re.M))
