@@ -1,6 +1,6 @@
 """What plugins call: to send, and for endpoints of their own in the v2 API. Public.
 
-``docs/plugins.md``, "To send" and "HTTP of its own".
+``docs/recipes.md`` shows both, and ``docs/plugin-reference.md`` has all names.
 """
 
 from __future__ import annotations

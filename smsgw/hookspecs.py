@@ -1,4 +1,4 @@
-"""The hooks: what a plugin may decide. Public; ``docs/plugins.md`` has examples.
+"""The hooks: what a plugin may decide. Public; ``docs/plugin-reference.md`` has the rules of each.
 
 A plugin is a class whose methods are marked ``@hookimpl``. Each takes any of the arguments named here, by name.
 """

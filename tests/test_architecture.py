@@ -183,13 +183,13 @@ def test_imports_point_one_way(module: str, path: Path) -> None:
 @pytest.mark.parametrize("module", sorted(PUBLIC | {"smsgw.testing"}))
 def test_what_is_public_says_so(module: str) -> None:
     path = dict(modules())[module]
-    documented = (ROOT / "docs" / "plugins.md").read_text().partition("## What is public\n")[2]
+    documented = (ROOT / "docs" / "plugin-reference.md").read_text().partition("## What is public\n")[2]
     assert "Public" in (ast.get_docstring(ast.parse(path.read_text())) or "")
     assert f"`{module}`" in documented
 
 
-def test_what_plugins_md_calls_public_is_all() -> None:
-    documented = (ROOT / "docs" / "plugins.md").read_text().partition("## What is public\n")[2]
+def test_what_the_reference_calls_public_is_all() -> None:
+    documented = (ROOT / "docs" / "plugin-reference.md").read_text().partition("## What is public\n")[2]
     assert set(re.findall(r"`(smsgw\.[a-z.]+)`", documented)) == PUBLIC | {"smsgw.testing"}
 
 
@@ -209,7 +209,7 @@ def test_every_hook_is_documented_with_its_signature(hook: str) -> None:
     function = getattr(hookspecs, hook)
     signature = f"{hook}{inspect.signature(function)}".replace("'", "")
     assert inspect.getdoc(function)
-    assert f"`{signature}`" in (ROOT / "docs" / "plugins.md").read_text()
+    assert f"`{signature}`" in (ROOT / "docs" / "plugin-reference.md").read_text()
 
 
 @pytest.mark.parametrize("hook", hooks())

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import configparser
-import contextlib
 import dataclasses
-import hashlib
 import importlib
 import inspect
 import json
@@ -15,7 +13,6 @@ import re
 import shlex
 import shutil
 import socket
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -29,14 +26,14 @@ from click.testing import CliRunner
 from colander import MappingSchema
 from pyramid.paster import get_app
 
-from smsgw import cli, model
+from smsgw import api, cli, model
 from smsgw.mailbox import SEARCHED
 from smsgw.options import MAX_DELAY, MAX_VALIDITY
 from smsgw.refusals import Rejection
 from smsgw.settings import CoreSchema, JournalSchema
 from smsgw.spool.owner import CANCELLED_KEPT
 from smsgw.status import OUTGOING
-from smsgw.testing import MakeGateway
+from smsgw.testing import MakeGateway, base_settings_in, running
 from smsgw.views.problem import KINDS, KINDS_OF_REFUSALS
 from smsgw.views.v2_body import SendSchema
 from smsgw.views.v2_search import LIMIT, MOST
@@ -51,7 +48,9 @@ PRODUCTION = (ROOT / "production.ini").read_text()
 OPERATION = (ROOT / "docs" / "operation.md").read_text()
 API = (ROOT / "docs" / "api-v1.md").read_text()
 V2 = (ROOT / "docs" / "api-v2.md").read_text()
-PLUGINS = (ROOT / "docs" / "plugins.md").read_text()
+TUTORIAL = (ROOT / "docs" / "plugins.md").read_text()
+REFERENCE = (ROOT / "docs" / "plugin-reference.md").read_text()
+RECIPES = (ROOT / "docs" / "recipes.md").read_text()
 TOKENS = (ROOT / "docs" / "tokens.md").read_text()
 ALTERNATIVES = (r"spool", r"jwt\.key_file", r"ldap\.user_dn", r"ldap\.group_attribute")  # of which the other is set
 SHIPPED = sorted(path.stem for path in (ROOT / "plugins").iterdir() if not path.name.startswith("_"))
@@ -94,6 +93,11 @@ def development(tmp_path: Path) -> Iterator[None]:
     finally:
         process.kill()
         process.communicate()
+
+
+def is_open(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def run(command: str) -> tuple[int, dict[str, object]]:
@@ -217,10 +221,10 @@ def test_no_document_names_a_setting_that_is_none() -> None:
     words = r"http\.|md\b|service\b|hookspecs|model|resources|settings|verified|files|testing|cli|api|numbers|text"
     words += r"|spool\.\w+"
     no_setting = re.compile(rf"\bsmsgw\.(?:(?:{'|'.join(modules)})\.\w+|{words})")
-    examples = {name.lower() for name in re.findall(r"^class (\w+):", PLUGINS, re.M)}
+    examples = {name.lower() for name in ("Shout", *EXAMPLES)}
     for path in [ROOT / "README.md", ROOT / "development.ini", *(ROOT / "docs").glob("*.md")]:
         named = set(re.findall(r"\bsmsgw\.[a-z_]+(?:\.[a-z_]+)?", no_setting.sub("", path.read_text())))
-        named = {name for name in named if path.name != "plugins.md" or name.split(".")[1] not in examples}
+        named = {name for name in named if name.split(".")[1] not in examples}
         assert named <= known_settings(), path
 
 
@@ -363,92 +367,105 @@ def test_a_mistake_outside_of_our_settings_is_the_last_line(production: Callable
             assert last in ended.stderr.splitlines()[-1]
 
 
+EXAMPLES = {
+    **dict.fromkeys(("Robots", "Thrifty", "Frugal", "Watch"), REFERENCE),
+    **dict.fromkeys(("AutoReply", "Heartbeat", "Tally", "Roaming", "Certificates"), RECIPES),
+    **dict.fromkeys(("Country", "Notes", "Greeter"), RECIPES),
+}
+
+
 def example(name: str) -> str:
-    """The block of plugins.md that has that class."""
-    return block(PLUGINS, "python", f"class {name}:\n")
+    """The block that has that class."""
+    return block(EXAMPLES[name], "python", f"class {name}:\n")
 
 
 @pytest.fixture
 def acme(tmp_path: Path) -> Path:
-    """The folder that plugins.md tells how to make, with both plugins."""
+    """The folder of the tutorial after its fourth section."""
     folder = tmp_path / "acme-sms"
     folder.mkdir()
-    (folder / "acme_sms.py").write_text(example("Shout"))
-    (folder / "acme_keys.py").write_text(example("Keys"))
-    (folder / "conftest.py").write_text(block(PLUGINS, "python", "pytest_plugins"))
-    (folder / "test_acme_sms.py").write_text(block(PLUGINS, "python", "def test_shout"))
-    (folder / "test_acme_keys.py").write_text(block(PLUGINS, "python", "class TestKeys("))
-    (project,) = blocks(PLUGINS, "toml")
-    assert all(line in PLUGINS for line in ('`keys = "acme_keys:Keys"`', '`"acme_keys"`'))
-    project = project.replace('shout = "acme_sms:Shout"\n', 'shout = "acme_sms:Shout"\nkeys = "acme_keys:Keys"\n')
-    (folder / "pyproject.toml").write_text(project.replace('["acme_sms"]', '["acme_sms", "acme_keys"]'))
+    (folder / "acme_sms.py").write_text(blocks(TUTORIAL, "python")[0])
+    (folder / "test_acme_sms.py").write_text(blocks(TUTORIAL, "python")[1])
+    (folder / "pyproject.toml").write_text(*blocks(TUTORIAL, "toml"))
+    (folder / "acme.ini").write_text(blocks(TUTORIAL, "ini")[0].replace("127.0.0.1:5001", f"127.0.0.1:{free_port()}"))
+    shutil.copy(ROOT / "development.htpasswd", folder)
     return folder
 
 
-def test_from_an_empty_folder_to_plugins_at_work(acme: Path, tmp_path: Path, base_settings: dict[str, str]) -> None:
-    install, test = block(PLUGINS, "sh", "pip install").splitlines()
-    where = shlex.split(install)[-1].partition("[")[0]
-    offline = ["--no-build-isolation", "--no-deps", "--no-index", "--target", str(tmp_path / "site"), "--quiet"]
-    environment = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
-    for command in (
-        [sys.executable, "-m", "pip", "install", where, *offline],
-        [sys.executable, "-m", *test.removeprefix(".venv/bin/").split(), "-p", "no:cacheprovider"],
-    ):
-        ran = subprocess.run(command, cwd=tmp_path, env=environment, check=False, capture_output=True, text=True)
+def test_the_tutorial(acme: Path, tmp_path: Path) -> None:
+    """Step by step, but for the virtual environment: the distribution is installed into a folder, without a network."""
+    prepare, install, serve, send, show = blocks(TUTORIAL, "sh")
+    assert all(f"`{name}`" in TUTORIAL for name in ("acme_sms.py", "test_acme_sms.py", "pyproject.toml", "acme.ini"))
+    assert prepare.startswith("mkdir acme-sms\ncd acme-sms\npython3 -m venv .venv\n")
+    assert '"../smsgw[htpasswd,testing]"' in prepare
+    assert prepare.endswith("\ncp ../smsgw/development.htpasswd .\n")
+    assert install == ".venv/bin/pip install -e .\n.venv/bin/pytest\n"
+    site = tmp_path / "site"
+    environment = os.environ | {"PYTHONPATH": f"{acme}:{site}"}
+
+    def run_in_folder(program: str, *words: str) -> str:
+        command = [sys.executable, "-m", program] if program != "smsgw" else [Path(sys.executable).with_name(program)]
+        ran = subprocess.run([*command, *words], cwd=acme, env=environment, check=False, capture_output=True, text=True)
         assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert re.search(r"\b1\d passed", ran.stdout.splitlines()[-1])
-    enter = ["env", f"PYTHONPATH={tmp_path / 'site'}"]
-    shout, keys = blocks(PLUGINS, "ini")
-    name, _, value = shout.strip().partition(" = ")
-    with Server(tmp_path, base_settings | {name: value}, enter=enter) as server:
-        assert server.send(["79680000000"]).json["sent_text"] == "HI, JACK!"
-    found = json.dumps({hashlib.sha256(b"key-of-ann").hexdigest(): {"userid": "ann", "groups": ["alarms"]}})
-    (tmp_path / "keys.json").write_text(found)
-    settings = dict(line.split(" = ") for line in keys.strip().splitlines())
-    settings = base_settings | settings | {"smsgw.keys.path": str(tmp_path / "keys.json")}
-    (tmp_path / "production.ini").write_text(
-        "\n".join(["[app:main]", "use = egg:smsgw", *(f"{name} = {value}" for name, value in settings.items()), ""])
+        return ran.stdout
+
+    def sent() -> str:
+        """The text that the reply to the tutorial's ``curl`` has."""
+        program, ini = serve.split()
+        command = [Path(sys.executable).with_name(Path(program).name), ini]
+        port = re.search(r"^listen = 127.0.0.1:(\d+)", (acme / "acme.ini").read_text(), re.M)
+        assert port
+        with subprocess.Popen(command, cwd=acme, env=environment, stderr=subprocess.DEVNULL) as process:
+            try:
+                eventually(lambda: process.poll() is not None or is_open(int(port[1])), 30)
+                status, reply = run(send.replace("curl", "curl -i").replace("5001", port[1]))
+            finally:
+                process.kill()
+        assert status == 202
+        (message,) = reply["messages"]  # type: ignore[attr-defined]
+        return str(message["text"])
+
+    offline = ["--no-build-isolation", "--no-deps", "--no-index", "--target", str(site), "--quiet"]
+    run_in_folder("pip", "install", ".", *offline)
+    assert "1 passed" in run_in_folder("pytest", "-p", "no:cacheprovider")
+    assert f'"text": "{sent()}"' == re.findall(r'`("text": "HI.*?")`', TUTORIAL)[0]
+
+    _, test, second, more = blocks(TUTORIAL, "python")
+    (acme / "acme_sms.py").write_text(second)
+    assert "1 passed" in run_in_folder("pytest", "-p", "no:cacheprovider")
+    (acme / "test_acme_sms.py").write_text(f"{test}\n\n{more}")
+    assert "2 passed" in run_in_folder("pytest", "-p", "no:cacheprovider")
+    line = blocks(TUTORIAL, "ini")[1]
+    ini = acme / "acme.ini"
+    ini.write_text(re.sub(r"^(smsgw.plugins = .*\n)", rf"\1{line}", ini.read_text(), flags=re.M))
+    assert f'"text": "{sent()}"' == re.findall(r'`("text": "Hi.*?")`', TUTORIAL)[0]
+    (both,) = re.findall(r"`(smsgw.shout.names = lvv.*?)`", TUTORIAL)
+    ini.write_text(ini.read_text().replace(line.strip(), both))
+    assert sent() == "HI, JACK!"
+    assert show == ".venv/bin/smsgw plugins shout\n"
+    assert "users, and @groups; * is everybody" in run_in_folder("smsgw", *shlex.split(show)[1:])
+    ini.write_text(ini.read_text().replace("smsgw.shout.names", "smsgw.shout.name"))
+    wrong = subprocess.run(
+        [Path(sys.executable).with_name("pserve"), ini], env=environment, check=False, capture_output=True, text=True
     )
-    said = []
-    for command in block(PLUGINS, "sh", "smsgw login").splitlines():
-        program, *words = command.split()
-        command = [Path(sys.executable).with_name(Path(program).name), *words]
-        ran = subprocess.run(
-            command, cwd=tmp_path, env=environment, check=False, capture_output=True, text=True, input="key-of-ann\n"
-        )
-        assert ran.returncode == 0, ran.stdout + ran.stderr
-        said.append(ran.stdout)
-    assert "the key desk's file" in said[0]
-    assert re.search(r"keys.*ann", said[1])
-    with Server(tmp_path, settings, enter=enter) as server:
-        assert server.send(["79680000000"]).status == 201
-        reply = server.request("GET", "/api/v1.0/sms/sent/", user=None, headers={"Authorization": "Bearer key-of-ann"})
-        assert reply.status == 200
-        reply = server.request("GET", "/api/v1.0/sms/sent/", user=None, headers={"Authorization": "Bearer key-of-bob"})
-        assert reply.status == 401
-
-
-EXAMPLES = (
-    *("Polite", "Home", "Badge", "Monitor", "Cheap", "Tidy", "Frugal", "Watch", "Heartbeat", "Tally", "Hello"),
-    *("Notes", "Greeter", "Tickets", "Roaming", "Bulk", "Carrier", "AutoReply"),
-)
+    assert wrong.returncode == 3
+    assert "did you mean 'smsgw.shout.names'" in wrong.stderr
 
 
 @pytest.fixture
 def examples(distribution: Callable[..., None]) -> None:
-    """All other plugins of plugins.md, and the README's, each in a distribution of its own."""
+    """All plugins of the reference and the recipes, and the README's, each in a distribution of its own."""
     for name in EXAMPLES:
         distribution(f"acme_{name.lower()}", example(name), **{name.lower(): name})
     distribution("acme_shout", block(README, "python", "class Shout:\n"), shout="Shout")
 
 
-def test_every_example_of_plugins_md_is_tried() -> None:
-    classes = re.findall(r"^class (\w+):", PLUGINS, re.M)
-    assert set(classes) == {*EXAMPLES, "Shout", "Keys"}
-    tests = ("pytest_plugins", "def test_shout", "class TestKeys(", "def test_recipients", "class TestBadge(")
-    tests += ("def upgrade(op",)  # which test_migrations tries
-    assert len(blocks(PLUGINS, "python")) == len(classes) + len(tests)
-    assert all(block(PLUGINS, "python", words) for words in tests)
+def test_every_example_is_tried() -> None:
+    for text, others in ((REFERENCE, ("class TestRobots(", "def upgrade(op")), (RECIPES, ())):
+        names = [name for name, where in EXAMPLES.items() if where is text]
+        assert re.findall(r"^class (\w+):", text, re.M) == names
+        assert len(blocks(text, "python")) == len(names) + len(others)
+        assert all(block(text, "python", words) for words in others)  # which test_migrations tries, too
 
 
 @pytest.mark.usefixtures("examples")
@@ -459,6 +476,9 @@ def test_the_example_that_carries_messages(make_gateway: MakeGateway) -> None:
     ids = gateway.send(mobiles=["79680000000", "12025550123"], text="Hi").json["message_id"]
     assert posted == [(ids["12025550123"], "12025550123", "Hi")]
     assert [message.headers["To"] for message in gateway.messages()] == ["79680000000"]
+    gateway.get(f"/api/v2/messages/{ids['12025550123']}", status=404)
+    gateway.send(mobiles=["112"])
+    assert len(posted) == 1
 
 
 @pytest.mark.usefixtures("examples")
@@ -474,120 +494,131 @@ def test_the_example_that_answers(make_gateway: MakeGateway, caplog: pytest.LogC
 
 
 @pytest.mark.usefixtures("examples")
-def test_the_examples_that_route_and_refuse_the_whole(make_gateway: MakeGateway) -> None:
-    gateway = make_gateway({"smsgw.plugins": "htpasswd allow bulk carrier"})
-    many = [f"7968{number:07}" for number in range(201)]
-    assert "errors" not in gateway.send(mobiles=many, status=403).json
-    gateway.send(mobiles=["79160000000", "79680000000"], queue="GSM1", priority="high")
-    queues = {message.headers["To"]: message.headers["Queue"] for message in gateway.messages()}
-    assert queues == {"79160000000": "MTS", "79680000000": "GSM1"}
-    assert not [message for message in gateway.messages() if "Priority" in message.headers]
+def test_the_example_that_sends_in_the_background(make_gateway: MakeGateway) -> None:
+    gateway = make_gateway({"smsgw.plugins": "htpasswd allow heartbeat", "smsgw.heartbeat.to": "+79680000000"})
+    (message,) = eventually(gateway.messages)
+    assert (message.headers["To"], message.owner, message.text) == ("79680000000", "heartbeat", "alive")
 
 
 @pytest.mark.usefixtures("examples")
-def test_the_examples_of_plugins(make_gateway: MakeGateway, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_example_that_routes(make_gateway: MakeGateway) -> None:
+    gateway = make_gateway({"smsgw.plugins": "htpasswd allow country"})
+    gateway.send(mobiles=["4915112345678", "79680000000", "491"], queue="GSM1", priority="high")
+    queues = {message.headers["To"]: message.headers["Queue"] for message in gateway.messages()}
+    assert queues == {"4915112345678": "GERMANY", "79680000000": "GSM1", "s491": "GSM1"}
+    assert {message.headers["Priority"] for message in gateway.messages()} == {"HIGH"}
+
+
+@pytest.mark.usefixtures("examples")
+def test_the_examples_of_the_reference(make_gateway: MakeGateway, caplog: pytest.LogCaptureFixture) -> None:
     gateway = make_gateway(
         {
-            "smsgw.plugins": "badge htpasswd monitor allow cheap home tidy shout polite frugal tally watch"
-            " heartbeat hello notes",
-            "smsgw.polite.words": "thank you",
-            "smsgw.monitor.secret": "geheim",
-            "smsgw.badge.pins": "\nbadge-17: 1234",
-            "smsgw.home.numbers": "\nlvv: 7 112\n*: 7916",
+            "smsgw.plugins": "robots htpasswd allow thrifty shout frugal watch",
+            "smsgw.robots.tokens": "\ndoor: geheim\nroof: secret",
         }
     )
-    assert gateway.send(text=" Hi,\nJack! ").json["sent_text"] == "HI, JACK!, thank you"
-    assert gateway.send(text=" ", status=400).json["errors"] == {"text": "has nothing but white space"}
-    many = [f"7968{number:07}" for number in range(101)]
-    refused = gateway.send(mobiles=many, status=429)
+    assert gateway.send(text="Hi, Jack!").json["sent_text"] == "HI, JACK!"
+    many = [f"7968{number:07}" for number in range(201)]
+    assert "errors" not in gateway.send(mobiles=many, status=403).json
+    refused = gateway.send(mobiles=many[:101], status=429)
     assert refused.headers["Retry-After"] == "3600"
     assert refused.headers["RateLimit-Policy"] == '"frugal";q=100'
-    gateway.send(mobiles=many[1:])
-    assert gateway.send(mobiles=["112", "79680000000", "12025550123"]).json["errors"].keys() == {"112", "12025550123"}
-    assert gateway.send(user="ops", mobiles=["79160000000", "79680000000"]).json["errors"].keys() == {"79680000000"}
+    gateway.send(mobiles=many[:100])
+    assert gateway.send(mobiles=["112", "79680000000"]).json["errors"] == {"112": "forbidden"}
     assert "extra" not in gateway.send(mobiles=["112"], status=403).text
-    gateway.get("/hello", user=None, status=401)
-    assert gateway.get("/hello").json == {"hello": "lvv"}
-    note = {"text": "Back at noon"}
-    assert gateway.call("POST_JSON", "/api/v2/notes", note, user="root", status=201).json == note | {"by": "root"}
-    assert gateway.call("POST_JSON", "/api/v2/notes", note, status=403).json["detail"] == "You may not leave notes"
-    for body in ({}, note | {"by": "ops"}, {"text": 1}):
-        assert gateway.call("POST_JSON", "/api/v2/notes", body, status=400).json["errors"]
-    for headers, status in (
-        ({"Authorization": "Bearer geheim"}, 200),
-        ({"Authorization": "Bearer falsch"}, 401),
-        ({"X-Badge": "badge-17", "X-PIN": "1234"}, 200),
-        ({"X-Badge": "badge-17", "X-PIN": "1235"}, 401),
-    ):
-        gateway.get("/hello", user=None, headers=headers, status=status)
-    with contextlib.closing(sqlite3.connect(gateway.state / "store.sqlite3")) as store:
-        assert dict(store.execute("SELECT userid, count FROM tally_sent")) == {"lvv": 102, "ops": 1}
+    for token, status in (("geheim", 200), ("falsch", 401)):
+        gateway.get("/api/v2/me", user=None, headers={"Authorization": f"Bearer {token}"}, status=status)
     with caplog.at_level(logging.ERROR, "watch"):
         gateway.put("failed", "smsgw.http.X", "To: 79680000000\nFrom: lvv\nFail_reason: no network\n\nHi")
         eventually(lambda: "smsgw.http.X failed: no network" in caplog.text)
 
 
 @pytest.mark.usefixtures("examples")
-def test_the_example_of_a_credential(make_gateway: MakeGateway) -> None:
-    gateway = make_gateway({"smsgw.plugins": "tickets htpasswd allow hello"})
-    gateway.get("/hello", user=None, headers={"Authorization": "Bearer open sesame"})
-    assert gateway.application.holds("tickets:7")
-    gateway.plugin("tickets").tickets.clear()
-    gateway.get("/hello", user=None, headers={"Authorization": "Bearer open sesame"}, status=401)
-    assert not gateway.application.holds("tickets:7")
+def test_the_example_of_a_certificate(make_gateway: MakeGateway) -> None:
+    gateway = make_gateway(
+        {"smsgw.plugins": "certificates htpasswd allow", "smsgw.certificates.users": "\n5ba93c9d: alarm-server"}
+    )
+    for address, shown, status in (
+        ("127.0.0.1", "5ba93c9d", 200),
+        ("127.0.0.1", "5ba93c9e", 401),
+        ("192.0.2.1", "5ba93c9d", 401),
+    ):
+        environ = {"REMOTE_ADDR": address}
+        headers = {"X-Client-Fingerprint": shown}
+        reply = gateway.get("/api/v2/me", user=None, headers=headers, extra_environ=environ, status=status)
+        assert status != 200 or reply.json["userid"] == "alarm-server"
+    gateway.get("/api/v2/me", headers={"X-Client-Fingerprint": ""})
 
 
 @pytest.mark.usefixtures("examples")
-def test_the_example_of_a_setting_that_is_wrong(refusal: Callable[..., str]) -> None:
-    sentence = refusal({"smsgw.plugins": "htpasswd allow polite", "smsgw.polite.words": "thanks"})
-    assert "smsgw.polite.words should not thank in advance" in sentence
+def test_the_example_of_an_endpoint(tmp_path: Path) -> None:
+    changes = {"smsgw.plugins": "users allow notes", "smsgw.users.groups": "@editors: ops"}
+    note = {"text": "Back at noon"}
+    with running(base_settings_in(tmp_path / "kit") | changes) as gateway:
+        assert gateway.call("POST_JSON", "/api/v2/notes", note, user="ops", status=201).json == note | {"by": "ops"}
+        refused = gateway.call("POST_JSON", "/api/v2/notes", note, status=403).json
+        assert refused["detail"] == "You may not leave notes"
+        gateway.call("POST_JSON", "/api/v2/notes", note, user=None, status=401)
+        for body in ({}, note | {"by": "ops"}, {"text": 1}):
+            assert gateway.call("POST_JSON", "/api/v2/notes", body, user="ops", status=400).json["errors"]
 
 
 @pytest.mark.usefixtures("examples")
 def test_the_example_of_a_command(tmp_path: Path, base_settings: dict[str, str]) -> None:
     lines = [f"{name} = {value}" for name, value in base_settings.items()]
     (tmp_path / "production.ini").write_text("\n".join(["[app:main]", "use = egg:smsgw", *lines, ""]))
-    program, *words = shlex.split(block(PLUGINS, "sh", "greeter"))
+    program, *words = shlex.split(block(RECIPES, "sh", "greeter"))
     assert program == "smsgw"
     words[words.index("production.ini")] = str(tmp_path / "production.ini")
     ran = CliRunner().invoke(cli.main, words)
-    assert ran.output == "Good morning, Jack\n"
+    assert ran.output == f"Good morning, Jack. Messages go to {tmp_path / 'spool' / 'outgoing'}\n"
 
 
-def test_plugins_md_has_every_name_of_the_command_line() -> None:
-    table = PLUGINS[PLUGINS.index("All that `smsgw.cli` has:") : PLUGINS.index("## Testing")]
-    cells = re.findall(r"^\| (`.*?`) \|", table, re.M)
-    assert sorted(name for cell in cells for name in re.findall(r"`(\w+)", cell)) == sorted(cli.__all__)
+def named(text: str) -> list[str]:
+    """The names in the first words of a list, such as ``send(number)``: up to the colon."""
+    heads = re.findall(r"^- ((?:`.*?`(?:, )?)+): ", re.sub(r"\n  ", " ", text), re.M)
+    return [name for head in heads for name in re.findall(r"`(\w+)", head)]
+
+
+def test_the_reference_has_every_name_of_the_command_line_and_of_the_api() -> None:
+    text = REFERENCE[REFERENCE.index("All that `smsgw.cli` has:") : REFERENCE.index("## Testing")]
+    assert sorted(named(text)) == sorted(cli.__all__)
+    text = REFERENCE[REFERENCE.index("`smsgw.api` has") : REFERENCE.index("## Commands")]
+    assert set(re.findall(r"`(\w+)", text.partition("\n\n")[0])) | set(named(text)) | {"ROOT"} >= set(api.__all__)
 
 
 def test_the_examples_of_tests(pytester: pytest.Pytester) -> None:
+    names = [name for name, where in EXAMPLES.items() if where is REFERENCE]
     pytester.makepyfile(
-        acme_sms="\n\n".join(map(example, EXAMPLES)),
-        test_gateway=block(PLUGINS, "python", "def test_recipients"),
-        test_conformance=block(PLUGINS, "python", "class TestBadge("),
+        acme_sms="\n\n".join(map(example, names)),
+        test_conformance=block(REFERENCE, "python", "class TestRobots("),
     )
-    pytester.makeconftest(block(PLUGINS, "python", "pytest_plugins"))
-    ran = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-W", "error::pytest.PytestWarning")
+    assert "`-p smsgw.testing`" in REFERENCE
+    ran = pytester.runpytest_subprocess(
+        "-p", "smsgw.testing", "-p", "no:cacheprovider", "-W", "error::pytest.PytestWarning"
+    )
     assert ran.ret == 0, ran.stdout.str()
-    assert ran.parseoutcomes()["passed"] > 20
+    assert ran.parseoutcomes()["passed"] > 12
 
 
 def test_a_policy_that_only_restricts_allows_nothing(
     distribution: Callable[..., None], make_gateway: Callable[..., Gateway]
 ) -> None:
-    distribution("acme", example("Cheap"), cheap="Cheap")
-    gateway = make_gateway({"smsgw.plugins": "htpasswd cheap", "smsgw.allow.admins": None})
+    distribution("acme", example("Thrifty"), thrifty="Thrifty")
+    gateway = make_gateway({"smsgw.plugins": "htpasswd thrifty", "smsgw.allow.admins": None})
     gateway.send(status=403)
 
 
-def test_plugins_md_has_every_type_with_its_fields() -> None:
+def test_the_reference_has_every_type_with_its_fields() -> None:
+    """But for those that no hook gets or answers."""
     types = {
-        f"{name}({', '.join(f'{field.name}: {field.type}' for field in dataclasses.fields(found))})"
+        f"{name}({', '.join(field.name for field in dataclasses.fields(found))})"
         for name, found in vars(model).items()
         if dataclasses.is_dataclass(found) and "__annotations__" in vars(found)
+        if name not in ("Query", "Receipt", "Remembered")
     }
-    table = re.findall(r"^\| `([A-Z]\w+\(.*?\))` \|", PLUGINS, re.M)
-    assert {row.replace("\\|", "|") for row in table} == types
+    text = REFERENCE[REFERENCE.index("## Types") : REFERENCE.index("## Threads")]
+    assert set(re.findall(r"`([A-Z]\w+\(.*?\))`", text)) == types
 
 
 def test_the_commands_of_tokens(production: Callable[[str], Path]) -> None:
@@ -742,8 +773,12 @@ def test_api_v2_md_has_every_status_code_parameter_and_problem() -> None:
     assert first_cells(codes.partition("\n")[2]) == set(re.findall(r'"(\w+)"', inspect.getdoc(Rejection) or ""))
     fields = V2[V2.index("| field |") : V2.index("At most 10000")]
     assert first_cells(fields) == {node.name for node in SendSchema().children}
-    kinds = {kind for kind, _ in [*KINDS.values(), *KINDS_OF_REFUSALS.values()]}
-    assert kinds == set(re.findall(r"^### ([a-z-]+)$", V2, re.M))
+    kinds = {(status, kind) for status, (kind, _) in KINDS.items()}
+    kinds |= {(refusal.status, kind) for refusal, (kind, _) in KINDS_OF_REFUSALS.items()}
+    table = re.findall(r"^\| (\d+) \| \[([a-z-]+)\]\(#([a-z-]+)\) \|", V2, re.M)
+    assert {(int(status), kind) for status, kind, _ in table} == kinds
+    assert [kind for _, kind, _ in table] == [anchor for _, _, anchor in table]
+    assert {kind for _, kind in kinds} == set(re.findall(r"^### ([a-z-]+)$", V2, re.M))
     defaults = {node.name: node.missing for node in CoreSchema().children}
     assert f"1 to {MAX_VALIDITY} |" in V2
     assert f"At most {defaults['max_recipients']} recipients" in V2
@@ -758,6 +793,19 @@ def test_documents_link_to_what_is_there() -> None:
     for path in [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/README.md")]:
         for target in re.findall(r"\]\((?!http)([^)#]+)", path.read_text()):
             assert (path.parent / target).exists(), target
+
+
+def test_every_document_is_found_from_the_readme() -> None:
+    linked = set(re.findall(r"\]\((docs/[a-z0-9-]+\.md)\)", README))
+    assert linked == {f"docs/{path.name}" for path in ROOT.glob("docs/*.md")}
+
+
+def test_documents_link_to_headings_that_are_there() -> None:
+    for path in [ROOT / "README.md", *ROOT.glob("docs/*.md")]:
+        for target, heading in re.findall(r"\]\((?!http)([^)#]*)#([^)]+)\)", path.read_text()):
+            text = (path.parent / target).read_text() if target else path.read_text()
+            words = [re.sub(r"[^\w -]", "", title.lower()) for title in re.findall(r"^#+ (.*)$", text, re.M)]
+            assert heading in {title.replace(" ", "-") for title in words}, (path, target, heading)
 
 
 def test_smsgw_s_own_folder_is_as_operation_says(gateway: Gateway) -> None:

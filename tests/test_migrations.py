@@ -130,9 +130,10 @@ def test_databases_that_are_older_than_migrations(store_url: str, plugin: str) -
         store.close()
 
 
-def test_the_example_of_plugins_md(store_url: str, tmp_path: Path) -> None:
-    text = (ROOT / "docs" / "plugins.md").read_text()
-    examples = re.findall(r"```python\n(.*?)```", text.partition("## A memory\n")[2], re.S)
+def test_the_examples_of_the_documents(store_url: str, tmp_path: Path) -> None:
+    recipe = (ROOT / "docs" / "recipes.md").read_text().partition("## Exactly once\n")[2]
+    reference = (ROOT / "docs" / "plugin-reference.md").read_text().partition("## The store\n")[2]
+    examples = [re.findall(r"```python\n(.*?)```", text, re.S)[0] for text in (recipe, reference)]
     namespace: dict[str, MetaData] = {}
     exec(examples[0], namespace)
     folder = tmp_path / "smsgw_tally" / "migrations"

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,10 +23,10 @@ import sqlalchemy
 from sqlalchemy import Column, Integer, MetaData, Table, text
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from smsgw.model import ConfigurationError, Unavailable
+from smsgw.model import ConfigurationError, Sent, Unavailable
 from smsgw.settings import read_core
 from smsgw.store import Store, Stores, open_store
-from smsgw.testing import Gateway, MakeGateway, eventually
+from smsgw.testing import Gateway, MakeGateway, eventually, stored
 from tests.postgresql import Postgresql
 from tests.tmpfs import Ext4, Tmpfs
 
@@ -629,15 +630,24 @@ def test_a_gateway_without_plugins_that_need_it_makes_none(gateway: Gateway) -> 
     assert not list(gateway.state.glob("store*"))
 
 
-def test_the_example_of_plugins_md(make_gateway: MakeGateway, store_url: str) -> None:
-    text = (Path(__file__).parents[1] / "docs" / "plugins.md").read_text()
-    (source,) = re.findall(r"## A memory\n.*?```python\n(.*?)```", text, re.S)
+def test_the_recipe_for_exactly_once(make_gateway: MakeGateway, store_url: str) -> None:
+    text = (Path(__file__).parents[1] / "docs" / "recipes.md").read_text()
+    (source,) = re.findall(r"## Exactly once\n.*?```python\n(.*?)```", text, re.S)
     namespace: dict[str, Any] = {}
     exec(source, namespace)
-    settings = {"smsgw.plugins": "htpasswd allow tally", "smsgw.store": store_url}
-    for count in (2, 4):
-        gateway = make_gateway(settings, tally=namespace["Tally"])
-        gateway.send(mobiles=["79680000000", "79680000001"])
-        with gateway.application.stores.shared.begin(is_reading=True) as connection:
-            rows = connection.exec_driver_sql("SELECT userid, count FROM tally_sent").fetchall()
-        assert [tuple(row) for row in rows] == [("lvv", count)]
+    gateway = make_gateway(
+        {"smsgw.plugins": "htpasswd allow tally", "smsgw.store": store_url}, tally=namespace["Tally"]
+    )
+    plugin = gateway.plugin("tally")
+
+    def counted() -> list[tuple[str, int]]:
+        with plugin.store.begin(is_reading=True) as connection:
+            rows = connection.exec_driver_sql("SELECT userid, count(*) FROM tally_sent GROUP BY userid").fetchall()
+        return [tuple(row) for row in rows]
+
+    for number in (1, 2):
+        gateway.put("sent", f"smsgw.http.{number}", "To: 79680000000\nFrom: lvv\nSent: 26-11-23 07:11:05\n\nHi")
+    eventually(lambda: counted() == [("lvv", 2)])
+    again = Sent(stored(), datetime.now(UTC), key="sent:smsgw.http.1")
+    plugin.notify([again, again])
+    assert counted() == [("lvv", 2)]

@@ -19,7 +19,7 @@ from smsgw.testing import Gateway, MakeGateway, base_settings_in, basic, bearer,
 from tests import faulty
 
 ROOT = Path(__file__).parent.parent
-DOCS = (ROOT / "docs" / "plugins.md").read_text()
+DOCS = (ROOT / "docs" / "plugin-reference.md").read_text()
 CONFORMANCE = [found for name, found in vars(testing).items() if name.endswith("Conformance")]
 
 
@@ -62,7 +62,7 @@ def test_each_fault_is_found(failures: Callable[[list[str]], Mapping[str, str]])
     for fault in faulty.FAULTS:
         said = found[f"{fault.subject}::{fault.check}"]
         assert fault.words in said, (fault, said)
-        heading = re.search(r"See smsgw's docs/plugins\.md, '([^']+)'", said)
+        heading = re.search(r"See smsgw's docs/plugin-reference\.md, '([^']+)'", said)
         assert heading, said
         assert re.search(rf"^#+ `?{re.escape(heading[1])}\b", DOCS, re.M), f"there is no heading {heading[1]!r}"
 

@@ -1,7 +1,7 @@
 """For tests of plugins: the real application on a spool of its own, and checks that a plugin must pass. Public.
 
 ``pytest_plugins = ["smsgw.testing"]`` in a ``conftest.py`` brings the fixtures (``make_gateway``, ``gateway``,
-``refusal``); all else is imported from here. Needs the extra ``smsgw[testing]``; docs/plugins.md, "Testing".
+``refusal``); all else is imported from here. Needs the extra ``smsgw[testing]``; docs/plugin-reference.md, "Testing".
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ def candidate_in(
 
 def wrong(sentence: str, heading: str) -> str:
     """The message of a failed check, with the heading in the documentation."""
-    return f"{sentence}. See smsgw's docs/plugins.md, {heading!r}"
+    return f"{sentence}. See smsgw's docs/plugin-reference.md, {heading!r}"
 
 
 def demand(condition: object, sentence: str, heading: str) -> None:

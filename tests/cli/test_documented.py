@@ -1,4 +1,4 @@
-"""docs/command-line.md and the README's "Look after it": each command is run, and prints what stands below it."""
+"""docs/command-line.md and the README's "Operation": each command is run, and prints what stands below it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.test_documentation import SHIPPED
 ROOT = Path(__file__).parent.parent.parent
 DOCUMENT = (ROOT / "docs" / "command-line.md").read_text()
 README = (ROOT / "README.md").read_text()
-SECTION = README[README.index("## Look after it") : README.index("## Plugins")]
+SECTION = README[README.index("## Operation") : README.index("## Documents")]
 HERE = "…"  # stands for a folder, and the rest of an id
 
 
