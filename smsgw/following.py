@@ -12,7 +12,8 @@ from smsgw.journal.notifier import Notifier
 from smsgw.journal.retention import Retention
 from smsgw.model import Accepted
 from smsgw.plugins import asking, implementations
-from smsgw.spool.following.follower import Follower, followed
+from smsgw.spool.following.follower import Follower
+from smsgw.spool.following.reader import Reader, followed
 from smsgw.spool.layout import Layout
 from smsgw.status import EVENT_NAMES
 
@@ -41,10 +42,8 @@ def includeme(config: Configurator) -> None:
             notifier.wake()
 
     registry.follower = Follower(
-        registry.layout,
-        registry.folders,
+        Reader(registry.layout, registry.folders, registry.smsgw.prefix),
         journal,
-        registry.smsgw.prefix,
         [notifier.name for notifier in notifiers],
         wants_accepted=any(Accepted in events for events in hears.values()),
         tell=tell,

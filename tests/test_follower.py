@@ -25,7 +25,8 @@ from smsgw.journal.notifier import Notifier
 from smsgw.journal.tables import CURSORS, SCRIPTS, TABLES, UNTOLD
 from smsgw.model import Accepted, Cancelled, Delivered, Event, Failed, Received, Sent, Unavailable
 from smsgw.spool.folders import Folders
-from smsgw.spool.following.follower import Follower, followed
+from smsgw.spool.following.follower import Follower
+from smsgw.spool.following.reader import Reader, followed
 from smsgw.spool.layout import Layout, from_folder
 from smsgw.spool.locks import Locks
 from smsgw.store import Store
@@ -180,7 +181,7 @@ def following(
     store.keep(TABLES, SCRIPTS)
     journal = Journal(Database(store), "spool", followed(layout))
     notifier = Notifier(journal, "ear", notify)
-    follower = Follower(layout, folders, journal, "smsgw.", ["ear"], wants_accepted=True, tell=notifier.wake)
+    follower = Follower(Reader(layout, folders, "smsgw."), journal, ["ear"], wants_accepted=True, tell=notifier.wake)
     follower.begin()
     stop = threading.Event()
     threads = [threading.Thread(target=each.run, args=(stop,)) for each in (follower, notifier)]

@@ -35,7 +35,8 @@ FOLDERS = Table(
     TABLES,
     Column("spool", BigInteger, primary_key=True),
     Column("folder", Text, primary_key=True),
-    Column("modified", BigInteger, nullable=False),  # its mtime (ns) up to which everything in it is here
+    Column("begun", BigInteger, nullable=False),  # what came before is no news (ns)
+    Column("modified", BigInteger),  # its mtime (ns) up to which everything in it is here; none: it never was
 )
 FILES = Table(  # in smsd's folders
     "journal_files",
@@ -72,9 +73,7 @@ PARTS = Table(  # of sent messages, by what status reports name them by
     "journal_parts",
     TABLES,
     Column("spool", BigInteger, primary_key=True),
-    Column("modem", Text, primary_key=True),
-    Column("number", Text, primary_key=True),
-    Column("byte", Integer, primary_key=True),
+    Column("reference", Text, primary_key=True),
     Column("message", _NAME, primary_key=True),
     Column("began", Double, nullable=False),  # seconds since 1970: when smsd began with it
     Column("written", Double, nullable=False),  # and when it was done
@@ -86,14 +85,13 @@ REPORTS = Table(
     TABLES,
     Column("spool", BigInteger, primary_key=True),
     Column("place", _NAME, primary_key=True),
-    Column("modem", Text, nullable=False),
-    Column("number", Text, nullable=False),
-    Column("byte", Integer, nullable=False),
+    Column("reference", Text, nullable=False),
     Column("came", Double, nullable=False),
     Column("taken", Double, nullable=False),
     Column("said", Text, nullable=False),
     Column("report", Text, nullable=False),
-    Index("journal_reports_about", "spool", "modem", "number", "byte", "came"),
+    Column("about", _NAME),  # the message, where the times of the files do not say it
+    Index("journal_reports_of", "spool", "reference", "came"),
     Index("journal_reports_by_time", "spool", "came"),
 )
 EVENTS = Table(

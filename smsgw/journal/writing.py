@@ -40,9 +40,10 @@ PUT_EVENT = text(
     "VALUES (:spool, :key, :event, :message, :kind, :at, :content, :report) ON CONFLICT (spool, key) DO NOTHING"
 )
 PUT_FOLDER = text(
-    "INSERT INTO journal_folders (spool, folder, modified) VALUES (:spool, :folder, :modified) "
+    "INSERT INTO journal_folders (spool, folder, begun, modified) VALUES (:spool, :folder, 0, :modified) "
     "ON CONFLICT (spool, folder) DO UPDATE SET modified = excluded.modified"
 )
+WHEN = ("Sent", "Failed", "Received")  # headers in which smsd says when a message came to its end
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +51,8 @@ class Found:
     """A file in one of smsd's folders, or of smsgw's own, as the follower read it.
 
     ``written`` is its ``mtime`` (ns); ``began`` when its message began (milliseconds since 1970); ``at`` when it came
-    there. ``report`` is the status report that it is, ``sending`` what reports can name its message by. ``is_ours``:
-    its name is one that nobody uses again. ``is_news``: plugins are to be told.
+    there. ``report`` is the status report that it is, ``sending`` what reports can name its message by. ``is_news``:
+    plugins are to be told.
     """
 
     kind: str
@@ -62,7 +63,6 @@ class Found:
     message: StoredMessage
     report: Report | None
     sending: Sending | None
-    is_ours: bool
     is_news: bool
 
 
@@ -120,13 +120,17 @@ class Writing:
             known = self._known({each.name for each in ended}, is_received=is_received)
             rows = {}
             for each in ended:
-                row = self._row(each)
-                before = known.get(each.name)
-                if before is not None and _is_same(before, row, each):
-                    continue
+                row, before = self._row(each), known.get(each.name)
+                is_same = before is not None and _is_same(before, row, each.message)
                 ends = before["ends"] if before is not None else 0
-                known[each.name] = rows[each.name] = row | {"ends": ends + 1}
-                if each.is_news:
+                if before is not None and is_same:  # its file was touched, or written anew, or put back
+                    row |= {"status": before["status"], "ends": ends, "report": before["report"]}
+                else:
+                    row |= {"ends": ends + 1}
+                if row == before:
+                    continue
+                known[each.name] = rows[each.name] = row
+                if each.is_news and not is_same:
                     if not is_received:
                         self._tell("accepted", each.message, each.at, ends)
                     self._tell(str(row["status"]), each.message, each.at, ends)
@@ -205,12 +209,8 @@ class Writing:
         )
 
 
-def _is_same(before: Mapping[str, Any], row: Mapping[str, Any], found: Found) -> bool:
-    """Whether a file says what is here of its message already: it was touched, or put back, and is no news."""
-    if found.is_news and not found.is_ours:
-        return False
-    return _folder_of(before) == row["status"] and bool(json.loads(before["content"]) == json.loads(row["content"]))
-
-
-def _folder_of(row: Mapping[str, Any]) -> str:
-    return "sent" if row["status"] in ("delivered", "undelivered") else str(row["status"])
+def _is_same(before: Mapping[str, Any], row: Mapping[str, Any], message: StoredMessage) -> bool:
+    """Whether a file is of the message that is known by its name, and not of a later one of the same name."""
+    known = read_message(before)
+    when = [[each.headers.get(header) for header in WHEN] for each in (known, message)]
+    return known.kind == message.kind and before["number"] == row["number"] and when[0] == when[1]

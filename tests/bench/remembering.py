@@ -23,7 +23,7 @@ from smsgw.journal.journal import Journal
 from smsgw.journal.tables import SCRIPTS, TABLES
 from smsgw.journal.writing import Found
 from smsgw.model import StoredMessage
-from smsgw.spool.following.follower import followed
+from smsgw.spool.following.reader import followed
 from smsgw.spool.layout import from_folder
 from smsgw.store import FILE, Store
 
@@ -142,4 +142,4 @@ def _seen(id: str) -> Found:
     kind = "failed" if DRAW.random() < 0.1 else "sent"
     began = int(ULID.from_str(id.removeprefix("smsgw.http.")).milliseconds)
     message = StoredMessage(kind, id, headers, "Hi, Jack!", headers["From"])
-    return Found(kind, id, 1, began, datetime.now(UTC), message, None, None, True, False)
+    return Found(kind, id, 1, began, datetime.now(UTC), message, None, None, False)

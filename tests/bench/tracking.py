@@ -16,7 +16,8 @@ from smsgw.journal.notifier import Notifier
 from smsgw.journal.tables import SCRIPTS, TABLES
 from smsgw.model import Delivered, Event, Sent
 from smsgw.spool.folders import Folders
-from smsgw.spool.following.follower import Follower, followed
+from smsgw.spool.following.follower import Follower
+from smsgw.spool.following.reader import Reader, followed
 from smsgw.spool.layout import from_folder
 from smsgw.spool.locks import Locks
 from smsgw.store import FILE, Store
@@ -79,7 +80,7 @@ def ear(spool: Path) -> Iterator[Ear]:
     store.keep(TABLES, SCRIPTS)
     journal = Journal(Database(store), "spool", followed(layout))
     notifier = Notifier(journal, "ear", found.notify, (Sent, Delivered))
-    follower = Follower(layout, folders, journal, "smsgw.http.", ["ear"], tell=notifier.wake)
+    follower = Follower(Reader(layout, folders, "smsgw.http."), journal, ["ear"], tell=notifier.wake)
     follower.begin()
     threads = [threading.Thread(target=each.run, args=(stop,)) for each in (follower, notifier)]
     for thread in threads:
