@@ -15,6 +15,8 @@ from smsgw.cli.arguments import installation
 from smsgw.cli.installation import Installation, make_state, using
 from smsgw.cli.output import Failed, table
 
+LOCKED = 60.0  # seconds to wait for the gateway's transactions
+
 
 @click.group()
 def journal() -> None:
@@ -60,6 +62,7 @@ def rebuild(installation: Installation, anew: bool) -> None:
         )  # SQLAlchemy takes a quarter of a second
 
         stop = threading.Event()
+        registry.journal.database.store.wait_longer(LOCKED)
         with registry.locks.try_take("owner") or contextlib.nullcontext() as lock:
             registry.follower.read_again(tell)
             if lock is not None:  # nobody follows the folders now: what came since is for plugins, as at any start
@@ -67,6 +70,7 @@ def rebuild(installation: Installation, anew: bool) -> None:
             if anew:
                 forget_messages(registry.journal, ALL, stop)
                 forget_reports(registry.journal, ALL, stop)
+        registry.journal.database.analyze()
         files = registry.journal.standing().files
     if sys.stderr.isatty():
         click.echo("\r", err=True, nl=False)

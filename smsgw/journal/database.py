@@ -72,6 +72,16 @@ class Database:
         with self._watched(), self._store.begin(is_reading=True) as connection:
             yield connection
 
+    def analyze(self) -> None:
+        """Let PostgreSQL know what is in the tables now, so that it asks the right indexes; SQLite needs none of that.
+
+        :raises Unavailable: the database is out of service.
+        """
+        if self._store.path is None:
+            for table in TABLES.tables:
+                with self.writing() as connection:
+                    connection.exec_driver_sql(f"ANALYZE {table}")
+
     def heal(self) -> bool:
         """Put a broken file aside, so that a new one begins; whether there was one."""
         folder = self._store.folder

@@ -218,10 +218,12 @@ class Reports:
     def from_later(self, report: Report, now: float) -> str | None:
         """The id of the latest message with that reference, if it was sent later than now: the clock was set back.
 
+        Where the report is later than now as well, both came before that, and the times of the files are right.
+
         :param now: when the report is seen for the first time, in seconds since the epoch.
         """
-        sent = self._sent_as.get(report.reference)
-        return sent[-1][1] if sent and sent[-1][0] > max(now, report.came[0]) + EARLY else None
+        sent, limit = self._sent_as.get(report.reference), now + EARLY
+        return sent[-1][1] if sent and report.came[0] <= limit < sent[-1][0] else None
 
     def _latest(self, report: Report, ids: Iterable[str]) -> str | None:
         """Of these, the last one first, the first that smsd began before the network took it; or else the last one.
