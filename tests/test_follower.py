@@ -417,7 +417,9 @@ def test_a_file_that_is_touched_or_written_anew_is_no_news(ear: Ear, is_running:
             ear.heard.get()
         ear.listen()
         found = ear.journal.message("m1", is_received=False)
-        assert found and found.report and found.report.is_delivered
+        assert found is not None
+        assert found.report is not None
+        assert found.report.is_delivered
         assert found.message.headers["X-Seen"] == "yes"
 
 
