@@ -37,16 +37,12 @@ def includeme(config: Configurator) -> None:
         Notifier(journal, teller.plugin_name, asking(teller, "events"), hears[teller.plugin_name]) for teller in tellers
     ]
 
-    def tell() -> None:
-        for notifier in notifiers:
-            notifier.wake()
-
+    names = [notifier.name for notifier in notifiers]
     registry.follower = Follower(
         Reader(registry.layout, registry.folders, registry.smsgw.prefix),
         journal,
-        [notifier.name for notifier in notifiers],
+        names,
         wants_accepted=any(Accepted in events for events in hears.values()),
-        tell=tell,
+        tell=lambda: [notifier.wake() for notifier in notifiers],
     )
-    names = [notifier.name for notifier in notifiers]
     registry.retention = Retention(journal, registry.layout, names, registry.smsgw.journal)

@@ -11,9 +11,9 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
@@ -25,8 +25,6 @@ from smsgw.store import Store, is_broken, open_own_store
 NAME = "journal"  # of the folder
 MARK = "broken"
 SOON = 10.0  # seconds in which others may still be at the one that was put aside, and take it for the new one
-
-T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -40,14 +38,6 @@ class Database:
     @property
     def store(self) -> Store:
         return self._store
-
-    def write(self, work: Callable[[Connection], T]) -> T:
-        """What that does in one transaction.
-
-        :raises Unavailable: the database is out of service, and nothing was done.
-        """
-        with self.writing() as connection:
-            return work(connection)
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Connection]:

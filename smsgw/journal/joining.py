@@ -13,23 +13,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, select
 
-from smsgw.journal.tables import PARTS, REPORTS, key, read_report, write_report
+from smsgw.journal.tables import PARTS, REPORTS, key, read_report, upsert, write_report
 from smsgw.model import StatusReport
 from smsgw.spool.following.reports import LONGEST, Reference, Report, Reports, Sending
 
-PUT_PART = text(
-    "INSERT INTO journal_parts (spool, reference, message, began, written, owner) "
-    "VALUES (:spool, :reference, :message, :began, :written, :owner) ON CONFLICT (spool, reference, message) "
-    "DO UPDATE SET began = excluded.began, written = excluded.written, owner = excluded.owner"
-)
-PUT_REPORT = text(
-    "INSERT INTO journal_reports (spool, place, reference, came, taken, said, report, about) "
-    "VALUES (:spool, :place, :reference, :came, :taken, :said, :report, :about) ON CONFLICT (spool, place) "
-    "DO UPDATE SET reference = excluded.reference, came = excluded.came, taken = excluded.taken, "
-    "said = excluded.said, report = excluded.report, about = coalesce(journal_reports.about, excluded.about)"
-)
 MOST = 400  # references in one condition: databases take none of any length
 
 
@@ -55,12 +44,13 @@ def join(connection: Connection, spool: int, sendings: Sequence[Sending], report
     times = [sending.began for sending in sendings] + [report.came[0] for report in reports]
     since = min(times) - 2 * LONGEST
     if sendings:
-        connection.execute(PUT_PART, [row for sending in sendings for row in _parts(spool, sending)])
+        upsert(connection, PARTS, [row for sending in sendings for row in _parts(spool, sending)])
     rows = _sendings(connection, spool, references, since)
     rows |= _sendings(connection, spool, {part for each in rows.values() for part in each.parts} - references, since)
     if reports:
         sent, now = Reports(rows.values(), []), time.time()
-        connection.execute(PUT_REPORT, [_report(spool, report, sent.from_later(report, now)) for report in reports])
+        found = [_report(spool, report, sent.from_later(report, now)) for report in reports]
+        upsert(connection, REPORTS, found, keep="about")
     known = _reports(connection, spool, {part for each in rows.values() for part in each.parts} | references, since)
     whole, new = Reports(rows.values(), known), {report.status.place for report in reports}
     messages = {whole.message_of(report) for report in known if report.status.place in new}

@@ -6,13 +6,13 @@ Several spools, of several machines, may share one database: the column ``spool`
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, Column, Double, Index, Integer, MetaData, Table, Text
-from sqlalchemy.dialects.postgresql import TEXT
+from sqlalchemy import BigInteger, Boolean, Column, Connection, Double, Index, Integer, MetaData, Table, Text, func
+from sqlalchemy.dialects import postgresql, sqlite
 
 from smsgw.model import StatusReport, StoredMessage
 from smsgw.status import BY_NAME
@@ -22,7 +22,7 @@ TABLES = MetaData()
 LONGEST = 255  # characters of what is looked for: a database has no longer keys, and what is read is compared again
 
 _NUMBER = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts up integers alone
-_NAME = Text().with_variant(TEXT(collation="C"), "postgresql")  # in the order of bytes, as SQLite's
+_NAME = Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")  # in the order of bytes, as SQLite's
 
 SPOOLS = Table(
     "journal_spools",
@@ -130,6 +130,22 @@ UNTOLD = Table(  # events before the cursor that the plugin did not take, and th
 
 class Broken(Exception):
     """The journal holds what was never put there."""
+
+
+def upsert(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]], keep: str = "") -> None:
+    """Insert rows, or let them take the place of those with the same primary key; an event that is there stays.
+
+    :param keep: a column that keeps its value where it has one.
+    """
+    insert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table)
+    if table is EVENTS:
+        connection.execute(insert.on_conflict_do_nothing(index_elements=["spool", "key"]), rows)
+        return
+    names = [column.name for column in table.columns if not column.primary_key]
+    new = {name: insert.excluded[name] for name in names}
+    if keep:
+        new[keep] = func.coalesce(table.c[keep], insert.excluded[keep])
+    connection.execute(insert.on_conflict_do_update(index_elements=list(table.primary_key), set_=new), rows)
 
 
 def key(value: str | None) -> str | None:

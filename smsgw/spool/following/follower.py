@@ -55,7 +55,7 @@ class Follower:
         plugins: Sequence[str] = (),
         *,
         wants_accepted: bool = False,
-        tell: Callable[[], None] = lambda: None,
+        tell: Callable[[], object] = lambda: None,
     ) -> None:
         self._reader = reader
         self._journal = journal

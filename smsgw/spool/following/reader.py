@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 
 from smsgw.journal.writing import Found
@@ -30,9 +31,9 @@ class Reader:
     """
 
     def __init__(self, layout: Layout, folders: Folders, prefix: str) -> None:
-        self._layout = layout
         self._folders = folders
         self._prefix = prefix
+        self._moment = lru_cache(maxsize=256)(layout.moment)  # many messages end in the same second
         self._paths = {kind: paths_of(kind, layout) for kind in (*UNDER_WAY, *ENDED)}
 
     def places(self, kind: str) -> Sequence[Path]:
@@ -78,8 +79,8 @@ class Reader:
         name, seconds = path.name, status.st_mtime_ns / 1e9
         owner = parsed.headers.get("From") if kind in (*OWNED, "cancelled") else None
         message = StoredMessage(kind, name, parsed.headers, parsed.text, owner)
-        report = reports.parse(f"{kind}/{name}", message, seconds, self._layout.moment)
-        sending = reports.sending_of(name, message, seconds, owner, self._layout.moment) if kind == "sent" else None
+        report = reports.parse(f"{kind}/{name}", message, seconds, self._moment)
+        sending = reports.sending_of(name, message, seconds, owner, self._moment) if kind == "sent" else None
         ours = began(name, self._prefix) if kind not in reports.KINDS else None
         # A spool that was put back from a backup, or a new mode of a file, makes no news of what is old.
         at = datetime.fromtimestamp(min(max(min(status.st_mtime, status.st_ctime), 0.0), LATEST / 1e9), UTC)
