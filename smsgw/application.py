@@ -34,6 +34,7 @@ from smsgw.settings import Settings, read_core
 from smsgw.spool import find_layout
 from smsgw.spool.folders import Folders
 from smsgw.spool.following.follower import Follower
+from smsgw.spool.following.reader import Reader
 from smsgw.spool.layout import Layout
 from smsgw.spool.locks import Locks
 from smsgw.spool.owner import Owner, Work
@@ -132,7 +133,7 @@ def make(raw: Mapping[str, Any]) -> Application:
 
     journal = open_journal(stores, layout)
     notifiers = make_notifiers(hook, journal)
-    follower = make_follower(hook, layout, folders, journal, settings.prefix, notifiers)
+    follower = make_follower(hook, Reader(layout, queue, folders, settings.prefix), journal, notifiers)
     retention = Retention(journal, layout, [notifier.name for notifier in notifiers], settings.journal)
 
     guesses = Guesses(layout.state / "guesses", settings.guesses_per_user, settings.guesses_per_address)

@@ -13,8 +13,8 @@ from smsgw.journal.journal import Journal
 from smsgw.journal.notifier import Notifier
 from smsgw.model import Accepted, Event
 from smsgw.plugins import asking, implementations
-from smsgw.spool.folders import Folders
-from smsgw.spool.following.follower import Follower, followed
+from smsgw.spool.following.follower import Follower
+from smsgw.spool.following.reader import Reader, followed
 from smsgw.spool.layout import Layout
 from smsgw.status import EVENT_NAMES
 from smsgw.store import Stores
@@ -33,14 +33,7 @@ def make_notifiers(hook: pluggy.HookRelay, journal: Journal) -> list[Notifier]:
     ]
 
 
-def make_follower(
-    hook: pluggy.HookRelay,
-    layout: Layout,
-    folders: Folders,
-    journal: Journal,
-    prefix: str,
-    notifiers: Sequence[Notifier],
-) -> Follower:
+def make_follower(hook: pluggy.HookRelay, reader: Reader, journal: Journal, notifiers: Sequence[Notifier]) -> Follower:
     """The follower that writes into that journal, and wakes those notifiers."""
 
     def tell() -> None:
@@ -48,10 +41,8 @@ def make_follower(
             notifier.wake()
 
     return Follower(
-        layout,
-        folders,
+        reader,
         journal,
-        prefix,
         [notifier.name for notifier in notifiers],
         wants_accepted=any(Accepted in _heard(teller.plugin) for teller in implementations(hook.notify)),
         tell=tell,

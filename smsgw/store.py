@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 import sqlalchemy
 from pyramid.registry import Registry
-from sqlalchemy import URL, Connection, Engine, Executable, MetaData, Row
+from sqlalchemy import URL, Connection, Engine, Executable, MetaData, Row, event
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, PendingRollbackError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -124,6 +124,12 @@ class Store:
             raise unavailable() from cause
         finally:
             self._breaker.leave(begun, in_vain)
+
+    def wait_longer(self, seconds: float) -> None:
+        """Wait for other processes' transactions with SQLite for so long: for a command that has the time."""
+        if self.path is not None:
+            wait = f"PRAGMA busy_timeout = {int(seconds * 1000)}"
+            event.listen(self._engine, "connect", lambda made, _: made.execute(wait), insert=True)
 
     def close(self) -> None:
         """Close all connections. No thread may be using one."""

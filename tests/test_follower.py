@@ -8,6 +8,7 @@ import fcntl
 import os
 import queue
 import signal
+import sqlite3
 import tempfile
 import threading
 import time
@@ -22,10 +23,11 @@ from smsgw.hookspecs import hookimpl
 from smsgw.journal.database import Database
 from smsgw.journal.journal import Journal
 from smsgw.journal.notifier import Notifier
-from smsgw.journal.tables import CURSORS, SCRIPTS, TABLES, UNTOLD
+from smsgw.journal.tables import CURSORS, FILES, SCRIPTS, TABLES, UNTOLD
 from smsgw.model import Accepted, Cancelled, Delivered, Event, Failed, Received, Sent, Unavailable
 from smsgw.spool.folders import Folders
-from smsgw.spool.following.follower import Follower, followed
+from smsgw.spool.following.follower import Follower
+from smsgw.spool.following.reader import Reader, followed
 from smsgw.spool.layout import Layout, from_folder
 from smsgw.spool.locks import Locks
 from smsgw.spool.sending.queue import Queue
@@ -171,24 +173,33 @@ def test_what_happened_while_nobody_ran(listening: Callable[[], tuple[Gateway, A
 
 @contextlib.contextmanager
 def following(
-    layout: Layout, notify: Callable[[Sequence[Event]], None], folder: Path | None = None
+    layout: Layout,
+    notify: Callable[[Sequence[Event]], None],
+    folder: Path | None = None,
+    *,
+    stop: threading.Event | None = None,
+    is_waiting: bool = True,
 ) -> Iterator[Journal]:
     """The plugin ``ear`` is told what becomes of messages, as in the process that owns the spool."""
     locks = Locks(layout.state)
     locks.make()
-    folders = Folders(layout, Queue(layout, depth=500, fsync=False), "smsgw.")
+    queue = Queue(layout, depth=500, fsync=False)
+    folders = Folders(layout, queue, "smsgw.")
     store = Store(f"sqlite:///{folder or layout.state / 'journal'}/store.sqlite3")
     store.keep(TABLES, SCRIPTS)
     journal = Journal(Database(store), "spool", followed(layout))
     notifier = Notifier(journal, "ear", notify)
-    follower = Follower(layout, folders, journal, "smsgw.", ["ear"], wants_accepted=True, tell=notifier.wake)
+    follower = Follower(
+        Reader(layout, queue, folders, "smsgw."), journal, ["ear"], wants_accepted=True, tell=notifier.wake
+    )
     follower.begin()
-    stop = threading.Event()
+    stop = stop or threading.Event()
     threads = [threading.Thread(target=each.run, args=(stop,)) for each in (follower, notifier)]
     for thread in threads:
         thread.start()
     try:
-        eventually(lambda: journal.standing().is_whole or any(not each.is_dir() for each in followed(layout)))
+        if is_waiting:
+            eventually(lambda: journal.standing().is_whole or any(not each.is_dir() for each in followed(layout)))
         yield journal
     finally:
         stop.set()
@@ -208,9 +219,11 @@ class Ear:
         self.heard: queue.Queue[str] = queue.Queue()
         self.refused: queue.Queue[int] = queue.Queue()
         self.refuses: Callable[[str], bool] = lambda event: False
+        self.tries = 0
 
     def notify(self, events: Sequence[Event]) -> None:
         names = [f"{type(event).__name__} {event.message.id}" for event in events]
+        self.tries += 1
         if any(map(self.refuses, names)):
             self.refused.put(len(names))
             raise RuntimeError("the database is down")
@@ -243,6 +256,17 @@ class Ear:
         path.write_text(content)
         os.utime(path, (time.time() - ago,) * 2)
         return path.rename(self.spool / kind / name)
+
+    def ended(self, kind: str, name: str, second: int, head: str = "") -> Path:
+        """A file as smsd leaves it at the end: it says when that was."""
+        when = {"sent": "Sent", "failed": "Failed"}[kind]
+        path = self.spool / kind / name
+        path.write_text(f"To: s911\nFrom: lvv\nModem: GSM1\n{when}: 26-11-22 09:16:0{second}\n{head}\nHi")
+        return path
+
+    def hear_all(self, count: int) -> None:
+        for _ in range(count):
+            self.heard.get(timeout=60)
 
     def hear(self, *wanted: str) -> None:
         """That comes next, and nothing else."""
@@ -340,12 +364,13 @@ def test_what_was_told_is_not_told_again_for_a_new_mode_or_link(ear: Ear, tmp_pa
 
 def test_a_name_that_comes_again(ear: Ear) -> None:
     with ear.listening():
-        for _ in range(3):
+        for second in range(3):
             path = ear.put("outgoing", "alarm")
             ear.hear("Accepted alarm")
-            path.rename(ear.spool / "sent" / "alarm")
+            ear.ended("sent", "alarm", second)
+            path.unlink()
             ear.hear("Sent alarm")
-        ear.put("sent", "alarm")
+        ear.ended("sent", "alarm", 3)
         ear.spool.joinpath("sent", "other").touch()  # as smsd's lock would show
         ear.hear("Accepted alarm", "Sent alarm")
 
@@ -360,9 +385,45 @@ def test_a_message_that_an_operator_sends_again(ear: Ear) -> None:
             else:
                 ear.put("outgoing", "alarm")
             ear.hear("Accepted alarm")
-            (ear.spool / "outgoing" / "alarm").rename(ear.spool / kind / "alarm")
+            ear.ended(kind, "alarm", before)
+            (ear.spool / "outgoing" / "alarm").unlink()
             ear.hear(f"{kind.title()} alarm")
         ear.listen()
+
+
+@pytest.mark.parametrize("is_running", [True, False])
+def test_a_file_that_is_touched_or_written_anew_is_no_news(ear: Ear, is_running: bool) -> None:
+    """By a user, by smsd's event handler: an event's key is the same for the same message and status."""
+
+    def change() -> None:
+        for path in (sent, ours, received, bare):
+            path.write_text(f"X-Seen: yes\n{path.read_text()}")
+        for path in (ear.spool / "incoming").glob("*"):
+            path.touch()
+
+    with ear.listening():
+        sent = ear.ended("sent", "m1", 1, "Message_id: 21\n")
+        ours = ear.ended("failed", "smsgw.01JDNVZZZZZZZZZZZZZZZZZZZZ", 2)
+        received, bare = (ear.spool / "incoming" / name for name in ("GSM1.a", "GSM1.b"))
+        received.write_text("From: 7916\nReceived: 26-11-22 09:16:03\n\nHi")
+        bare.write_text("From: 7916\n\nHi")
+        ear.report("r1", 21)
+        eventually(lambda: ear.heard.qsize() == 7)
+        if is_running:
+            change()
+            ear.hear_all(7)
+            ear.listen()
+    if not is_running:
+        change()
+    with ear.listening():
+        while not ear.heard.empty():
+            ear.heard.get()
+        ear.listen()
+        found = ear.journal.message("m1", is_received=False)
+        assert found is not None
+        assert found.report is not None
+        assert found.report.is_delivered
+        assert found.message.headers["X-Seen"] == "yes"
 
 
 def test_names_that_nobody_can_ask_for(ear: Ear) -> None:
@@ -730,3 +791,101 @@ def test_an_event_is_told_at_once(ear: Ear, monkeypatch: pytest.MonkeyPatch) -> 
     with ear.listening():
         ear.sent("m1", "21")
         ear.hear("Accepted m1", "Sent m1")
+
+
+def test_a_first_look_that_is_interrupted(ear: Ear, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was there before is no news, and what comes from then on is, also where the process ends meanwhile."""
+    monkeypatch.setattr("smsgw.spool.following.follower.MOST", 3)
+    for number in range(12):
+        ear.put("sent", f"old{number}")
+    time.sleep(0.05)  # the kernel's clock has ticked
+    with monkeypatch.context() as patched:
+        stop = threading.Event()
+
+        def put(journal: Journal, *arguments: Any) -> bool:
+            stop.set()
+            return written(journal, *arguments)
+
+        written = Journal.put
+        patched.setattr(Journal, "put", put)
+        with following(ear.layout, ear.notify, stop=stop, is_waiting=False):
+            assert stop.wait(30)
+    ear.put("sent", "new")
+    with ear.listening():
+        ear.hear("Accepted new", "Sent new")
+        ear.listen()
+        assert ear.count(FILES) == 15
+
+
+def test_a_journal_that_is_locked_before_the_first_look(ear: Ear, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("smsgw.store.WAIT", 0.1)
+    monkeypatch.setattr("smsgw.sqlite.LOCKED", 0.1)
+    for number in range(3):
+        ear.put("sent", f"old{number}")
+    time.sleep(0.05)
+    path = ear.layout.state / "journal" / "store.sqlite3"
+    path.parent.mkdir(parents=True)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with following(ear.layout, ear.notify, is_waiting=False) as ear.journal:
+            time.sleep(0.3)  # looks that fail
+            ear.put("sent", "new")
+            time.sleep(0.3)
+            other.execute("ROLLBACK")
+            ear.hear("Accepted new", "Sent new")
+            ear.listen()
+
+
+def test_a_report_after_the_clock_was_set_back(ear: Ear) -> None:
+    """Ten seconds, or an hour: the message was sent later than now."""
+    with ear.listening():
+        ear.sent("m0", "21", ago=3000)
+        ear.sent("m1", "21", ago=-10)
+        ear.sent("m2", "22 23 .", ago=-3600)
+        ear.hear_all(6)
+        ear.report("r1", 21)
+        ear.hear("Delivered m1")
+        ear.report("r2", 22)
+        ear.listen()
+    with ear.listening():
+        ear.report("r3", 23)
+        ear.hear_at_last("Delivered m2")
+
+
+def test_a_search_after_the_clock_was_set_back(ear: Ear, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits until the journal has what is new, also where the folder's time is earlier than before."""
+    monkeypatch.setattr("smsgw.journal.journal.PATIENCE", 30)
+    with ear.listening():
+        folder = ear.spool / "sent"
+        ear.put("sent", "m1")
+        ear.hear("Accepted m1", "Sent m1")
+        ear.listen()
+        for number in range(2, 5):
+            ear.put("sent", f"m{number}")
+            os.utime(folder, (time.time() - 1000 * number,) * 2)
+            ear.journal.catch_up()
+            assert ear.journal.message(f"m{number}", is_received=False)
+
+
+def test_a_failure_is_logged_once(ear: Ear, caplog: pytest.LogCaptureFixture) -> None:
+    """And again when it is another one, and when it is over."""
+
+    def fails(words: str) -> Callable[[str], bool]:
+        def refuse(event: str) -> bool:
+            raise OSError(words)
+
+        return refuse
+
+    with ear.listening():
+        ear.refuses = fails("no")
+        ear.put("incoming", "a")
+        ear.put("incoming", "b")
+        eventually(lambda: ear.count(UNTOLD) == 2)
+        eventually(lambda: ear.tries > 6)
+        assert caplog.text.count("failed to take events") == 1
+        ear.refuses = fails("still no")
+        eventually(lambda: "still no" in caplog.text)
+        ear.refuses = lambda event: False
+        ear.hear_all(2)
+        eventually(lambda: "was told of all events" in caplog.text)
+        assert caplog.text.count("failed to take events") == 2

@@ -226,7 +226,7 @@ def journal(store_url: str) -> Iterator[Journal]:
     store = Store(store_url)
     store.keep(TABLES, SCRIPTS)
     journal = Journal(Database(store), "spool", [])
-    journal.begin([])
+    journal.begin([], [], 0)
     yield journal
     store.close()
 
@@ -240,7 +240,7 @@ def emptied(journal: Journal) -> Journal:
 
 def seen(message: StoredMessage, *, is_news: bool = True) -> Found:
     at = datetime(2026, 11, 22, 9, 16, 3, tzinfo=UTC)
-    return Found(message.kind, message.id, 1, 1, at, message, None, None, False, is_news)
+    return Found(message.kind, message.id, 1, 1, at, message, None, None, is_news)
 
 
 HOSTILE = st.text(st.characters(exclude_categories=["Cs"]), max_size=300)
@@ -394,7 +394,7 @@ def test_sqlite_sorts_nothing(lite: Gateway, query: Query) -> None:
 @pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)  # it says how it would search, whatever is there
 def test_no_list_of_events_is_read_whole_or_sorted(journal: Journal) -> None:
     """Neither to tell a plugin of those that are new, nor to forget those that are old."""
-    journal.begin(["ear"])
+    journal.begin(["ear"], [], 0)
     told: list[Event] = []
     notifier, stop = Notifier(journal, "ear", told.extend), threading.Event()
     plans: list[str] = []

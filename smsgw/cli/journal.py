@@ -18,6 +18,8 @@ from smsgw.cli.output import Failed, table
 if TYPE_CHECKING:
     from smsgw.application import Application
 
+LOCKED = 60.0  # seconds to wait for the gateway's transactions
+
 
 @click.group()
 def journal() -> None:
@@ -63,13 +65,15 @@ def rebuild(installation: Installation, anew: bool) -> None:
         )  # SQLAlchemy takes a quarter of a second
 
         stop = threading.Event()
+        found.journal.database.store.wait_longer(LOCKED)
         with found.locks.try_take("owner") or contextlib.nullcontext() as lock:
             found.follower.read_again(tell)
-            if lock is not None:  # no gateway runs: plugins are told what came since, as at any start
+            if lock is not None:  # nobody follows the folders now: what came since is for plugins, as at any start
                 found.follower.look(stop)
             if anew:
                 forget_messages(found.journal, ALL, stop)
                 forget_reports(found.journal, ALL, stop)
+        found.journal.database.analyze()
         files = found.journal.standing().files
     if sys.stderr.isatty():
         click.echo("\r", err=True, nl=False)

@@ -11,9 +11,8 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
@@ -25,8 +24,6 @@ from smsgw.store import Store, Stores, is_broken
 NAME = "journal"  # of the folder
 MARK = "broken"
 SOON = 10.0  # seconds in which others may still be at the one that was put aside, and take it for the new one
-
-T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -40,14 +37,6 @@ class Database:
     @property
     def store(self) -> Store:
         return self._store
-
-    def write(self, work: Callable[[Connection], T]) -> T:
-        """What that does in one transaction.
-
-        :raises Unavailable: the database is out of service, and nothing was done.
-        """
-        with self.writing() as connection:
-            return work(connection)
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Connection]:
@@ -71,6 +60,16 @@ class Database:
         """
         with self._watched(), self._store.begin(is_reading=True) as connection:
             yield connection
+
+    def analyze(self) -> None:
+        """Let PostgreSQL know what is in the tables now, so that it asks the right indexes; SQLite needs none of that.
+
+        :raises Unavailable: the database is out of service.
+        """
+        if self._store.path is None:
+            for table in TABLES.tables:
+                with self.writing() as connection:
+                    connection.exec_driver_sql(f"ANALYZE {table}")
 
     def heal(self) -> bool:
         """Put a broken file aside, so that a new one begins; whether there was one."""

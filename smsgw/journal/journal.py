@@ -44,6 +44,17 @@ class Standing:
     oldest: int | None  # milliseconds since 1970
 
 
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A folder: what came earlier than ``begun`` is no news, and all is here up to ``seen`` (ns), its own time.
+
+    ``seen`` is ``None`` until all of it was looked at once. From then on all that is not here is news.
+    """
+
+    begun: int
+    seen: int | None
+
+
 class Journal:
     """Shared by all threads.
 
@@ -56,11 +67,11 @@ class Journal:
         self._name = name
         self._folders = folders
 
-    def begin(self, plugins: Iterable[str]) -> dict[str, int]:
-        """Let the spool be known, and the plugins that are told of events from now on.
+    def begin(self, plugins: Iterable[str], folders: Iterable[Path], since: int) -> dict[str, Folder]:
+        """Let the spool be known, and the plugins that are told of events from now on; returns how its folders stand.
 
-        Returns the folders whose files are here, each with the time (ns) up to which.
-
+        :param folders: those that are followed.
+        :param since: what was in a folder before that time (ns) is no news, where the folder is not known yet.
         :raises Unavailable: the database is out of service.
         """
         with self.database.writing() as connection:
@@ -70,7 +81,12 @@ class Journal:
             for plugin in plugins:
                 if plugin not in told:
                     connection.execute(insert(CURSORS).values(spool=spool, plugin=plugin, number=last))
-            return self._folders_of(connection, spool)
+            known = self._folders_of(connection, spool)
+            for folder in map(str, folders):
+                if folder not in known:
+                    connection.execute(insert(FOLDERS).values(spool=spool, folder=folder, begun=since))
+                    known[folder] = Folder(since, None)
+            return known
 
     def known(self, kinds: Collection[str], names: Collection[str]) -> dict[tuple[str, str], int]:
         """When the files that are here were written (ns), by their kinds and names: those of these names."""
@@ -109,9 +125,13 @@ class Journal:
         :raises Unavailable: the database is out of service.
         """
         until = time.monotonic() + PATIENCE
-        wanted = {str(folder): _modified(folder) for folder in self._folders}
-        while not self._has(wanted) and time.monotonic() < until:
+        before = now = self.seen()
+        wanted = {str(folder): modified for folder in self._folders if (modified := _modified(folder))}
+        while any(not _is_seen(modified, before.get(each), now.get(each)) for each, modified in wanted.items()):
+            if time.monotonic() > until:
+                return
             time.sleep(LOOK)
+            now = self.seen()
 
     def find(self, query: Query) -> Sequence[Remembered]:
         """The messages that the query asks for, newest first.
@@ -187,27 +207,19 @@ class Journal:
 
         :raises Unavailable: the database is out of service.
         """
-        return self.has_seen(map(str, self._folders))
-
-    def has_seen(self, folders: Iterable[str]) -> bool:
-        """Whether all files of these folders are here, up to some time.
-
-        :raises Unavailable: the database is out of service.
-        """
-        with self.database.reading() as connection:
-            known = self._folders_of(connection, self.reader(connection))
-        return all(folder in known for folder in folders)
+        return self.seen().keys() >= set(map(str, self._folders))
 
     def standing(self) -> Standing:
         """:raises Unavailable: the database is out of service."""
         with self.database.reading() as connection:
             spool = self.reader(connection)
-            known = self._folders_of(connection, spool)
+            folders = self._folders_of(connection, spool)
             counted = select(MESSAGES.c.status, func.count()).where(MESSAGES.c.spool == spool)
             counts = {row[0]: row[1] for row in connection.execute(counted.group_by(MESSAGES.c.status))}
             files = connection.scalar(select(func.count()).select_from(FILES).where(FILES.c.spool == spool)) or 0
             oldest = connection.scalar(select(func.min(MESSAGES.c.began)).where(MESSAGES.c.spool == spool))
-        return Standing(all(str(folder) in known for folder in self._folders), counts, files, oldest)
+        is_whole = all(str(each) in folders and folders[str(each)].seen is not None for each in self._folders)
+        return Standing(is_whole, counts, files, oldest)
 
     def spool(self, connection: Connection) -> int:
         """The spool's number, in a transaction that writes; nobody else writes of it until that ends."""
@@ -224,14 +236,28 @@ class Journal:
         found: int | None = connection.scalar(select(SPOOLS.c.spool).where(SPOOLS.c.name == self._name))
         return -1 if found is None else found
 
-    def _folders_of(self, connection: Connection, spool: int) -> dict[str, int]:
-        rows = select(FOLDERS.c.folder, FOLDERS.c.modified).where(FOLDERS.c.spool == spool)
-        return {row.folder: row.modified for row in connection.execute(rows)}
+    def _folders_of(self, connection: Connection, spool: int) -> dict[str, Folder]:
+        rows = select(FOLDERS).where(FOLDERS.c.spool == spool)
+        return {row.folder: Folder(row.begun, row.modified) for row in connection.execute(rows)}
 
-    def _has(self, wanted: Mapping[str, int]) -> bool:
+    def seen(self) -> dict[str, int]:
+        """The folders of which all is here, each with the time (ns) up to which.
+
+        :raises Unavailable: the database is out of service.
+        """
         with self.database.reading() as connection:
             known = self._folders_of(connection, self.reader(connection))
-        return all(known.get(folder, 0) >= modified for folder, modified in wanted.items())
+        return {folder: each.seen for folder, each in known.items() if each.seen is not None}
+
+
+def _is_seen(wanted: int, before: int | None, now: int | None) -> bool:
+    """Whether all is here that was in a folder at the time ``wanted``.
+
+    :param before: up to when all was here a moment before the folder had that time. Where that is later, the clock was
+        set back; then the next that the follower says counts.
+    :param now: up to when all is here.
+    """
+    return now is not None and (now == wanted or (now > wanted and now != before))
 
 
 def _modified(folder: Path) -> int:

@@ -52,7 +52,7 @@ class Notifier:
         self._news = threading.Event()
         self._most = MOST  # fewer after a failure, so that one event which fails is found
         self._failed = 0  # the number of the event that failed last of those that were put off
-        self._is_broken = False
+        self._logged: set[str] = set()  # what was said of failures, until there are none any more
 
     def wake(self) -> None:
         """Look at once: there are events, or it is time to stop."""
@@ -65,11 +65,12 @@ class Notifier:
                 self._news.clear()
                 try:
                     is_done = self._tell_new(stop) and self._tell_again(stop)
-                    self._is_broken = False
                 except Exception as error:
-                    if not self._is_broken:
-                        log.error("the plugin %r hears of nothing now: %s (%s)", self.name, error, error.__cause__)
-                    self._is_broken, is_done = True, False
+                    is_done = False
+                    self._log(f"hears of nothing now: {error} ({error.__cause__})")
+                if is_done and self._logged and not stop.is_set():
+                    self._logged.clear()
+                    log.warning("the plugin %r was told of all events that it had failed to take", self.name)
                 if not stop.is_set():
                     self._news.wait(None if is_done else RETRY)
 
@@ -108,9 +109,15 @@ class Notifier:
         try:
             self._tell(events)
         except Exception as error:
-            log.error("the plugin %r failed to take events; it is told again%s", self.name, indented(error))
+            self._log(f"failed to take events; it is told again: {error!r}", indented(error))
             return False
         return True
+
+    def _log(self, failure: str, traceback: str = "") -> None:
+        """Say what fails, once until all is well again: it may fail at each event, every few seconds, for days."""
+        if failure not in self._logged:
+            log.error("the plugin %r %s%s", self.name, failure, traceback)
+            self._logged.add(failure)
 
     def _after_cursor(self) -> tuple[list[Numbered], int, set[str]]:
         """The next events, up to which number they are all, and the messages of which events are put off."""

@@ -22,7 +22,7 @@ from smsgw.journal.journal import Journal
 from smsgw.journal.tables import CURSORS, EVENTS, FILES, MESSAGES, PARTS, REPORTS, UNTOLD
 from smsgw.model import Unavailable
 from smsgw.settings import JournalSettings
-from smsgw.spool.following.follower import paths_of
+from smsgw.spool.following.reader import paths_of
 from smsgw.spool.layout import Layout
 from smsgw.status import BY_FOLDER, BY_NAME, ENDED, RECEIVED
 

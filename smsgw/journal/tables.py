@@ -6,13 +6,13 @@ Several spools, of several machines, may share one database: the column ``spool`
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, Column, Double, Index, Integer, MetaData, Table, Text
-from sqlalchemy.dialects.postgresql import TEXT
+from sqlalchemy import BigInteger, Boolean, Column, Connection, Double, Index, Integer, MetaData, Table, Text, func
+from sqlalchemy.dialects import postgresql, sqlite
 
 from smsgw.model import StatusReport, StoredMessage
 from smsgw.status import BY_NAME
@@ -22,7 +22,7 @@ TABLES = MetaData()
 LONGEST = 255  # characters of what is looked for: a database has no longer keys, and what is read is compared again
 
 _NUMBER = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts up integers alone
-_NAME = Text().with_variant(TEXT(collation="C"), "postgresql")  # in the order of bytes, as SQLite's
+_NAME = Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")  # in the order of bytes, as SQLite's
 
 SPOOLS = Table(
     "journal_spools",
@@ -35,7 +35,8 @@ FOLDERS = Table(
     TABLES,
     Column("spool", BigInteger, primary_key=True),
     Column("folder", Text, primary_key=True),
-    Column("modified", BigInteger, nullable=False),  # its mtime (ns) up to which everything in it is here
+    Column("begun", BigInteger, nullable=False),  # what came before is no news (ns)
+    Column("modified", BigInteger),  # its mtime (ns) up to which everything in it is here; none: it never was
 )
 FILES = Table(  # in smsd's folders
     "journal_files",
@@ -72,9 +73,7 @@ PARTS = Table(  # of sent messages, by what status reports name them by
     "journal_parts",
     TABLES,
     Column("spool", BigInteger, primary_key=True),
-    Column("modem", Text, primary_key=True),
-    Column("number", Text, primary_key=True),
-    Column("byte", Integer, primary_key=True),
+    Column("reference", Text, primary_key=True),
     Column("message", _NAME, primary_key=True),
     Column("began", Double, nullable=False),  # seconds since 1970: when smsd began with it
     Column("written", Double, nullable=False),  # and when it was done
@@ -86,14 +85,13 @@ REPORTS = Table(
     TABLES,
     Column("spool", BigInteger, primary_key=True),
     Column("place", _NAME, primary_key=True),
-    Column("modem", Text, nullable=False),
-    Column("number", Text, nullable=False),
-    Column("byte", Integer, nullable=False),
+    Column("reference", Text, nullable=False),
     Column("came", Double, nullable=False),
     Column("taken", Double, nullable=False),
     Column("said", Text, nullable=False),
     Column("report", Text, nullable=False),
-    Index("journal_reports_about", "spool", "modem", "number", "byte", "came"),
+    Column("about", _NAME),  # the message, where the times of the files do not say it
+    Index("journal_reports_of", "spool", "reference", "came"),
     Index("journal_reports_by_time", "spool", "came"),
 )
 EVENTS = Table(
@@ -132,6 +130,22 @@ UNTOLD = Table(  # events before the cursor that the plugin did not take, and th
 
 class Broken(Exception):
     """The journal holds what was never put there."""
+
+
+def upsert(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]], keep: str = "") -> None:
+    """Insert rows, or let them take the place of those with the same primary key; an event that is there stays.
+
+    :param keep: a column that keeps its value where it has one.
+    """
+    insert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table)
+    if table is EVENTS:
+        connection.execute(insert.on_conflict_do_nothing(index_elements=["spool", "key"]), rows)
+        return
+    names = [column.name for column in table.columns if not column.primary_key]
+    new = {name: insert.excluded[name] for name in names}
+    if keep:
+        new[keep] = func.coalesce(table.c[keep], insert.excluded[keep])
+    connection.execute(insert.on_conflict_do_update(index_elements=list(table.primary_key), set_=new), rows)
 
 
 def key(value: str | None) -> str | None:

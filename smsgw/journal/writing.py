@@ -6,43 +6,32 @@ Doing it twice changes nothing: a file is known by its kind, its name and when i
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, delete, select, text, update
+from sqlalchemy import Connection, delete, select, update
 
 from smsgw.journal.joining import Fate, join
-from smsgw.journal.tables import FILES, MESSAGES, key, read_message, write_content, write_report
+from smsgw.journal.tables import (
+    EVENTS,
+    FILES,
+    FOLDERS,
+    MESSAGES,
+    key,
+    read_message,
+    upsert,
+    write_content,
+    write_report,
+)
 from smsgw.model import StatusReport, StoredMessage
 from smsgw.numbers import e164, from_spool
 from smsgw.spool.file import REFERENCE
 from smsgw.spool.following.reports import Report, Sending
 from smsgw.status import BY_FOLDER, RECEIVED
 
-PUT_FILE = text(
-    "INSERT INTO journal_files (spool, kind, name, written, began, owner) "
-    "VALUES (:spool, :kind, :name, :written, :began, :owner) ON CONFLICT (spool, kind, name) DO UPDATE SET "
-    "written = excluded.written, began = excluded.began, owner = excluded.owner"
-)
-PUT_MESSAGE = text(
-    "INSERT INTO journal_messages "
-    "(id, is_received, spool, began, status, ends, owner, number, reference, content, report) "
-    "VALUES (:id, :is_received, :spool, :began, :status, :ends, :owner, :number, :reference, :content, :report) "
-    "ON CONFLICT (id, is_received, spool) DO UPDATE SET began = excluded.began, status = excluded.status, "
-    "ends = excluded.ends, owner = excluded.owner, number = excluded.number, reference = excluded.reference, "
-    "content = excluded.content, report = excluded.report"
-)
-PUT_EVENT = text(
-    "INSERT INTO journal_events (spool, key, event, message, kind, at, content, report) "
-    "VALUES (:spool, :key, :event, :message, :kind, :at, :content, :report) ON CONFLICT (spool, key) DO NOTHING"
-)
-PUT_FOLDER = text(
-    "INSERT INTO journal_folders (spool, folder, modified) VALUES (:spool, :folder, :modified) "
-    "ON CONFLICT (spool, folder) DO UPDATE SET modified = excluded.modified"
-)
+WHEN = ("Sent", "Failed", "Received")  # headers in which smsd says when a message came to its end
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +39,8 @@ class Found:
     """A file in one of smsd's folders, or of smsgw's own, as the follower read it.
 
     ``written`` is its ``mtime`` (ns); ``began`` when its message began (milliseconds since 1970); ``at`` when it came
-    there. ``report`` is the status report that it is, ``sending`` what reports can name its message by. ``is_ours``:
-    its name is one that nobody uses again. ``is_news``: plugins are to be told.
+    there. ``report`` is the status report that it is, ``sending`` what reports can name its message by. ``is_news``:
+    plugins are to be told.
     """
 
     kind: str
@@ -62,7 +51,6 @@ class Found:
     message: StoredMessage
     report: Report | None
     sending: Sending | None
-    is_ours: bool
     is_news: bool
 
 
@@ -86,15 +74,15 @@ class Writing:
         self._forget_files(gone)
         if found:
             files = [self._file(each) for each in found]
-            self._connection.execute(PUT_FILE, sorted(files, key=lambda row: (row["kind"], row["name"])))
+            upsert(self._connection, FILES, sorted(files, key=lambda row: (row["kind"], row["name"])))
             self._begin_messages([each for each in found if each.kind in ("outgoing", "checked")])
             self._end_messages([each for each in found if each.kind in BY_FOLDER and each.report is None])
             self._join(found)
-        rows = [{"spool": self._spool, "folder": folder, "modified": time} for folder, time in folders.items()]
-        if rows:
-            self._connection.execute(PUT_FOLDER, rows)
+        for folder, time in folders.items():
+            same = [FOLDERS.c.spool == self._spool, FOLDERS.c.folder == folder]
+            self._connection.execute(update(FOLDERS).where(*same).values(modified=time))
         if self._events:
-            self._connection.execute(PUT_EVENT, self._events)
+            upsert(self._connection, EVENTS, self._events)
         return bool(self._events)
 
     def _forget_files(self, gone: Iterable[tuple[str, str]]) -> None:
@@ -120,18 +108,22 @@ class Writing:
             known = self._known({each.name for each in ended}, is_received=is_received)
             rows = {}
             for each in ended:
-                row = self._row(each)
-                before = known.get(each.name)
-                if before is not None and _is_same(before, row, each):
-                    continue
+                row, before = self._row(each), known.get(each.name)
+                is_same = before is not None and _is_same(before, row, each.message)
                 ends = before["ends"] if before is not None else 0
-                known[each.name] = rows[each.name] = row | {"ends": ends + 1}
-                if each.is_news:
+                if before is not None and is_same:  # its file was touched, or written anew, or put back
+                    row |= {"status": before["status"], "ends": ends, "report": before["report"]}
+                else:
+                    row |= {"ends": ends + 1}
+                if row == before:
+                    continue
+                known[each.name] = rows[each.name] = row
+                if each.is_news and not is_same:
                     if not is_received:
                         self._tell("accepted", each.message, each.at, ends)
                     self._tell(str(row["status"]), each.message, each.at, ends)
             if rows:
-                self._connection.execute(PUT_MESSAGE, [rows[name] for name in sorted(rows)])
+                upsert(self._connection, MESSAGES, [rows[name] for name in sorted(rows)])
 
     def _known(self, ids: Collection[str], *, is_received: bool) -> dict[str, Mapping[str, Any]]:
         """The rows of these messages, by their ids."""
@@ -205,12 +197,8 @@ class Writing:
         )
 
 
-def _is_same(before: Mapping[str, Any], row: Mapping[str, Any], found: Found) -> bool:
-    """Whether a file says what is here of its message already: it was touched, or put back, and is no news."""
-    if found.is_news and not found.is_ours:
-        return False
-    return _folder_of(before) == row["status"] and bool(json.loads(before["content"]) == json.loads(row["content"]))
-
-
-def _folder_of(row: Mapping[str, Any]) -> str:
-    return "sent" if row["status"] in ("delivered", "undelivered") else str(row["status"])
+def _is_same(before: Mapping[str, Any], row: Mapping[str, Any], message: StoredMessage) -> bool:
+    """Whether a file is of the message that is known by its name, and not of a later one of the same name."""
+    known = read_message(before)
+    when = [[each.headers.get(header) for header in WHEN] for each in (known, message)]
+    return known.kind == message.kind and before["number"] == row["number"] and when[0] == when[1]

@@ -33,9 +33,8 @@ import tracking
 from ulid import ULID
 
 RECIPIENTS = 10_000
-LISTED = 100_000
+FEWER = 2_000  # messages, beside as many as ``Scale.files``
 AT_ONCE, FEW = 20_000, 200
-PRODUCTION = 4  # threads of waitress in production.ini
 BULK = json.dumps({"mobiles": [f"7916{n:07}" for n in range(RECIPIENTS)], "text": "Hi, Jack!"}).encode()
 
 Measure = Callable[[], float]
@@ -44,17 +43,18 @@ Measure = Callable[[], float]
 @dataclass(frozen=True, slots=True)
 class Scale:
     """How long all takes: rounds of a comparison, seconds under load in each, sends before memory is read again,
-    seconds in which smsd gets through what it can, messages in a large index."""
+    seconds in which smsd gets through what it can, messages in a large journal, files in a full folder."""
 
     rounds: int
     seconds: int
     sends: int
     drained: int
     messages: int
+    files: int
 
 
-FULL = Scale(rounds=21, seconds=1, sends=100_000, drained=60, messages=1_000_000)
-QUICK = Scale(rounds=3, seconds=1, sends=5_000, drained=10, messages=50_000)
+FULL = Scale(rounds=21, seconds=1, sends=100_000, drained=60, messages=1_000_000, files=200_000)
+QUICK = Scale(rounds=3, seconds=1, sends=5_000, drained=10, messages=50_000, files=10_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +189,7 @@ def hashed(folder: Path, scale: Scale) -> Result:
 def token(folder: Path, scale: Scale) -> Result:
     """As production.ini has it: four threads, and each send synced."""
     plugins = f"token {servers.PLUGINS}"
-    with servers.smsgw(_made(folder / "smsgw"), plugins=plugins, fsync=True, threads=PRODUCTION) as server:
+    with servers.smsgw(_made(folder / "smsgw"), plugins=plugins, fsync=True, threads=servers.PRODUCTION) as server:
         what = "Single sends with an API token, each synced, four threads; with htpasswd"
         return _as_users(server, scale, what, servers.token(server), 1.0, least=0.75)
 
@@ -218,8 +218,10 @@ def quota(folder: Path, scale: Scale) -> Result:
     limits = f"smsgw.quota.limits =\n    sha: {10**9}/minute {10**9} parts/month\n    *: {10**9}/second\n"
     plugins = f"{servers.PLUGINS} quota"
     with (
-        servers.smsgw(_made(folder / "on"), plugins=plugins, settings=limits, fsync=True, threads=PRODUCTION) as on,
-        servers.smsgw(_made(folder / "off"), fsync=True, threads=PRODUCTION) as off,
+        servers.smsgw(
+            _made(folder / "on"), plugins=plugins, settings=limits, fsync=True, threads=servers.PRODUCTION
+        ) as on,
+        servers.smsgw(_made(folder / "off"), fsync=True, threads=servers.PRODUCTION) as off,
     ):
         _warm_up(on, off)
         rates = in_turn(scale.rounds, lambda: on.rate(scale.seconds), lambda: off.rate(scale.seconds))
@@ -245,20 +247,51 @@ def memory(folder: Path, scale: Scale) -> Result:
     return at_most(what, f"{last / 1e6:.1f} MB", f"{first / 1e6:.1f} MB", last / first, 1.1, 1.0)
 
 
-def listing(folder: Path, scale: Scale) -> Result:
-    with servers.smsgw(_made(folder / "smsgw")) as server, server.client() as client:
-        made = folder / "made"
-        made.mkdir()
-        sent = server.spool / "sent"
-        _write_files(made, sent, b"To: 79160000000\nFrom: sha\nSent: 26-01-01 00:00:00\n\nHi, Jack!", LISTED)
-        time.sleep(2.5)  # smsgw reads again what is younger than two seconds
-        first, reply = client.request("GET", "/api/v1.0/sms/sent/")
-        if json.loads(reply)["total_count"] != LISTED:
-            raise RuntimeError(f"the list has not all: {reply[-100:]!r}")
-        sys.stderr.write(f"  the first list: {first:.2f} s\n")
-        took = in_turn(scale.rounds, lambda: client.request("GET", "/api/v1.0/sms/sent/")[0], lambda: _listdir(sent))
-    what = f"List of a folder of {LISTED:,} messages, second call on; `os.listdir` of it"
-    return at_most(what, f"{took[0] * 1e3:.1f} ms", f"{took[1] * 1e3:.1f} ms", took[2], 5, 2)
+def followed_memory(folder: Path, scale: Scale) -> Result:
+    """Of a process that has followed them, and of one that finds them in the journal; the larger of both counts."""
+    found = []
+    for name, count in (("many", scale.files), ("few", FEWER)):
+        own = _made(folder / name)
+        after = remembering.followed(own, count)
+        found.append((after, remembering.idle(own, 1)[2]))
+    many, few = (max(each) for each in found)
+    sys.stderr.write("".join(f"  {one / 1e6:.1f} MB, {other / 1e6:.1f} MB\n" for one, other in found))
+    what = f"Memory with {scale.files:,} messages in `sent`, and after following as many; with {FEWER:,}"
+    return at_most(what, f"{many / 1e6:.1f} MB", f"{few / 1e6:.1f} MB", many / few, 1.2, 1.0)
+
+
+def first(folder: Path, scale: Scale) -> Result:
+    """Of processes that have just started, each asked once."""
+    many, few = _made(folder / "many"), _made(folder / "few")
+    for own, count in ((many, scale.files), (few, FEWER)):
+        remembering.rebuild(remembering.prepared(own, count))
+    rounds: dict[Path, list[tuple[float, float]]] = {many: [], few: []}
+    for _ in range(max(scale.rounds // 4, 1)):
+        for own, took in rounds.items():
+            took.append(remembering.first(own))
+    lists, searches = ([statistics.median(each) for each in zip(*rounds[own], strict=True)] for own in (many, few))
+    (ours, found), (theirs, sought) = lists, searches
+    what = f"First list of v1; first search, of a process with {scale.files:,} files; beside it with {FEWER:,}"
+    ms = [f"{one * 1e3:.0f} ms; {other * 1e3:.0f} ms" for one, other in ((ours, found), (theirs, sought))]
+    ratio = max(ours / theirs, found / sought)
+    return Result(what, *ms, ratio, "at most 300 ms", max(ours, found) <= 0.3)
+
+
+def idle(folder: Path, scale: Scale) -> Result:
+    """Nobody talks to the server, and nothing happens in its spool."""
+    found = []
+    for name, count in (("many", scale.files), ("few", FEWER)):
+        own = _made(folder / name)
+        remembering.rebuild(remembering.prepared(own, count))
+        found.append(remembering.idle(own, scale.drained))
+    (ours, wakes, _), (theirs, others, _) = found
+    what = (
+        f"Processor time of an idle process over {scale.drained} s, and wake-ups, with {scale.files:,} files in "
+        f"`sent`; with {FEWER:,}"
+    )
+    shown = [f"{spent:.2f} s, {often:.1f} /s" for spent, often in ((ours, wakes), (theirs, others))]
+    wanted = "under 0.3 s and 5 /s"
+    return Result(what, *shown, (ours or 0.01) / (theirs or 0.01), wanted, ours < 0.3 and wakes < 5)
 
 
 def told(folder: Path, scale: Scale) -> Result:
@@ -270,25 +303,16 @@ def reported(folder: Path, scale: Scale) -> Result:
 
 
 def _told(folder: Path, scale: Scale, what: str, hear: Callable[[tracking.Ear], float]) -> Result:
-    """Of a plugin in a large spool, and in an empty one."""
-    large, small = folder / "large", folder / "small"
-    for spool in (large, small):
-        for kind in servers.KINDS:
-            (spool / kind).mkdir(parents=True)
-    content = b"To: 79160000000\nFrom: sha\nModem: GSM1\nMessage_id: 7\nSent: 26-01-01 00:00:00\n\nHi, Jack!"
-    _write_files(_made(folder / "made"), large / "sent", content, LISTED)
-    with tracking.ear(large) as ours, tracking.ear(small) as theirs:
-        sys.stderr.write(f"  the first of all: {hear(ours):.2f} s, {hear(theirs):.2f} s\n")
-        time.sleep(2.5)  # smsgw reads again what is younger than two seconds
+    """Of a plugin whose gateway has a large journal, and of one that has an empty one."""
+    with (
+        tracking.ear(_made(folder / "large"), scale.messages) as ours,
+        tracking.ear(_made(folder / "small"), 0) as theirs,
+    ):
+        hear(ours), hear(theirs)
         took = in_turn(scale.rounds, lambda: hear(ours), lambda: hear(theirs))
-    found = at_most(
-        f"{what}, with {LISTED:,} messages in `sent`; with none",
-        *(f"{each * 1e3:.0f} ms" for each in took[:2]),
-        ratio=took[2],
-        most=1.5,
-        aim=1.0,
-    )
-    return dataclasses.replace(found, wanted=f"{found.wanted}, 100 ms", is_met=found.is_met and max(took[:2]) < 0.1)
+    shown = [f"{each * 1e3:.0f} ms" for each in took[:2]]
+    what = f"{what}, with {scale.messages:,} messages in the journal; with none"
+    return Result(what, *shown, took[2], "at most 50 ms", took[0] <= 0.05)
 
 
 def webhook(folder: Path, scale: Scale) -> Result:
@@ -334,23 +358,21 @@ def page(folder: Path, scale: Scale) -> Result:
 
 
 def status(folder: Path, scale: Scale) -> Result:
-    many, few = scale.messages, scale.messages // 1000
+    many, few = scale.messages, 10_000
     with (
-        remembering.filed(_made(folder / "many"), many) as ours,
-        remembering.filed(_made(folder / "few"), few) as theirs,
+        remembering.indexed(_made(folder / "many"), many) as ours,
+        remembering.indexed(_made(folder / "few"), few) as theirs,
     ):
-        ours.wait(), theirs.wait()
         ours.status(), theirs.status()
         took = in_turn(scale.rounds, ours.status, theirs.status)
-    what = f"Status of one message, of {many:,} in the spool; of {few:,}"
+    what = f"Status of one message, of a journal of {many:,} messages; of {few:,}"
     return at_most(what, f"{took[0] * 1e3:.2f} ms", f"{took[1] * 1e3:.2f} ms", took[2], 1.5, 1.0)
 
 
 def rebuild(folder: Path, scale: Scale) -> Result:
     """Of files whose names are not in order; nothing but the reading of them beside it."""
     count = scale.messages // 10
-    with remembering.filed(_made(folder / "spool"), count) as made:
-        ini = made.server.spool / servers.INI
+    ini = remembering.prepared(_made(folder / "spool"), count)
     rates = a_second(count, in_turn(1, lambda: remembering.rebuild(ini), lambda: remembering.read(folder / "spool")))
     found = at_least(f"The journal made of {count:,} files; the files read", *rates, "/s", 0.0, 1.0)
     return dataclasses.replace(found, wanted="at least 5,000 /s", is_met=rates[0] >= 5000)
@@ -381,7 +403,9 @@ ROWS: dict[str, Callable[[Path, Scale], Result]] = {
     "ldap": ldap,
     "quota": quota,
     "memory": memory,
-    "list": listing,
+    "followed-memory": followed_memory,
+    "first": first,
+    "idle": idle,
     "told": told,
     "reported": reported,
     "webhook": webhook,
@@ -426,12 +450,6 @@ def _memory_after(server: servers.Server, sends: int, sent: int) -> tuple[int, i
     while sent < sends:
         sent += server.load(1 if sends - sent < 5000 else 3)[0]
     return sent, server.memory()
-
-
-def _listdir(folder: Path) -> float:
-    begin = time.perf_counter()
-    os.listdir(folder)
-    return time.perf_counter() - begin
 
 
 def _made(folder: Path) -> Path:

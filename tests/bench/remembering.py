@@ -1,11 +1,12 @@
-"""Spools and journals with many messages, for the rows of searches, statuses, and of a journal that is made."""
+"""Spools and journals with many messages, for the rows of searches, statuses, lists, memory and idle processes."""
 
 from __future__ import annotations
 
 import contextlib
+import json
+import os
 import random
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -16,22 +17,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import servers
+from sqlalchemy import insert, select
 from ulid import ULID
 
-from smsgw.journal.database import NAME, Database
-from smsgw.journal.journal import Journal
-from smsgw.journal.tables import SCRIPTS, TABLES
-from smsgw.journal.writing import Found
-from smsgw.model import StoredMessage
-from smsgw.spool.following.follower import followed
+from smsgw.journal.database import NAME
+from smsgw.journal.tables import MESSAGES, SCRIPTS, SPOOLS, TABLES
 from smsgw.spool.layout import from_folder
 from smsgw.store import FILE, Store
 
 PERIOD = 90 * 86400  # seconds before now in which messages began
 USERS = 10
 BATCH = 10_000
-LONG = 300  # seconds for a server to look at all files
+LONG = 1200  # seconds for a server to look at all files
+SETTLED = 15.0  # seconds after which a server that has all files is at rest
 DRAW = random.Random(1)  # the same messages in each run
+HEAD = b"To: %d\nFrom: sha\nModem: GSM1\nMessage_id: %d\nSent: 26-01-01 00:00:00\n\nHi, Jack!"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +51,6 @@ class Asked:
             raise RuntimeError(f"no full page: {reply[:300]!r}")
         return took
 
-    def wait(self) -> None:
-        """Until the journal has all files, each of which is looked at once."""
-        until = time.monotonic() + LONG
-        while "does not have all files" in journal(self.server.spool / servers.INI, "status"):
-            if time.monotonic() > until:
-                raise RuntimeError("the journal does not have all files")
-            time.sleep(1)
-
     def status(self) -> float:
         """Seconds for one message, of several."""
         urls = [f"/api/v2/messages/{DRAW.choice(self.ids)}" for _ in range(20)]
@@ -71,29 +63,113 @@ def ids(count: int) -> Iterator[str]:
         yield f"smsgw.http.{ULID.from_timestamp(now - DRAW.uniform(0, PERIOD))}"
 
 
+def wait(spool: Path) -> None:
+    """Until the journal has all files of the spool, each of which is looked at once."""
+    until = time.monotonic() + LONG
+    while "does not have all files" in (said := journal(spool / servers.INI, "status")) or "no journal" in said:
+        if time.monotonic() > until:
+            raise RuntimeError("the journal does not have all files")
+        time.sleep(1)
+
+
 @contextlib.contextmanager
 def indexed(folder: Path, count: int) -> Iterator[Asked]:
     """Messages of which there are no files any more."""
-    with servers.smsgw(folder) as server:
-        made = _journal(folder)
+    with servers.production(folder):
+        wait(folder)
+    remember(folder, count)
+    with servers.production(folder) as server, server.client() as client:
+        store = store_of(folder)
+        with store.begin(is_reading=True) as connection:
+            found = select(MESSAGES.c.id).where(MESSAGES.c.owner == "sha").limit(10_000)
+            asked = DRAW.sample(list(connection.execute(found).scalars()), 500)
+        store.close()
+        yield Asked(server, client, asked)
+
+
+def remember(folder: Path, count: int) -> None:
+    """Put that many messages into the journal of a spool, whose server does not run."""
+    store = store_of(folder)
+    with store.begin() as connection:
+        connection.exec_driver_sql("PRAGMA cache_size = -200000")
+        spool = connection.scalar(select(SPOOLS.c.spool))
         for begin in range(0, count, BATCH):
-            some = [_seen(id) for id in ids(min(BATCH, count - begin))]
-            made.put(some, [], {})
-            made.put([], [(each.kind, each.name) for each in some], {})
-        with server.client() as client:
-            yield Asked(server, client, [])
+            some = ids(min(BATCH, count - begin))
+            connection.execute(insert(MESSAGES), [_row(id) | {"spool": spool} for id in some])
+    store.close()
 
 
-@contextlib.contextmanager
-def filed(folder: Path, count: int) -> Iterator[Asked]:
-    """Messages with their files, for each of which a status report was asked."""
-    ini, found = servers.prepared(folder, plugins=servers.PLUGINS), list(ids(count))
-    head = b"To: %d\nFrom: sha\nModem: GSM1\nMessage_id: %d\nSent: 26-01-01 00:00:00\n\nHi, Jack!"
+def store_of(folder: Path) -> Store:
+    store = Store(f"sqlite:///{from_folder(folder).state / NAME / FILE}")
+    store.keep(TABLES, SCRIPTS)
+    return store
+
+
+def write_files(folder: Path, count: int) -> list[str]:
+    """Sent messages, for each of which a status report was asked."""
+    found = list(ids(count))
     for number, id in enumerate(found):
-        (folder / "sent" / id).write_bytes(head % (79160000000 + number, number % 256))
-    rebuild(ini)
-    with servers.smsgw(folder) as server, server.client() as client:
-        yield Asked(server, client, found)
+        (folder / id).write_bytes(HEAD % (79160000000 + number, number % 256))
+    return found
+
+
+def prepared(folder: Path, count: int) -> Path:
+    """The ini file of a spool with that many sent messages, and no journal."""
+    ini = servers.prepared(folder, plugins=servers.PLUGINS)
+    write_files(folder / "sent", count)
+    return ini
+
+
+def followed(folder: Path, count: int) -> int:
+    """Resident bytes of a server that saw that many messages come into ``sent``, one after the other."""
+    with servers.production(folder) as server:
+        wait(folder)
+        made = folder / "made"
+        made.mkdir()
+        for name in write_files(made, count):
+            os.rename(made / name, folder / "sent" / name)
+        wait_for(folder, count)
+        return server.memory()
+
+
+def wait_for(folder: Path, count: int) -> None:
+    until = time.monotonic() + LONG
+    while f"{count} files are known" not in journal(folder / servers.INI, "status"):
+        if time.monotonic() > until:
+            raise RuntimeError("the journal does not have all files")
+        time.sleep(2)
+
+
+def first(folder: Path) -> tuple[float, float]:
+    """Seconds of the first list of v1, and of the first search, each of a process that has just started."""
+    took = []
+    for url in ("/api/v1.0/sms/sent/", "/api/v2/messages?status=sent"):
+        with servers.production(folder) as server, server.client() as client:
+            seconds, reply = client.request("GET", url)
+            if reply.count(b"smsgw.http.") < 20:
+                raise RuntimeError(f"no full list: {reply[:300]!r}")
+            took.append(seconds)
+    return took[0], took[1]
+
+
+def idle(folder: Path, seconds: float) -> tuple[float, float, int]:
+    """Processor seconds, wake-ups a second and resident bytes of a server to which nobody talks."""
+    with servers.production(folder) as server:
+        wait(folder)
+        time.sleep(SETTLED)
+        begun = _spent(server.pid)
+        time.sleep(seconds)
+        ended = _spent(server.pid)
+        return ended[0] - begun[0], (ended[1] - begun[1]) / seconds, server.memory()
+
+
+def _spent(pid: int) -> tuple[float, int]:
+    """Processor seconds of a process so far, and how often its threads went to sleep."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    switches = 0
+    for path in Path(f"/proc/{pid}/task").glob("*/status"):
+        switches += int(path.read_text().partition("\nvoluntary_ctxt_switches:")[2].split()[0])
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), switches
 
 
 def rebuild(ini: Path) -> float:
@@ -120,26 +196,20 @@ def read(spool: Path) -> float:
     return time.perf_counter() - begun
 
 
-def _journal(folder: Path) -> Journal:
-    """That of a server, when it has seen its folders."""
-    layout = from_folder(folder)
-    store = Store(f"sqlite:///{layout.state / NAME / FILE}")
-    store.keep(TABLES, SCRIPTS)
-    made = Journal(Database(store), f"{socket.gethostname()}:{layout.outgoing}", followed(layout))
-    until = time.monotonic() + LONG
-    while not (layout.state / NAME / FILE).exists() or not made.is_whole():
-        if time.monotonic() > until:
-            raise RuntimeError("the server makes no journal")
-        time.sleep(0.1)
-    return made
-
-
-def _seen(id: str) -> Found:
-    """A message that came to its end, as the follower reads it."""
-    user = DRAW.randrange(USERS)
-    headers = {"To": str(79160000000 + DRAW.randrange(10**6)), "From": f"user{user}" if user else "sha"}
+def _row(id: str) -> dict[str, object]:
+    """A message that came to its end, as the journal has it."""
+    user, number = DRAW.randrange(USERS), str(79160000000 + DRAW.randrange(10**6))
+    headers = {"To": number, "From": f"user{user}" if user else "sha"}
     headers |= {"Alphabet": "UTF-8", "Modem": "GSM1", "Sent": "26-01-01 00:00:00"}
-    kind = "failed" if DRAW.random() < 0.1 else "sent"
-    began = int(ULID.from_str(id.removeprefix("smsgw.http.")).milliseconds)
-    message = StoredMessage(kind, id, headers, "Hi, Jack!", headers["From"])
-    return Found(kind, id, 1, began, datetime.now(UTC), message, None, None, True, False)
+    return {
+        "id": id,
+        "is_received": False,
+        "began": int(ULID.from_str(id.removeprefix("smsgw.http.")).milliseconds),
+        "status": "failed" if DRAW.random() < 0.1 else "sent",
+        "ends": 1,
+        "owner": headers["From"],
+        "number": f"+{number}",
+        "reference": None,
+        "content": json.dumps([headers, "Hi, Jack!"]),
+        "report": None,
+    }

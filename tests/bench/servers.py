@@ -17,7 +17,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +33,7 @@ KINDS = ("outgoing", "checked", "sent", "failed", "incoming", "report")
 PASSWORD = "SecretPAss"
 
 INI = "bench.ini"  # in a server's folder
+PRODUCTION, DEPTH = 4, 500  # threads of waitress, and smsgw.outgoing_depth, as production.ini has them
 THREADS = 1  # of waitress, and of each gunicorn process: more make a busy process slower
 CONNECTIONS = 16
 MANY = 128  # so many that it is seldom one of several processes that takes all of them when they come
@@ -207,6 +208,15 @@ def smsgw(
         yield server
 
 
+@contextlib.contextmanager
+def production(
+    folder: Path, *, plugins: str = PLUGINS, environment: Mapping[str, str] | None = None
+) -> Iterator[Server]:
+    """The same as ``production.ini`` has it: four threads, each send synced, a shallow ``outgoing``."""
+    with _pserve(folder, _smsgw(folder, True, plugins, DEPTH), PRODUCTION, environment) as server:
+        yield server
+
+
 def prepared(folder: Path, plugins: str) -> Path:
     """The ini file of a server that is not started yet, and its spool."""
     ini = folder / INI
@@ -241,11 +251,13 @@ def gunicorn(folder: Path, processes: int) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def _pserve(folder: Path, app: str, threads: int = THREADS) -> Iterator[Server]:
+def _pserve(
+    folder: Path, app: str, threads: int = THREADS, environment: Mapping[str, str] | None = None
+) -> Iterator[Server]:
     port = _free_port()
     ini = folder / INI
     ini.write_text(app + WAITRESS.format(port=port, threads=threads))
-    with _running(folder, ["-m", "pyramid.scripts.pserve", str(ini)], port) as pid:
+    with _running(folder, ["-m", "pyramid.scripts.pserve", str(ini)], port, environment) as pid:
         yield Server(port, pid, folder)
 
 
@@ -265,11 +277,11 @@ def _passwords() -> str:
 
 
 @contextlib.contextmanager
-def _running(folder: Path, command: list[str], port: int) -> Iterator[int]:
+def _running(folder: Path, command: list[str], port: int, more: Mapping[str, str] | None = None) -> Iterator[int]:
     log = folder / "server.log"
     # What PYTHONPATH names goes first, so that another tree can be measured.
-    path = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))
-    environment = os.environ | {"PYTHONPATH": path, "PYTHONWARNINGS": "ignore"}
+    environment = {**os.environ, **(more or {}), "PYTHONWARNINGS": "ignore"}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HERE), environment.get("PYTHONPATH")]))
     with open(log, "wb") as stream:
         process = subprocess.Popen(
             [sys.executable, *command], cwd=folder, env=environment, stdout=stream, stderr=stream

@@ -1,8 +1,11 @@
 """Reads what comes and goes in smsd's folders, once, and tells the journal; in the process that owns the spool.
 
-What is in a folder and not in the journal is new: no clock decides that. The kernel tells which names changed; at the
-start, and where it cannot tell, the folders are compared with the journal whole. A file that smsd is still writing, or
-that cannot be read, is looked at again, and holds up no other.
+What is in a folder and not in the journal is new. The kernel tells which names changed; at the start, and where it
+cannot tell, the folders are compared with the journal whole. A file that smsd is still writing, or that cannot be read,
+is looked at again, and holds up no other.
+
+What was in a folder before the gateway ran for the first time is no news. The journal keeps when that was, until it has
+all of the folder: so a first look can be interrupted, and nothing that comes meanwhile is missed.
 """
 
 from __future__ import annotations
@@ -11,36 +14,26 @@ import contextlib
 import itertools
 import logging
 import os
-import stat
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
-from smsgw.ids import began
 from smsgw.journal.journal import Journal
 from smsgw.journal.writing import Found
-from smsgw.model import StoredMessage, Unavailable
-from smsgw.spool import file
+from smsgw.model import Unavailable
 from smsgw.spool.file import is_message
-from smsgw.spool.folders import Folders
 from smsgw.spool.following import reports
+from smsgw.spool.following.reader import ENDED, UNDER_WAY, Reader, written
 from smsgw.spool.following.watch import Watch
-from smsgw.spool.layout import OWNED, Layout
 
 PERIOD, LONGEST = 0.25, 10.0  # seconds between two looks where the kernel cannot tell of changes, and where it can
 REST = 1.0  # seconds for which requests have the process to themselves after a look, at most: ten times what it took
 RETRY = 5.0  # seconds until a journal that is out of service is tried again
 SOON = 0.1  # seconds until a file that cannot be read yet is looked at again; the longer, the older it is
 PATIENCE = 1.0  # of these seconds, for which it counts as one that is still to come
-MOST = 250  # files in one transaction
-LATEST = 2**63 - 1
+MOST = 500  # files in one transaction
 TICK = 20_000_000  # nanoseconds in which a folder can change twice and show the same time
-
-# In the order in which a message passes them, so that one look cannot miss a message that moves on meanwhile.
-UNDER_WAY = ("outgoing", "checked")
-ENDED = ("cancelled", "sent", "failed", "incoming", "report")
 
 Name = tuple[str, str]  # the kind of a file, and its name
 
@@ -50,7 +43,6 @@ log = logging.getLogger(__name__)
 class Follower:
     """Follows one spool.
 
-    :param prefix: how our own message ids begin.
     :param plugins: those that are told of events, to be known to the journal before the first.
     :param wants_accepted: whether one of them hears of messages that are under way.
     :param tell: called when there are new events.
@@ -58,25 +50,22 @@ class Follower:
 
     def __init__(
         self,
-        layout: Layout,
-        folders: Folders,
+        reader: Reader,
         journal: Journal,
-        prefix: str,
         plugins: Sequence[str] = (),
         *,
         wants_accepted: bool = False,
-        tell: Callable[[], None] = lambda: None,
+        tell: Callable[[], object] = lambda: None,
     ) -> None:
-        self._layout = layout
-        self._folders = folders
+        self._reader = reader
         self._journal = journal
-        self._prefix = prefix
         self._plugins = plugins
         self._tell = tell
         self._kinds = (*(UNDER_WAY if wants_accepted else ()), *ENDED)
-        self._paths = {kind: paths_of(kind, layout) for kind in self._kinds}
+        self._places = {folder: kind for kind in self._kinds for folder in reader.places(kind)}
         self._running = threading.Lock()  # a thread can still be at it when the spool was lost and won again
         self._watch = Watch()
+        self._since = time.time_ns()  # what comes from now on is news
         self._is_begun = False
         self._broken: set[str] = set()  # what fails, and was logged
         self._forget()
@@ -87,16 +76,23 @@ class Follower:
         self._is_known = False  # whether the journal knows of the spool and the plugins
         self._due: dict[Name, float] = {}  # names that are to be looked at, and when
         self._whole: dict[str, None] = {}  # kinds of which all folders are to be looked at
-        self._standing: dict[str, int] = {}  # of each folder, the time (ns) up to which it was seen
-        self._noted: dict[str, int] = {}  # and what the journal has of that; none, where it never saw the folder
+        self._standing: dict[Path, int] = {}  # of each folder, the time (ns) up to which it was seen
+        self._begun: dict[Path, int] = {}  # since when what comes there is news (ns)
+        self._seen: dict[Path, int] = {}  # what the journal has of ``_standing``; none, where it never had all
         self._is_settled = True  # whether no folder has just changed
 
     def begin(self) -> None:
         """Let what happens from now on be news. Called before the first request, where nobody owns the spool."""
         with self._trying("the journal"):
             self._see()
-            self._noted = self._journal.begin(self._plugins)
+            self._begin()
             self._is_begun = True
+
+    def _begin(self) -> None:
+        known = self._journal.begin(self._plugins, self._places, self._since)
+        self._begun = {Path(folder): each.begun for folder, each in known.items()}
+        self._seen = {Path(folder): each.seen for folder, each in known.items() if each.seen is not None}
+        self._is_known = True
 
     def wake(self) -> None:
         """Look at once; it is time to stop, perhaps."""
@@ -122,18 +118,16 @@ class Follower:
         :raises Unavailable: the journal is out of service; all is looked at again the next time.
         """
         try:
-            is_new = self._journal.database.heal()
-            if is_new or (self._noted and not self._journal.has_seen(self._noted)):
+            if self._journal.database.heal() or not self._journal.seen().keys() >= set(map(str, self._seen)):
                 self._forget()  # another one begins
+                self._since = time.time_ns()
             if not self._is_known:
-                self._noted = self._journal.begin(self._plugins)
-                self._is_known = True
+                self._begin()
             self._see()
             for kind in self._kinds:
-                if kind in self._whole and not stop.is_set():
+                if kind in self._whole:
                     with self._trying(kind):
                         self._look_through(kind, stop)
-                        self._whole.pop(kind, None)
             self._take_due(stop, self._kinds)
         except Unavailable:
             self._forget()
@@ -148,62 +142,55 @@ class Follower:
         :param tell: told how many were read, now and then.
         :raises Unavailable: the journal is out of service.
         """
-        self._journal.begin(self._plugins)
+        self._begin()
         for kind in ENDED:
-            after = ""
-            while names := self._journal.names(kind, after, MOST):
-                after = names[-1]
+            for names in self._names_in_journal(kind):
                 known = self._journal.known([kind], names)
                 found = list[Found]()
                 for name in names:
-                    with self._trying(f"{kind}/{name}"):
-                        read = self._read(kind, name, is_news=False)
-                        if read is not None and known.get((kind, name)) == read.written:
-                            found.append(read)
-                self._journal.put(self._in_order(found), [], {}, self._is_there)
+                    if (there := self._reader.find(kind, name)) is not None:
+                        with self._trying(f"{kind}/{name}"):
+                            read = self._reader.read(kind, there[0] / name, is_news=False)
+                            found += [read] if read is not None and known.get((kind, name)) == read.written else []
+                self._put(found, [])
                 tell(len(names))
 
     def _see(self) -> None:
         """Find out from the kernel what changed."""
         now, self._is_settled = time.time_ns(), True
-        for kind in self._kinds:
-            for folder in self._places(kind):
-                modified = _modified(folder)
-                # A folder that changed a moment ago can change again and show the same time: it is asked again.
-                is_settled = abs(now - modified) > TICK
-                self._standing[str(folder)] = modified if is_settled else modified - 1
-                self._is_settled &= is_settled
-        places = {folder: kind for kind in self._kinds for folder in self._places(kind)}
-        for folder, names in self._watch.news(places).items():
-            if names is None:
-                self._whole[places[folder]] = None
+        for folder in self._places:
+            modified = _modified(folder)
+            # A folder that changed a moment ago can change again and show the same time: it is asked again.
+            is_settled = abs(now - modified) > TICK
+            self._standing[folder] = modified if is_settled else modified - 1
+            self._is_settled &= is_settled
+        queued = self._reader.queued() if "outgoing" in self._kinds else []
+        for folder, names in self._watch.news([*self._places, *queued]).items():
+            if folder not in self._places:
+                found = self._reader.names_in(folder) if names is None else names
+                self._due |= {("outgoing", name): 0.0 for name in found}
+            elif names is None:
+                self._whole[self._places[folder]] = None
             else:
                 for name in names:
-                    self._due[places[folder], name.removesuffix(".LOCK")] = 0.0
+                    self._due[self._places[folder], name.removesuffix(".LOCK")] = 0.0
 
     def _look_through(self, kind: str, stop: threading.Event) -> None:
         """Compare all files of a kind with the journal, and take in those that it does not have.
 
-        What is there when the journal sees a folder for the first time is no news.
-
         :raises OSError: a folder cannot be read.
         """
-        is_news = all(str(folder) in self._noted for folder in self._places(kind))
-        for names in _steps(self._by_time(kind, self._names_of(kind))):
-            if stop.is_set():
-                return
-            self._see()  # what the kernel told of since is news in any case
+        for some in _steps(self._by_time(kind, self._reader.names(kind))):
+            self._see()
             # A message that moves on meanwhile comes before its report.
             self._take_due(stop, self._kinds[: self._kinds.index(kind) + 1])
-            known = self._journal.known([kind], names)
-            found = {name: self._stat(kind, name) for name in names}
-            fresh = [name for name, status in found.items() if status and known.get((kind, name)) != _written(status)]
-            self._take([(kind, name) for name in fresh], is_news=is_news)
-        after = ""
-        while names := self._journal.names(kind, after, MOST):
-            after = names[-1]
-            if gone := [(kind, name) for name in names if self._stat(kind, name) is None]:
-                self._journal.put([], gone, {})
+            if stop.is_set():
+                return
+            self._take([(kind, name) for name in some])
+        for names in self._names_in_journal(kind):
+            if gone := [(kind, name) for name in names if self._reader.find(kind, name) is None]:
+                self._put([], gone)
+        self._whole.pop(kind, None)
 
     def _by_time(self, kind: str, names: Iterable[str]) -> Iterable[str]:
         """Names of status reports in the order in which these were written: of two about a message the first counts.
@@ -212,15 +199,13 @@ class Follower:
         """
         if kind not in reports.KINDS:
             return names
-        found = ((_written(status), name) for name in names if (status := self._stat(kind, name)))
-        return [name for _, name in sorted(found)]
+        return [name for _, name in sorted((self._reader.written(kind, name) or 0, name) for name in names)]
 
-    def _names_of(self, kind: str) -> Iterator[str]:
-        for folder in self._places(kind):
-            with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:  # smsd keeps some only if told
-                for entry in entries:
-                    if is_message(entry.name) and entry.is_file(follow_symlinks=False):
-                        yield entry.name
+    def _names_in_journal(self, kind: str) -> Iterator[Sequence[str]]:
+        after = ""
+        while names := self._journal.names(kind, after, MOST):
+            yield names
+            after = names[-1]
 
     def _take_due(self, stop: threading.Event, kinds: Sequence[str]) -> None:
         """Take in the files of those kinds whose time has come, and let the journal know up to when all was seen."""
@@ -231,96 +216,53 @@ class Follower:
                 return
             for name in names:
                 del self._due[name]
-            self._take([name for name in names if is_message(name[1])], is_news=True)
+            self._take([name for name in names if is_message(name[1])], is_told=True)
         # What cannot be read for long holds up no search.
         late = {kind for (kind, _), at in self._due.items() if at < now + PATIENCE}.union(self._whole)
-        waiting = {str(folder) for kind in late for folder in self._places(kind)}
-        seen = {folder: time for folder, time in self._standing.items() if folder not in waiting}
-        if fresh := {folder: time for folder, time in seen.items() if self._noted.get(folder) != time}:
-            self._journal.put([], [], fresh)
-            self._noted |= fresh
+        seen = {folder: time for folder, time in self._standing.items() if self._places[folder] not in late}
+        if fresh := {folder: time for folder, time in seen.items() if self._seen.get(folder) != time}:
+            self._journal.put([], [], {str(folder): time for folder, time in fresh.items()})
+            self._seen |= fresh
 
-    def _take(self, names: Sequence[Name], *, is_news: bool) -> None:
-        """Tell the journal of these files, as they are now."""
-        if not names:
-            return
-        kinds = {kind for kind, _ in names}
-        known = self._journal.known(kinds, [name for _, name in names])
+    def _take(self, names: Sequence[Name], *, is_told: bool = False) -> None:
+        """Tell the journal of these files, as they are now.
+
+        :param is_told: whether the kernel told of them, so that they are news in any case.
+        """
+        known = self._journal.known({kind for kind, _ in names}, [name for _, name in names]) if names else {}
         found, gone = list[Found](), list[Name]()
         for each in names:
-            status = self._stat(*each)
-            if status is None:
+            there = self._reader.find(*each)
+            if there is None:
                 self._broken.discard("/".join(each))
                 gone += [each] if each in known else []
-            elif known.get(each) != _written(status):
-                was_told = is_news or each in self._due
-                with self._trying("/".join(each)):
-                    read = self._read(*each, is_news=was_told)
-                    if read is not None:
-                        found.append(read)
-                        continue
-                age = max(time.time() - status.st_ctime, 0.0)
-                self._due[each] = time.monotonic() + min(max(SOON, age / 4), LONGEST)
-        if (found or gone) and self._journal.put(self._in_order(found), gone, {}, self._is_there):
+                continue
+            folder, status = there
+            if known.get(each) == written(status):
+                continue
+            place = folder if folder in self._places else folder.parent
+            is_news = is_told or place in self._seen or status.st_ctime_ns > self._begun.get(place, 0)
+            with self._trying("/".join(each)):
+                read = self._reader.read(each[0], folder / each[1], is_news=is_news)
+                if read is not None:
+                    found.append(read)
+                    continue
+            age = max(time.time() - status.st_ctime, 0.0)
+            self._due[each] = time.monotonic() + min(max(SOON, age / 4), LONGEST)
+        self._put(found, gone)
+
+    def _put(self, found: Sequence[Found], gone: Sequence[Name]) -> None:
+        in_order = sorted(found, key=lambda each: (self._kinds.index(each.kind), each.at))
+        if (found or gone) and self._journal.put(in_order, gone, {}, self._is_there):
             self._tell()
 
     def _order(self, each: Name) -> tuple[int, int]:
         """Kinds as a message passes them; of status reports the one that was written first."""
-        kind, _ = each
-        status = self._stat(*each) if kind in reports.KINDS else None
-        return self._kinds.index(kind), _written(status) if status else 0
+        return self._kinds.index(each[0]), (self._reader.written(*each) or 0) if each[0] in reports.KINDS else 0
 
     def _is_there(self, found: Found) -> bool:
         """Whether nobody deleted that file since it was read."""
-        status = self._stat(found.kind, found.name)
-        return status is not None and _written(status) == found.written
-
-    def _in_order(self, found: Sequence[Found]) -> list[Found]:
-        return sorted(found, key=lambda each: (self._kinds.index(each.kind), each.at))
-
-    def _read(self, kind: str, name: str, *, is_news: bool) -> Found | None:
-        """That file; ``None``: it is gone, or not all of it is there yet.
-
-        :raises OSError: it cannot be read.
-        """
-        path = next((each / name for each in self._places(kind) if (each / name).exists()), None)
-        if path is None:
-            return None
-        content, status = file.read(path)
-        parsed = file.parse(content)
-        if not self._folders.is_whole(kind, path, parsed, status):
-            return None
-        written = status.st_mtime_ns / 1e9
-        owner = parsed.headers.get("From") if kind in (*OWNED, "cancelled") else None
-        message = StoredMessage(kind, name, parsed.headers, parsed.text, owner)
-        report = reports.parse(f"{kind}/{name}", message, written, self._layout.moment)
-        sending = reports.sending_of(name, message, written, owner, self._layout.moment) if kind == "sent" else None
-        ours = began(name, self._prefix) if kind not in reports.KINDS else None
-        return Found(
-            kind,
-            name,
-            _written(status),
-            _written(status) // 1_000_000 if ours is None else ours,
-            # A spool that was put back from a backup, or a new mode of a file, makes no news of what is old.
-            datetime.fromtimestamp(min(max(min(status.st_mtime, status.st_ctime), 0.0), LATEST / 1e9), UTC),
-            message,
-            report,
-            sending,
-            ours is not None,
-            is_news,
-        )
-
-    def _places(self, kind: str) -> Sequence[Path]:
-        return self._paths[kind]
-
-    def _stat(self, kind: str, name: str) -> os.stat_result | None:
-        """A plain file of that name; ``None``: there is none."""
-        for folder in self._places(kind):
-            with contextlib.suppress(OSError, ValueError):
-                found = os.stat(f"{folder}/{name}", follow_symlinks=False)
-                if stat.S_ISREG(found.st_mode):
-                    return found
-        return None
+        return self._reader.written(found.kind, found.name) == found.written
 
     def _pause(self) -> float:
         now = time.monotonic()
@@ -342,35 +284,12 @@ class Follower:
             self._broken.add(what)
 
 
-def paths_of(kind: str, layout: Layout) -> tuple[Path, ...]:
-    """Where files of that kind are, in the order in which they move."""
-    if kind == "cancelled":
-        return (layout.state / "cancelled",)
-    found = layout.folders[kind]
-    if kind == "outgoing":
-        return (layout.state / "scheduled", layout.state / "waiting", *found, layout.state / "cancelling")
-    if kind == "report":  # smsd can be told to keep them among received messages
-        received = [os.path.realpath(folder) for folder in layout.folders["incoming"]]
-        return tuple(folder for folder in found if os.path.realpath(folder) not in received)
-    return found
-
-
-def followed(layout: Layout) -> list[Path]:
-    """The folders in which messages come to their end."""
-    return [folder for kind in ENDED for folder in paths_of(kind, layout)]
-
-
 def _modified(folder: Path) -> int:
     """When something came into a folder, or left it (ns); 0: it is not there."""
     try:
         return os.stat(folder).st_mtime_ns
     except OSError:
         return 0
-
-
-def _written(status: os.stat_result) -> int:
-    """When a file was written (ns), as far as a database takes it for a number."""
-    return max(min(status.st_mtime_ns, LATEST), -LATEST)
 
 
 def _steps(names: Iterable[str] | Iterable[Name]) -> Iterator[list]:  # type: ignore[type-arg]

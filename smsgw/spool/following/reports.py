@@ -4,6 +4,10 @@ A report names its message by the modem, the number, and the one byte with which
 latest message with these that was sent before, in the last 14 days; or about an earlier one, where the network took the
 message, as the report says, before smsd began with the latest. Of a message in parts there is one report for each; smsd
 records the last part's byte, or with ``messageids = 3`` all of them.
+
+"Before" is told by the times of the files. Where the clock was set back between the message and its report, these are
+wrong. That shows when the report comes: there is a message with the same reference that was sent later than now. The
+report is about that one, and the journal keeps this (``Report.about``).
 """
 
 from __future__ import annotations
@@ -35,7 +39,7 @@ _TITLE = "SMS STATUS REPORT"
 _LAST = datetime.max.replace(tzinfo=UTC).timestamp() - 1  # a file's time can be set to any
 _BYTE = re.compile("[0-9]{1,3}")
 
-Reference = tuple[str, str, int]  # modem, normalised number, the modem's byte
+Reference = str  # the modem's byte, the modem, the normalised number
 Moment = Callable[[str | None], datetime | None]  # reads times as smsd writes them; ``None``: it cannot be read
 
 
@@ -44,13 +48,15 @@ class Report:
     """A report as it lies in the spool: what it is about, and what it says.
 
     ``taken`` is the time before which smsd began with its message, in seconds since the epoch, if the network's clock
-    is right; ``said`` is when the network says that it took the message, and was done with it.
+    is right; ``said`` is when the network says that it took the message, and was done with it. ``about`` is the id of
+    its message where the times of the files do not say it.
     """
 
     reference: Reference
     status: StatusReport
     taken: float
     said: tuple[datetime | None, datetime | None]
+    about: str | None = None
 
     @property
     def came(self) -> tuple[float, str]:
@@ -75,9 +81,13 @@ class Sending:
 
 def parts_of(headers: Mapping[str, str]) -> frozenset[Reference]:
     """What reports about a message with these headers would name; nothing where none was asked for."""
-    modem, to = headers.get("Modem", ""), from_spool(headers.get("To", ""))
     words = headers.get("Message_id", "").split()
-    return frozenset((modem, to, int(word)) for word in words if _BYTE.fullmatch(word))
+    modem, to = headers.get("Modem", ""), headers.get("To", "")
+    return frozenset(_reference(word, modem, to) for word in words if _BYTE.fullmatch(word))
+
+
+def _reference(byte: str, modem: str, number: str) -> Reference:
+    return f"{int(byte)} {modem} {from_spool(number)}"
 
 
 class Readable(Protocol):
@@ -135,7 +145,7 @@ def parse(place: str, found: Readable, written: float, moment: Moment) -> Report
     if title.strip() != _TITLE or not (_BYTE.fullmatch(byte) and _BYTE.fullmatch(code) and comma) or int(code) > 255:
         return None
     modem = found.headers.get("Modem") or found.headers.get("Subject", "")
-    reference = (modem, from_spool(found.headers.get("From", "")), int(byte))
+    reference = _reference(byte, modem, found.headers.get("From", ""))
     at = datetime.fromtimestamp(min(max(first_written(found, "Received", written, moment), 0), _LAST), UTC)
     discharged = said.get("Discharge_timestamp") or found.headers.get("Received", "")
     times = moment(found.headers.get("Sent")), moment(said.get("Discharge_timestamp"))
@@ -194,6 +204,8 @@ class Reports:
         It is the latest before, or the next one, where smsd was at that already and the latest has its final report:
         so nothing that comes later takes a report away from a message that it decided about.
         """
+        if report.about in self._sent:
+            return report.about
         then, _ = report.came
         sent = self._sent_as.get(report.reference, [])
         after = bisect.bisect_right(sent, then, key=_time)
@@ -202,6 +214,16 @@ class Reports:
         if latest is None or (coming and self._is_decided(report, self._sent[latest].written)):
             return coming
         return latest
+
+    def from_later(self, report: Report, now: float) -> str | None:
+        """The id of the latest message with that reference, if it was sent later than now: the clock was set back.
+
+        Where the report is later than now as well, both came before that, and the times of the files are right.
+
+        :param now: when the report is seen for the first time, in seconds since the epoch.
+        """
+        sent, limit = self._sent_as.get(report.reference), now + EARLY
+        return sent[-1][1] if sent and report.came[0] <= limit < sent[-1][0] else None
 
     def _latest(self, report: Report, ids: Iterable[str]) -> str | None:
         """Of these, the last one first, the first that smsd began before the network took it; or else the last one.
@@ -258,9 +280,10 @@ class Reports:
 
     def _about(self, part: Reference, sent: Sending) -> Iterator[Report]:
         """The final ones about a part, in the order in which they came."""
-        came = self._finals_as.get(part, [])
-        begin, end = (bisect.bisect_left(came, at, key=_came) for at in (sent.began, sent.began + LONGEST))
-        return (report for report in came[begin:end] if self.message_of(report) == sent.id)
+        for report in self._finals_as.get(part, []):
+            is_in_time = 0 <= report.came[0] - sent.began < LONGEST
+            if (is_in_time or report.about == sent.id) and self.message_of(report) == sent.id:
+                yield report
 
 
 def _time(item: tuple[float, str]) -> float:

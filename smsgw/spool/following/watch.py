@@ -68,10 +68,6 @@ class Watch:
             self._known[folder].whole = time.monotonic()
         return news
 
-    def forget(self, folder: Path) -> None:
-        """Let all of it be news the next time: what was told of it was not dealt with."""
-        self._known.pop(folder, None)
-
     @property
     def is_told(self) -> bool:
         """Whether the kernel tells of changes; where it cannot, the folders have to be asked often."""
