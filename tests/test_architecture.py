@@ -40,11 +40,13 @@ MAY_IMPORT = {
     "smsgw.spool.following": {
         *("smsgw.journal", "smsgw.model", "smsgw.numbers", "smsgw.spool", "smsgw.spool.following"),
         *("smsgw.ids",),
+        *("smsgw.spool.sending",),
     },
     "smsgw.journal": {
         *("smsgw.journal", "smsgw.logs", "smsgw.model", "smsgw.numbers", "smsgw.settings", "smsgw.spool"),
         *("smsgw.spool.following", "smsgw.status", "smsgw.store"),
     },
+    "smsgw.journal.migrations": {"smsgw.journal"},
     "smsgw.status": {"smsgw.model"},
     "smsgw.following": {
         *("smsgw.journal", "smsgw.model", "smsgw.plugins", "smsgw.spool", "smsgw.spool.following", "smsgw.status"),
