@@ -48,6 +48,7 @@ MAY_IMPORT = {
         *("smsgw.journal", "smsgw.logs", "smsgw.model", "smsgw.numbers", "smsgw.settings", "smsgw.spool"),
         *("smsgw.spool.following", "smsgw.status", "smsgw.store"),
     },
+    "smsgw.journal.migrations": {"smsgw.journal"},
     "smsgw.status": {"smsgw.model"},
     "smsgw.following": {
         *("smsgw.journal", "smsgw.model", "smsgw.plugins", "smsgw.spool", "smsgw.spool.following", "smsgw.status"),
