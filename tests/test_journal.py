@@ -7,6 +7,7 @@ import os
 import re
 import threading
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from smsgw.journal.tables import MESSAGES as TABLE
 from smsgw.journal.writing import Found
 from smsgw.model import Event, Query, StoredMessage
 from smsgw.settings import JournalSettings
+from smsgw.spool.following import reports
 from smsgw.spool.layout import from_folder
 from smsgw.store import Store
 from smsgw.testing import Gateway, MakeGateway, make_spool
@@ -424,6 +426,34 @@ def test_no_list_of_events_is_read_whole_or_sorted(journal: Journal) -> None:
     of_events = [plan for plan in plans if "journal_events" in plan]
     assert len(of_events) > 3
     assert all(in_order.match(plan) or "PRIMARY KEY (rowid=?)" in plan for plan in of_events), of_events
+
+
+@pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
+def test_what_reports_are_about_is_looked_up_by_an_index(journal: Journal) -> None:
+    """So that many messages which end at once are not compared with all that were sent before."""
+    plans: list[str] = []
+
+    def explain(connection: Any, cursor: Any, statement: str, values: Any, *_: Any) -> None:
+        if statement.startswith("SELECT") and re.search("FROM journal_(parts|reports)", statement):
+            rows = cursor.connection.execute(f"EXPLAIN QUERY PLAN {statement}", values).fetchall()
+            plans.extend(row[3] for row in rows if "journal_" in row[3])
+
+    layout = from_folder(Path("/nonexistent"))
+    listener = (Engine, "before_cursor_execute", explain)
+    event.listen(*listener)
+    try:
+        for number in range(0, 600, 300):
+            some = []
+            for each in range(number, number + 300):
+                head = {"To": str(7916000000 + each), "Modem": "GSM1", "Message_id": str(each % 256)}
+                message = StoredMessage("sent", f"m{each}", head, "Hi", "lvv")
+                sending = reports.sending_of(message.id, message, 1.0, "lvv", layout.moment)
+                some.append(replace(seen(message), sending=sending))
+            journal.put(some, [], {})
+    finally:
+        event.remove(*listener)
+    assert len(plans) > 4
+    assert all(re.search(r"SEARCH .*(reference=\?|message=\?)", plan) for plan in plans), plans
 
 
 def test_the_newest_first_whenever_they_were_put_there(gateway: Gateway) -> None:

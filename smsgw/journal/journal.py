@@ -213,13 +213,11 @@ class Journal:
         """:raises Unavailable: the database is out of service."""
         with self.database.reading() as connection:
             spool = self.reader(connection)
-            folders = self._folders_of(connection, spool)
             counted = select(MESSAGES.c.status, func.count()).where(MESSAGES.c.spool == spool)
             counts = {row[0]: row[1] for row in connection.execute(counted.group_by(MESSAGES.c.status))}
             files = connection.scalar(select(func.count()).select_from(FILES).where(FILES.c.spool == spool)) or 0
             oldest = connection.scalar(select(func.min(MESSAGES.c.began)).where(MESSAGES.c.spool == spool))
-        is_whole = all(str(each) in folders and folders[str(each)].seen is not None for each in self._folders)
-        return Standing(is_whole, counts, files, oldest)
+        return Standing(self.is_whole(), counts, files, oldest)
 
     def spool(self, connection: Connection) -> int:
         """The spool's number, in a transaction that writes; nobody else writes of it until that ends."""
