@@ -68,7 +68,7 @@ def test_each_fault_is_found(failures: Callable[[list[str]], Mapping[str, str]])
 
 
 def test_each_check_can_fail() -> None:
-    checks = {name for found in CONFORMANCE for name in vars(found) if name.startswith("test_")}
+    checks = {name for found in CONFORMANCE for name in dir(found) if name.startswith("test_")}
     assert checks == {fault.check for fault in faulty.FAULTS}
 
 

@@ -243,10 +243,12 @@ class AuthenticationConformance(Conformance):
         for found in in_threads(jobs, 60):
             demand(isinstance(found, list), f"eight threads that ask at once get no answer: {found!r}", THREADS)
             for userid, answer in found if isinstance(found, list) else ():
-                said = answer.userid if isinstance(answer, Identity) else _kind(answer)
-                whose = repr(userid) if userid else "a wrong secret"
-                is_right = said == userid if userid else not isinstance(answer, Identity)
-                demand(is_right, f"asked by several threads, {whose} was answered {said}", THREADS)
+                is_in = isinstance(answer, Identity)
+                if userid:
+                    said = answer.userid if is_in else _kind(answer)
+                    demand(said == userid, f"asked by several threads, {userid!r} was answered {said}", THREADS)
+                else:
+                    demand(not is_in, f"asked by several threads, a wrong secret was answered {answer!r}", THREADS)
 
     def test_secrets_are_told_to_nobody(self, candidate: Candidate, tells_no_secret: Check) -> None:
         tells_no_secret(candidate)
