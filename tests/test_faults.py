@@ -854,9 +854,9 @@ def test_a_request_killed_between_its_commit_and_its_reply_is_completed(
     # As the writer leaves it: what has not entered outgoing yet is in one folder, with the receipt.
     files = spool.messages()
     [key] = names(spool.receipts)
-    committed = spool.ready / key
-    committed.mkdir()
-    (spool.receipts / key).rename(committed / ".receipt")
+    committed = spool.ready / key / "0000000000000.normal.lvv+1"
+    committed.mkdir(parents=True)
+    (spool.receipts / key).rename(spool.ready / key / ".receipt")
     for id in sorted(files)[entered:]:
         (spool.outgoing / id).rename(committed / id)
     with Locks(spool.state).take("owner") if completed_by == "repetition" else contextlib.nullcontext():

@@ -98,7 +98,7 @@ class Queue:
             self.complete(name)
 
     def complete(self, name: str) -> None:
-        """Move a committed submission on, as far as there is room, and its receipt to the receipts.
+        """Move a committed submission on, as far as there is room, and then its receipt to the receipts.
 
         Its ``ready_lock`` is held. Its folder is removed when all that was in it is on disk where it went.
 
@@ -109,14 +109,14 @@ class Queue:
             names = set(os.listdir(ready))
         except FileNotFoundError:
             return
-        if RECEIPT in names:
-            os.rename(ready / RECEIPT, self._receipts / name)
-            self.sync(self._receipts)
         for path in (ready / name for name in sorted(names - {RECEIPT})):
             if path.is_dir():
                 self._move_on(path)
             else:
                 self.adopt(path)
+        if RECEIPT in names:
+            os.rename(ready / RECEIPT, self._receipts / name)
+            self.sync(self._receipts)
         os.rmdir(ready)
 
     def _move_on(self, folder: Path) -> None:
