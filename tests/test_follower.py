@@ -179,8 +179,12 @@ def following(
     *,
     stop: threading.Event | None = None,
     is_waiting: bool = True,
+    meanwhile: Callable[[], object] = lambda: None,
 ) -> Iterator[Journal]:
-    """The plugin ``ear`` is told what becomes of messages, as in the process that owns the spool."""
+    """The plugin ``ear`` is told what becomes of messages, as in the process that owns the spool.
+
+    :param meanwhile: is done when the kernel tells of changes already, and before the first look.
+    """
     locks = Locks(layout.state)
     locks.make()
     queue = Queue(layout, depth=500, fsync=False)
@@ -193,6 +197,7 @@ def following(
         Reader(layout, queue, folders, "smsgw."), journal, ["ear"], wants_accepted=True, tell=notifier.wake
     )
     follower.begin()
+    meanwhile()
     stop = stop or threading.Event()
     threads = [threading.Thread(target=each.run, args=(stop,)) for each in (follower, notifier)]
     for thread in threads:
@@ -231,8 +236,8 @@ class Ear:
             self.heard.put(name)
 
     @contextlib.contextmanager
-    def listening(self) -> Iterator[None]:
-        with following(self.layout, self.notify) as self.journal:
+    def listening(self, meanwhile: Callable[[], object] = lambda: None) -> Iterator[None]:
+        with following(self.layout, self.notify, meanwhile=meanwhile) as self.journal:
             yield
 
     def put(self, kind: str, name: str) -> Path:
@@ -603,6 +608,24 @@ def test_reports_in_parts_across_a_restart(ear: Ear) -> None:
     ear.report("r2", 2)
     with ear.listening():
         ear.hear_at_last("Delivered m1")
+        ear.listen()
+
+
+def test_reports_before_and_after_a_start(ear: Ear) -> None:
+    """Of two about a message the first counts, and what they decide together is told."""
+    with ear.listening():
+        ear.sent("m1", "21")
+        ear.sent("m2", "22 23 .")
+        ear.hear("Accepted m1", "Sent m1", "Accepted m2", "Sent m2")
+    ear.report("r1", 21, "70,No")
+    ear.report("r2", 22)
+
+    def report() -> None:
+        ear.report("r3", 21)
+        ear.report("r4", 23)
+
+    with ear.listening(report):
+        ear.hear("Undelivered m1", "Delivered m2")
         ear.listen()
 
 

@@ -232,6 +232,7 @@ def test_a_report_belongs_to_who_sent_the_message(smsd: Smsd, serve: Callable[..
     (part,) = smsd.modem.pdus
     smsd.modem.report(part)
     (report,) = smsd.wait("report")
+    eventually(lambda: server.request("GET", f"{SMS}/report/{report.name}").status == 200)
     assert "Status: 0" in server.request("GET", f"{SMS}/report/{report.name}").json["text"]
     assert server.request("GET", f"{SMS}/report/{report.name}", user="ops").status == 404
     assert server.request("GET", f"{SMS}/report/").json["message_id"] == [report.name]

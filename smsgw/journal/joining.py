@@ -32,10 +32,14 @@ class Fate:
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """What status reports say of messages, and whose message each report (its place) is about."""
+    """What status reports say of messages, whose message each report is about, and which one each that came is about.
+
+    Reports are known by their places.
+    """
 
     fates: Sequence[Fate]
     owners: Mapping[str, str | None]
+    messages: Mapping[str, str | None]
 
 
 def join(connection: Connection, spool: int, sendings: Sequence[Sending], reports: Sequence[Report]) -> Joined:
@@ -53,11 +57,11 @@ def join(connection: Connection, spool: int, sendings: Sequence[Sending], report
         upsert(connection, REPORTS, found, keep="about")
     known = _reports(connection, spool, {part for each in rows.values() for part in each.parts} | references, since)
     whole, new = Reports(rows.values(), known), {report.status.place for report in reports}
-    messages = {whole.message_of(report) for report in known if report.status.place in new}
-    about = {id for id in messages if id is not None} | {sending.id for sending in sendings}
+    messages = {each.status.place: whole.message_of(each) for each in known if each.status.place in new}
+    about = {id for id in messages.values() if id is not None} | {sending.id for sending in sendings}
     fates = [Fate(id, fate) for id in sorted(about) if (fate := whole.fate(id))]
     looked = known if sendings else [report for report in known if report.status.place in new]
-    return Joined(fates, {report.status.place: whole.owner_of(report) for report in looked})
+    return Joined(fates, {report.status.place: whole.owner_of(report) for report in looked}, messages)
 
 
 def _parts(spool: int, sending: Sending) -> Iterable[dict[str, Any]]:

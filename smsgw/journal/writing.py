@@ -163,11 +163,12 @@ class Writing:
             same = [FILES.c.spool == self._spool, FILES.c.kind == kind, FILES.c.name == name]
             if kind == "report":
                 self._connection.execute(update(FILES).where(*same).values(owner=key(owner)))
+        told = {id for place, id in joined.messages.items() if place in news}
         known = self._known({fate.id for fate in joined.fates}, is_received=False)
         for fate in joined.fates:
             row = known.get(fate.id)
             if row is not None and row["status"] == "sent":
-                self._decide(row, fate, is_news=fate.report.place in news or f"sent/{fate.id}" in news)
+                self._decide(row, fate, is_news=fate.id in told or f"sent/{fate.id}" in news)
 
     def _decide(self, row: Mapping[str, Any], fate: Fate, *, is_news: bool) -> None:
         name = "delivered" if fate.report.is_delivered else "undelivered"

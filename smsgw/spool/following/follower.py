@@ -180,10 +180,11 @@ class Follower:
 
         :raises OSError: a folder cannot be read.
         """
+        # A message that moves on meanwhile comes before its report, and no report before one that was there before.
+        before = self._kinds[: self._kinds.index(kind) + (kind not in reports.KINDS)]
         for some in _steps(self._by_time(kind, self._reader.names(kind))):
             self._see()
-            # A message that moves on meanwhile comes before its report.
-            self._take_due(stop, self._kinds[: self._kinds.index(kind) + 1])
+            self._take_due(stop, before)
             if stop.is_set():
                 return
             self._take([(kind, name) for name in some])
