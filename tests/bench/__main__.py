@@ -37,6 +37,8 @@ FEWER = 2_000  # messages, beside as many as ``Scale.files``
 AT_ONCE, FEW = 20_000, 200
 BULK = json.dumps({"mobiles": [f"7916{n:07}" for n in range(RECIPIENTS)], "text": "Hi, Jack!"}).encode()
 
+BEFORE: list[str] = []  # the Python that has an earlier version, where one is to be compared
+
 Measure = Callable[[], float]
 
 
@@ -73,8 +75,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python tests/bench", description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="under 90 seconds, and less exact")
     parser.add_argument("--keep", action="store_true", help="leave the spools where they are, and say where")
+    parser.add_argument("--before", metavar="PYTHON", help="of a virtual environment that has an earlier version")
     parser.add_argument("rows", nargs="*", metavar="row", help=f"only these: {' '.join(ROWS)}")
     arguments = parser.parse_args()
+    if arguments.before:
+        BEFORE.append(arguments.before)
+    else:
+        del ROWS["before"]
     for row in arguments.rows:
         if row not in ROWS:
             parser.error(f"there is no row {row!r}; there are: {' '.join(ROWS)}")
@@ -149,22 +156,42 @@ def processes(folder: Path, scale: Scale) -> Result:
     return at_least("Single sends with two gunicorn processes; with one", *rates, "/s", 1.6, 1.9)
 
 
+def before(folder: Path, scale: Scale) -> Result:
+    """Needs ``--before``."""
+    with (
+        servers.production(_made(folder / "now")) as now,
+        servers.production(_made(folder / "before"), python=BEFORE[0]) as then,
+    ):
+        _warm_up(now, then)
+        rates = in_turn(scale.rounds, lambda: now.rate(scale.seconds), lambda: then.rate(scale.seconds))
+    return at_least("Single sends; by an earlier version", *rates, "/s", 1.0, 1.0)
+
+
 def bulk(folder: Path, scale: Scale) -> Result:
-    with servers.smsgw(_made(folder / "smsgw")) as server, server.client() as client:
-        _, reply = client.request("POST", servers.OUTGOING, BULK)
-        one = next(iter(json.loads(reply)["message_id"].values()))
-        content = (server.spool / "outgoing" / one).read_bytes()
-        # Beside the server's own: ext4 gives the files of a folder the inodes near it, and some are slower to get.
-        beside = server.spool / "outgoing" / ".smsgw" / "bench"
-        renamed = _made(folder / "renamed")
-        beside.mkdir()
-        took = in_turn(
-            scale.rounds // 3,
-            lambda: _send_bulk(client),
-            lambda: _write_files(_made(beside / str(ULID())), renamed, content),
-        )
-    what = f"Files a second, one request with {RECIPIENTS:,} recipients; a loop that writes and renames such files"
-    return at_least(what, *a_second(RECIPIENTS, took), "/s", 0.7, 0.9)
+    with servers.production(_made(folder / "smsgw")) as server, server.client() as client:
+        return _against_a_loop(folder, scale, server, client, "each synced; a loop that writes and renames such files")
+
+
+def unsynced(folder: Path, scale: Scale) -> Result:
+    with servers.production(_made(folder / "smsgw"), fsync=False) as server, server.client() as client:
+        return _against_a_loop(folder, scale, server, client, "not synced; such a loop")
+
+
+def _against_a_loop(folder: Path, scale: Scale, server: servers.Server, client: servers.Client, how: str) -> Result:
+    _, reply = client.request("POST", servers.OUTGOING, BULK)
+    one = next(iter(json.loads(reply)["message_id"].values()))
+    content = (server.spool / "outgoing" / one).read_bytes()
+    # Beside the server's own: ext4 gives the files of a folder the inodes near it, and some are slower to get.
+    beside = server.spool / "outgoing" / ".smsgw" / "bench"
+    renamed = _made(folder / "renamed")
+    beside.mkdir()
+    took = in_turn(
+        scale.rounds // 3,
+        lambda: _send_bulk(client),
+        lambda: _write_files(_made(beside / str(ULID())), renamed, content),
+    )
+    what = f"Files a second, one request with {RECIPIENTS:,} recipients, {how}"
+    return at_least(what, *a_second(RECIPIENTS, took), "/s", 0.8, 0.9)
 
 
 def sync(folder: Path, scale: Scale) -> Result:
@@ -392,10 +419,12 @@ def modems(folder: Path, scale: Scale) -> Result:
 
 
 ROWS: dict[str, Callable[[Path, Scale], Result]] = {
+    "before": before,
     "send": send,
     "v2": v2,
     "processes": processes,
     "bulk": bulk,
+    "unsynced": unsynced,
     "sync": sync,
     "bcrypt": hashed,
     "token": token,

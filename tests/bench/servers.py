@@ -210,10 +210,18 @@ def smsgw(
 
 @contextlib.contextmanager
 def production(
-    folder: Path, *, plugins: str = PLUGINS, environment: Mapping[str, str] | None = None
+    folder: Path,
+    *,
+    fsync: bool = True,
+    plugins: str = PLUGINS,
+    environment: Mapping[str, str] | None = None,
+    python: str = sys.executable,
 ) -> Iterator[Server]:
-    """The same as ``production.ini`` has it: four threads, each send synced, a shallow ``outgoing``."""
-    with _pserve(folder, _smsgw(folder, True, plugins, DEPTH), PRODUCTION, environment) as server:
+    """The same as ``production.ini`` has it: four threads, each send synced, a shallow ``outgoing``.
+
+    :param python: of the virtual environment that has the smsgw to be measured.
+    """
+    with _pserve(folder, _smsgw(folder, fsync, plugins, DEPTH), PRODUCTION, environment, python) as server:
         yield server
 
 
@@ -252,12 +260,16 @@ def gunicorn(folder: Path, processes: int) -> Iterator[Server]:
 
 @contextlib.contextmanager
 def _pserve(
-    folder: Path, app: str, threads: int = THREADS, environment: Mapping[str, str] | None = None
+    folder: Path,
+    app: str,
+    threads: int = THREADS,
+    environment: Mapping[str, str] | None = None,
+    python: str = sys.executable,
 ) -> Iterator[Server]:
     port = _free_port()
     ini = folder / INI
     ini.write_text(app + WAITRESS.format(port=port, threads=threads))
-    with _running(folder, ["-m", "pyramid.scripts.pserve", str(ini)], port, environment) as pid:
+    with _running(folder, ["-m", "pyramid.scripts.pserve", str(ini)], port, environment, python) as pid:
         yield Server(port, pid, folder)
 
 
@@ -277,15 +289,19 @@ def _passwords() -> str:
 
 
 @contextlib.contextmanager
-def _running(folder: Path, command: list[str], port: int, more: Mapping[str, str] | None = None) -> Iterator[int]:
+def _running(
+    folder: Path,
+    command: list[str],
+    port: int,
+    more: Mapping[str, str] | None = None,
+    python: str = sys.executable,
+) -> Iterator[int]:
     log = folder / "server.log"
     # What PYTHONPATH names goes first, so that another tree can be measured.
     environment = {**os.environ, **(more or {}), "PYTHONWARNINGS": "ignore"}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HERE), environment.get("PYTHONPATH")]))
     with open(log, "wb") as stream:
-        process = subprocess.Popen(
-            [sys.executable, *command], cwd=folder, env=environment, stdout=stream, stderr=stream
-        )
+        process = subprocess.Popen([python, *command], cwd=folder, env=environment, stdout=stream, stderr=stream)
     try:
         deadline = time.monotonic() + START
         while not _listens(port):
