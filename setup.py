@@ -53,6 +53,7 @@ setup(
         "smsgw.journal.migrations",
         "smsgw.spool",
         "smsgw.spool.following",
+        "smsgw.spool.sending",
         "smsgw.testing",
         "smsgw.views",
         "smsgw_plugins",

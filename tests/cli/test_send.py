@@ -47,7 +47,7 @@ def test_for_later(ini: Ini, gateway: Gateway, sent: Callable[[], dict[str, str]
     then = (datetime.now(UTC) + timedelta(days=2)).replace(microsecond=0)
     told = smsgw("send", ini(), "--user", "lvv", "--to", "112", "--at", then.isoformat(), "Hi")
     assert (told.status, sent()) == (0, {})
-    (path,) = (gateway.state / "scheduled").iterdir()
+    (path,) = (gateway.state / "scheduled").glob("*/*")
     assert f"\nX-Send-At: {then.isoformat().replace('+00:00', 'Z')}\n" in path.read_text()
     told = smsgw("check", ini(), "--verbose")
     assert f"1 messages wait in {gateway.state / 'scheduled'} until their time" in told.out
