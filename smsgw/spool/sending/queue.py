@@ -71,8 +71,9 @@ class Queue:
         :raises OSError: it cannot be made.
         """
         folder = self.folder(name)
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(folder, 0o700)
+        if not os.path.isdir(folder):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(folder, 0o700)
             try:
                 self.sync(folder.parent)
             except OSError:

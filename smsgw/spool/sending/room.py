@@ -90,7 +90,7 @@ class Room:
         return room
 
     def _take_all(self) -> int:
-        self._left, self._until = 0, 0.0
+        self._left, self._until = 0, time.monotonic() + FULL  # what comes meanwhile waits behind those
         return self._free()
 
     def _free(self) -> int:
