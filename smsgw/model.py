@@ -250,17 +250,18 @@ class Failed(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Delivered(Event):
-    """Status reports say that the phone has it, all parts that smsd recorded; ``report`` is the one that decided."""
+class Reported(Event):
+    """Status reports say finally what became of it; ``report`` is the one that decided."""
 
     report: StatusReport
 
 
-@dataclass(frozen=True, slots=True)
-class Undelivered(Event):
+class Delivered(Reported):
+    """Status reports say that the phone has it, all parts that smsd recorded."""
+
+
+class Undelivered(Reported):
     """A status report says that the phone will not get it, or not all of it."""
-
-    report: StatusReport
 
 
 class Cancelled(Event):

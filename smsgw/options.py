@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import get_args, get_type_hints
 
 from smsgw.model import Options
 from smsgw.refusals import invalid
@@ -13,8 +14,7 @@ from smsgw.settings import is_header_value
 MAX_VALIDITY = 63 * 7 * 24 * 60  # minutes: the longest relative validity period (TS 23.040, 9.2.3.12.1)
 MAX_DELAY = timedelta(days=400)  # until a message is sent
 
-_TYPES = {"queue": str, "flash": bool, "high_priority": bool, "validity": int, "report": bool, "send_at": datetime}
-_MAY_BE_NONE = ("queue", "validity", "report", "send_at")
+_TYPES = {name: get_args(hint) or (hint,) for name, hint in get_type_hints(Options).items()}
 
 
 class OptionRules:
@@ -57,8 +57,7 @@ class OptionRules:
 
 def stray(options: Options) -> str | None:
     """The name of an option whose value has a wrong type; ``None``: there is none. A time needs its time zone."""
-    for name, type_ in _TYPES.items():
-        value = getattr(options, name)
-        if type(value) is not type_ and not (value is None and name in _MAY_BE_NONE):
+    for name, types in _TYPES.items():
+        if type(getattr(options, name)) not in types:
             return name
     return "send_at" if options.send_at is not None and options.send_at.tzinfo is None else None

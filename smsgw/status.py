@@ -1,4 +1,4 @@
-"""The life of a message as one table: its statuses, the folders where it then is, and the events that tell of them.
+"""The life of a message as one table: its statuses, the folders where it then is, and the events. Public.
 
 No other module lists statuses. A status never goes back; of two that are final the first counts.
 """

@@ -16,7 +16,7 @@ from smsgw.plugins import hooks_of
 ROOT = Path(__file__).parent.parent
 PUBLIC = {"smsgw.model", "smsgw.hookspecs", "smsgw.numbers", "smsgw.text", "smsgw.settings"}
 PUBLIC |= {"smsgw.spool.file", "smsgw.spool.layout", "smsgw.store", "smsgw.cli", "smsgw.resources", "smsgw.api"}
-PUBLIC |= {"smsgw.verified", "smsgw.files"}
+PUBLIC |= {"smsgw.verified", "smsgw.files", "smsgw.status"}
 
 # What each module, or all of a package, may import of ours.
 MAY_IMPORT = {

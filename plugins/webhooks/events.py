@@ -7,21 +7,15 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from smsgw.model import Cancelled, Delivered, Event, Failed, Received, Sent, Undelivered
+from smsgw.model import Accepted, Event, Received, Reported
 from smsgw.resources import Resources, moment
+from smsgw.status import EVENT_NAMES
 
 from .outbox import Entry
 from .rights import Listener, Rights
 from .table import Webhook
 
-TYPES: dict[type[Event], str] = {
-    Sent: "message.sent",
-    Delivered: "message.delivered",
-    Undelivered: "message.undelivered",
-    Failed: "message.failed",
-    Cancelled: "message.cancelled",
-    Received: "message.received",
-}
+TYPES = {event: f"message.{name}" for event, name in EVENT_NAMES.items() if event is not Accepted}
 SLACK = 5  # seconds by which the clocks of several machines may differ
 
 
@@ -72,4 +66,4 @@ def _resource(event: Event, resources: Resources) -> dict[str, Any]:
     """The message as it was at the event."""
     if isinstance(event, Received):
         return resources.received(event.message)
-    return resources.sent(event.message, event.report if isinstance(event, Delivered | Undelivered) else None)
+    return resources.sent(event.message, event.report if isinstance(event, Reported) else None)

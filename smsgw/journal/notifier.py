@@ -17,7 +17,7 @@ from sqlalchemy import delete, exists, func, insert, select, update
 from smsgw.journal.journal import Journal
 from smsgw.journal.tables import CURSORS, EVENTS, UNTOLD, Broken, read_message, read_report
 from smsgw.logs import indented
-from smsgw.model import Delivered, Event, Undelivered
+from smsgw.model import Event, Reported
 from smsgw.status import EVENT_NAMES
 from smsgw.status import EVENTS as KNOWN
 
@@ -174,7 +174,7 @@ def _numbered(row: Mapping[str, Any]) -> Numbered:
     """:raises Broken: it is none that was written here."""
     kind, report = KNOWN.get(row["event"]), read_report(row["report"])
     message, at = read_message(row), datetime.fromisoformat(row["at"])
-    if kind is None or (report is None) is issubclass(kind, Delivered | Undelivered):
+    if kind is None or (report is None) is issubclass(kind, Reported):
         raise Broken(f"there is no event {row['event']!r} like this")
     fields: dict[str, Any] = {"key": row["key"]} | ({} if report is None else {"report": report})
     return row["number"], kind(message, at, **fields)

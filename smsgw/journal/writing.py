@@ -29,7 +29,7 @@ from smsgw.model import StatusReport, StoredMessage
 from smsgw.numbers import e164, from_spool
 from smsgw.spool.file import REFERENCE
 from smsgw.spool.following.reports import Report, Sending
-from smsgw.status import BY_FOLDER, RECEIVED
+from smsgw.status import BY_FOLDER, RECEIVED, status_of
 
 WHEN = ("Sent", "Failed", "Received")  # headers in which smsd says when a message came to its end
 
@@ -171,7 +171,7 @@ class Writing:
                 self._decide(row, fate, is_news=fate.id in told or f"sent/{fate.id}" in news)
 
     def _decide(self, row: Mapping[str, Any], fate: Fate, *, is_news: bool) -> None:
-        name = "delivered" if fate.report.is_delivered else "undelivered"
+        name = status_of("sent", fate.report)
         columns = MESSAGES.c
         same = [columns.id == fate.id, columns.is_received.is_(False), columns.spool == self._spool]
         decided = {"status": name, "report": write_report(fate.report)}
