@@ -631,7 +631,7 @@ def test_reports_before_and_after_a_start(ear: Ear) -> None:
 
 def test_a_report_that_comes_before_its_message(ear: Ear) -> None:
     with ear.listening():
-        ear.report("r1", 21, ago=999)
+        ear.report("r1", 21, ago=990)
         ear.listen()
         ear.sent("m1", "21", ago=1000)
         ear.hear("Accepted m1", "Sent m1", "Delivered m1")

@@ -28,7 +28,7 @@ from smsgw.spool.following.reader import ENDED, UNDER_WAY, Reader, written
 from smsgw.spool.following.watch import Watch
 
 PERIOD, LONGEST = 0.25, 10.0  # seconds between two looks where the kernel cannot tell of changes, and where it can
-REST = 1.0  # seconds for which requests have the process to themselves after a look, at most: ten times what it took
+REST = 0.1  # seconds for which requests have the process to themselves after a look, at most: twice what it took
 RETRY = 5.0  # seconds until a journal that is out of service is tried again
 SOON = 0.1  # seconds until a file that cannot be read yet is looked at again; the longer, the older it is
 PATIENCE = 1.0  # of these seconds, for which it counts as one that is still to come
@@ -108,7 +108,7 @@ class Follower:
                 begun, pause = time.thread_time(), RETRY
                 with self._trying("the journal"):
                     pause = self.look(stop)
-                stop.wait(min(10 * (time.thread_time() - begun), REST))
+                stop.wait(min(2 * (time.thread_time() - begun), REST))
                 self._watch.wait(pause, stop)
             self._forget()
 
