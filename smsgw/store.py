@@ -47,6 +47,7 @@ class Store:
         self._tables: list[tuple[MetaData, Path | None]] = []
         self._is_durable = is_durable
         self._engine = _make_engine(self._url, is_durable=is_durable)
+        weakref.finalize(self, self._engine.dispose).atexit = False  # a plugin's own store is closed by nobody else
         self._breaker = _Breaker()
         # Waiting for SQLite's locks is polling, so threads of one process wait for this lock instead. No thread may
         # have a lock of SQLite while the process forks.
