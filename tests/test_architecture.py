@@ -16,7 +16,7 @@ from smsgw.plugins import hooks_of
 ROOT = Path(__file__).parent.parent
 PUBLIC = {"smsgw.model", "smsgw.hookspecs", "smsgw.numbers", "smsgw.text", "smsgw.settings"}
 PUBLIC |= {"smsgw.spool.file", "smsgw.spool.layout", "smsgw.store", "smsgw.cli", "smsgw.resources", "smsgw.api"}
-PUBLIC |= {"smsgw.verified", "smsgw.files", "smsgw.status"}
+PUBLIC |= {"smsgw.verified", "smsgw.files", "smsgw.status", "smsgw.tls"}
 
 # What each module, or all of a package, may import of ours.
 MAY_IMPORT = {
@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "smsgw.numbers": {"smsgw.model"},
     "smsgw.ids": set(),
     "smsgw.files": set(),
+    "smsgw.tls": {"smsgw.model"},
     "smsgw.verified": set(),
     "smsgw.logs": set(),
     "smsgw.text": set(),

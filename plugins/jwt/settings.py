@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
-import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import colander
 
 from smsgw.model import ConfigurationError
 from smsgw.settings import Lines, Number, Words
+from smsgw.tls import is_loopback, make_context
 
 from .keys import ALGORITHMS
 from .sources import File, Source, Url
@@ -97,28 +96,13 @@ def _url(url: str, settings: Mapping[str, Any]) -> Url:
         host, _ = parts.hostname, parts.port
     except ValueError as error:
         raise ConfigurationError(f"smsgw.jwt.jwks_url: {url!r}: {error}") from error
-    is_safe = parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(host or ""))
+    is_safe = parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host or ""))
     if not is_safe or not host or "@" in parts.netloc or not url.isascii() or not url.isprintable() or " " in url:
         raise ConfigurationError(
             f"smsgw.jwt.jwks_url: {url!r} should be https://HOST/PATH, or http:// where the host is this machine"
         )
     if parts.scheme == "http" and settings["ca_file"] is not None:
         raise ConfigurationError("smsgw.jwt.ca_file is for an https:// URL; leave it out")
-    context = _context(settings["ca_file"]) if parts.scheme == "https" else None
+    context = make_context("smsgw.jwt.ca_file", settings["ca_file"]) if parts.scheme == "https" else None
     times = {"refresh": settings["refresh_seconds"], "keep": settings["keep_seconds"]}
     return Url(parts, context, timeout=settings["timeout"], **times)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _context(ca_file: str | None) -> ssl.SSLContext:
-    try:
-        return ssl.create_default_context(cafile=ca_file)
-    except OSError as error:  # ssl.SSLError is one
-        reason = error.strerror if isinstance(error, FileNotFoundError | PermissionError) else "has no certificates"
-        raise ConfigurationError(f"smsgw.jwt.ca_file: {ca_file}: {reason}") from error

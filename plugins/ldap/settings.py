@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import ssl
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ import colander
 
 from smsgw.model import ConfigurationError
 from smsgw.settings import Boolean, Lines, Number, Words
+from smsgw.tls import is_loopback, make_context
 
 from .directory import Account, Directory, Server
 from .lookup import BySearch, ByTemplate, Lookup
@@ -98,25 +98,14 @@ def _address(url: str, context: ssl.SSLContext, starttls: bool) -> Address:
     if scheme not in PORTS or not host or parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc:
         raise ConfigurationError(f"smsgw.ldap.url: {url!r} should be ldap://HOST[:PORT] or ldaps://HOST[:PORT]")
     has_starttls = starttls and scheme == "ldap"
-    if scheme == "ldap" and not has_starttls and not _is_loopback(host):
+    if scheme == "ldap" and not has_starttls and not is_loopback(host):
         log.warning("passwords go over %s as they are typed; take ldaps://, or set smsgw.ldap.starttls", url)
     encrypts = has_starttls or scheme == "ldaps"
     return Address(url, host, port or PORTS[scheme], context if encrypts else None, has_starttls)
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def _context(ca_file: str | None, accepts_any: bool) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=ca_file)
-    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-        reason = error.strerror if isinstance(error, FileNotFoundError | PermissionError) else "has no certificates"
-        raise ConfigurationError(f"smsgw.ldap.ca_file: {ca_file}: {reason}") from error
+    context = make_context("smsgw.ldap.ca_file", ca_file)
     if accepts_any:
         log.warning("no certificate of the directory is checked: whoever gets in between may read passwords")
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE

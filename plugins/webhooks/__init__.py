@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -12,9 +11,10 @@ from pyramid.config import Configurator
 
 from smsgw.api import application
 from smsgw.hookspecs import hookimpl
-from smsgw.model import ConfigurationError, Event, Identity
+from smsgw.model import Event, Identity
 from smsgw.settings import Boolean, Number
 from smsgw.store import open_store
+from smsgw.tls import make_context
 
 from . import views
 from .addresses import Resolve, resolve
@@ -78,11 +78,7 @@ class Webhooks:
         clock: Callable[[], float] = time.time,
         resolve: Resolve = resolve,
     ) -> None:
-        try:
-            tls = ssl.create_default_context(cafile=ca_file)
-        except OSError as error:
-            raise ConfigurationError(f"smsgw.webhooks.ca_file: {ca_file} has no certificates: {error}") from error
-        self._post = Post(allow_private, tls, timeout, resolve)
+        self._post = Post(allow_private, make_context("smsgw.webhooks.ca_file", ca_file), timeout, resolve)
         self._lease = int((timeout + MARGIN) * 1000)
         self._per_user = per_user
         self._groups_days = groups_days
