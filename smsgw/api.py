@@ -1,4 +1,4 @@
-"""What plugins call: to send, and for endpoints of their own in the v2 API. Public.
+"""What plugins call: to send, find, search and cancel messages, and for endpoints of their own in the v2 API. Public.
 
 ``docs/recipes.md`` shows both, and ``docs/plugin-reference.md`` has all names.
 """
@@ -19,11 +19,13 @@ from smsgw import security
 from smsgw.application import Application, application
 from smsgw.batch import Batch, Draft, Outcome
 from smsgw.gateway import Reply, once
-from smsgw.model import Identity, Options
+from smsgw.mailbox import Found
+from smsgw.model import Identity, Options, Query, StatusReport, StoredMessage
 from smsgw.options import stray
-from smsgw.refusals import Forbidden, Invalid, NoneAccepted, NotFound, Refused, Rejection, invalid
+from smsgw.refusals import Forbidden, Invalid, NoneAccepted, NotFound, Refused, Rejection, TooLate, invalid
 from smsgw.security import AUTHENTICATED
 from smsgw.settings import is_userid
+from smsgw.status import BY_NAME
 from smsgw.views import problem as problems
 from smsgw.views.body import Flag, Text, WholeNumber, Word, response
 from smsgw.views.problem import ROOT, Malformed
@@ -37,6 +39,7 @@ __all__ = [
     "Draft",
     "Flag",
     "Forbidden",
+    "Found",
     "Invalid",
     "Items",
     "Malformed",
@@ -49,15 +52,19 @@ __all__ = [
     "SendSchema",
     "Sent",
     "Text",
+    "TooLate",
     "WholeNumber",
     "Word",
     "application",
     "batch_of",
+    "cancel",
     "client_address",
+    "find",
     "malformed",
     "problem",
     "read_query",
     "reply",
+    "search",
     "send",
     "service",
     "strict_body",
@@ -93,6 +100,49 @@ def send(
     parts: Application = registry.application
     found = parts.gateway.send(identity, Batch(drafts, options), _Kept(), None if key is None else once(identity, key))
     return _read(found)
+
+
+def find(
+    registry: Registry, identity: Identity, id: str, *, is_received: bool = False
+) -> tuple[StoredMessage, StatusReport | None]:
+    """One message that this user may read, and the status report that says finally what became of it.
+
+    :param is_received: whether to look among messages from outside.
+    :raises NotFound: there is none.
+    :raises Unavailable: nobody can know now.
+    """
+    parts: Application = registry.application
+    if is_received:
+        return parts.mailbox.received(identity, id), None
+    message = parts.mailbox.locate(identity, id)
+    return message, parts.mailbox.fate(message)
+
+
+def search(registry: Registry, identity: Identity, query: Query) -> Found:
+    """The messages of this user that the query asks for, or everybody's for who may read all.
+
+    A page can be short, or empty, before the end: go on with ``last`` as the next query's ``before``.
+
+    :raises Invalid: there is no such status.
+    :raises Forbidden: this user may not list messages.
+    :raises Unavailable: the journal is out of service.
+    """
+    if strays := set(query.statuses) - BY_NAME.keys():
+        raise invalid("statuses", f"has {min(strays)!r}, and should be of {', '.join(BY_NAME)}")
+    parts: Application = registry.application
+    return parts.mailbox.search(identity, query)
+
+
+def cancel(registry: Registry, identity: Identity, id: str) -> StoredMessage:
+    """Cancel a message of this user: it will never be sent. One that is cancelled already is returned too.
+
+    :raises NotFound: there is none that the user may read.
+    :raises Forbidden: the user may not cancel it.
+    :raises TooLate: smsd has it.
+    :raises Unavailable: nobody can know now.
+    """
+    parts: Application = registry.application
+    return parts.mailbox.cancel(identity, id)
 
 
 def _check(identity: Identity, drafts: Sequence[Draft], options: Options) -> None:

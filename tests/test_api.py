@@ -11,9 +11,23 @@ from pyramid.config import Configurator
 from pyramid.registry import Registry
 from pyramid.request import Request
 
-from smsgw.api import Draft, Forbidden, Invalid, NoneAccepted, Refused, client_address, problem, send
+from smsgw.api import (
+    Draft,
+    Forbidden,
+    Invalid,
+    NoneAccepted,
+    NotFound,
+    Refused,
+    TooLate,
+    cancel,
+    client_address,
+    find,
+    problem,
+    search,
+    send,
+)
 from smsgw.hookspecs import hookimpl
-from smsgw.model import Identity, Options, TooMany, Unavailable
+from smsgw.model import Identity, Options, Query, TooMany, Unavailable
 from smsgw.testing import Gateway, MakeGateway
 from tests.conftest import OUTGOING
 
@@ -116,6 +130,58 @@ class TestSend:
         with pytest.raises(Invalid, match=words):
             call(registry)
         assert gateway.files() == {}
+
+
+class TestFound:
+    def test_find_and_cancel(self, gateway: Gateway, registry: Registry) -> None:
+        (id,) = send(registry, LVV, [HI]).ids.values()
+        found, report = find(registry, LVV, id)
+        assert (found.kind, found.text, found.owner, report) == ("outgoing", "Hi", "lvv", None)
+        with pytest.raises(NotFound):
+            find(registry, Identity("ops"), id)
+        with pytest.raises(NotFound):
+            cancel(registry, Identity("ops"), id)
+        assert find(registry, Identity("root"), id) == (found, None)
+        assert cancel(registry, LVV, id).kind == cancel(registry, LVV, id).kind == "cancelled"
+        assert gateway.files() == {}
+
+    def test_what_smsd_has(self, gateway: Gateway, registry: Registry) -> None:
+        gateway.put("sent", "m1", "To: 7916\nFrom: lvv\nModem: GSM1\nMessage_id: 7\n\nHi")
+        gateway.put("report", "r1", "From: 7916\nModem: GSM1\n\nSMS STATUS REPORT\nMessage_id: 7\nStatus: 0,Ok\n")
+        with pytest.raises(TooLate):
+            cancel(registry, LVV, "m1")
+        report = find(registry, LVV, "m1")[1]
+        assert report is not None
+        assert report.is_delivered
+
+    def test_what_came_in(self, gateway: Gateway, registry: Registry) -> None:
+        gateway.put("incoming", "GSM1.x", "From: 79160000000\nModem: GSM1\n\nHo")
+        root = Identity("root")
+        assert find(registry, root, "GSM1.x", is_received=True)[0].text == "Ho"
+        for id in ("GSM1.x", "../incoming/GSM1.x", "\0", ""):
+            with pytest.raises(NotFound):
+                find(registry, root, id)
+        (found,) = search(registry, root, Query(("received",), limit=10)).messages
+        assert (found[0].id, found[1]) == ("GSM1.x", None)
+        assert search(registry, LVV, Query(("received",), limit=10)).messages == []
+
+    def test_pages(self, registry: Registry) -> None:
+        sent = list(send(registry, LVV, [Draft(f"7916000000{number}", "Hi") for number in range(5)]).ids.values())
+        (other,) = send(registry, Identity("ops"), [HI]).ids.values()
+        pages, before = [], None
+        while True:
+            page = search(registry, LVV, Query(("queued", "sent"), before=before, limit=2))
+            pages.append([message.id for message, _ in page.messages])
+            if (before := page.last) is None:
+                break
+        assert pages == [sent[:2:-1], sent[2:0:-1], sent[:1]]
+        assert search(registry, LVV, Query(("queued",), owner="ops", limit=9)).messages == []
+        everybody = search(registry, Identity("root"), Query(("queued",), limit=9)).messages
+        assert {message.id for message, _ in everybody} == {*sent, other}
+
+    def test_an_unknown_status(self, registry: Registry) -> None:
+        with pytest.raises(Invalid, match="statuses has 'waiting', and should be of scheduled, "):
+            search(registry, LVV, Query(("queued", "waiting")))
 
 
 class Views:

@@ -219,7 +219,7 @@ def test_production_ini_explains_every_setting() -> None:
 def test_no_document_names_a_setting_that_is_none() -> None:
     modules = [module.removeprefix("smsgw.").replace(".", r"\.") for module in (*PUBLIC, "smsgw.testing")]
     words = r"http\.|md\b|service\b|hookspecs|model|resources|status\b|settings|verified|files|testing|cli|api|numbers"
-    words += r"|text|spool\.\w+"
+    words += r"|text|tls|spool\.\w+"
     no_setting = re.compile(rf"\bsmsgw\.(?:(?:{'|'.join(modules)})\.\w+|{words})")
     examples = {name.lower() for name in ("Shout", *EXAMPLES)}
     for path in [ROOT / "README.md", ROOT / "development.ini", *(ROOT / "docs").glob("*.md")]:
@@ -369,7 +369,7 @@ def test_a_mistake_outside_of_our_settings_is_the_last_line(production: Callable
 
 EXAMPLES = {
     **dict.fromkeys(("Robots", "Thrifty", "Frugal", "Watch"), REFERENCE),
-    **dict.fromkeys(("AutoReply", "Heartbeat", "Tally", "Roaming", "Certificates"), RECIPES),
+    **dict.fromkeys(("AutoReply", "Heartbeat", "Deadline", "Tally", "Roaming", "Certificates"), RECIPES),
     **dict.fromkeys(("Country", "Notes", "Greeter"), RECIPES),
 }
 
@@ -498,6 +498,23 @@ def test_the_example_that_sends_in_the_background(make_gateway: MakeGateway) -> 
     gateway = make_gateway({"smsgw.plugins": "htpasswd allow heartbeat", "smsgw.heartbeat.to": "+79680000000"})
     (message,) = eventually(gateway.messages)
     assert (message.headers["To"], message.owner, message.text) == ("79680000000", "heartbeat", "alive")
+
+
+@pytest.mark.usefixtures("examples")
+def test_the_example_that_cancels(make_gateway: MakeGateway) -> None:
+    gateway = make_gateway(
+        {
+            "smsgw.plugins": "htpasswd allow deadline",
+            "smsgw.allow.admins": "root deadline",
+            "smsgw.deadline.minutes": "0",
+        }
+    )
+    tomorrow = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    later = {"to": ["79160000000"], "text": "Hi", "send_at": tomorrow}
+    (kept,) = gateway.call("POST_JSON", "/api/v2/messages", later, status=202).json["messages"]
+    (id,) = gateway.send().json["message_id"].values()
+    eventually(lambda: gateway.get(f"/api/v2/messages/{id}").json["status"] == "cancelled", 30)
+    assert gateway.get(kept["url"]).json["status"] == "scheduled"
 
 
 @pytest.mark.usefixtures("examples")
