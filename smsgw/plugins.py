@@ -9,7 +9,7 @@ import contextlib
 import inspect
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from typing import Any
 
 import pluggy
@@ -44,7 +44,8 @@ def load(names: tuple[str, ...], raw: Mapping[str, Any]) -> pluggy.PluginManager
     for name in names:
         if names.count(name) > 1:
             raise ConfigurationError(f"smsgw.plugins names {name!r} twice; once is enough")
-    classes = {name: find(name) for name in names}
+    offered = offers()
+    classes = {name: find(name, offered) for name in names}
     for owner in plugin_settings(raw):
         if owner not in names:
             raise ConfigurationError(
@@ -114,17 +115,23 @@ def _blamed(name: str) -> Iterator[None]:
         raise ConfigurationError(f"the plugin {name!r}: {type(error).__name__}: {error}") from error
 
 
-def find(name: str) -> type:
+def offers() -> EntryPoints:
+    """The plugins of all installed distributions. Each of these is read for it, which takes some milliseconds."""
+    return entry_points(group=GROUP)
+
+
+def find(name: str, offered: EntryPoints | None = None) -> type:
     """The class of the plugin of that name.
 
+    :param offered: among which it is; ``None``: those that are installed.
     :raises ConfigurationError: there is none, or it cannot be loaded.
     """
-    offers = entry_points(group=GROUP)
-    found = [offer for offer in offers if offer.name == name]
+    offered = offers() if offered is None else offered
+    found = [offer for offer in offered if offer.name == name]
     if not found:
         raise ConfigurationError(
             f"smsgw.plugins names {name!r}, and no installed distribution has such a plugin"
-            f"{nearest(name, offers.names)}"
+            f"{nearest(name, offered.names)}"
         )
     if len(found) > 1:
         who = " and ".join(sorted(_distribution(offer) for offer in found))

@@ -148,9 +148,10 @@ class Store:
             self._engine = _make_engine(self._url, is_durable=self._is_durable)
             self._turn = threading.Lock() if self._turn is not None else None
             self._breaker = _Breaker()
+            self._is_forking = False
         elif self._turn is not None and self._is_forking:
+            self._is_forking = False  # first: another thread that forks may have the turn as soon as it is released
             self._turn.release()
-        self._is_forking = False
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:

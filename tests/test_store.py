@@ -240,6 +240,29 @@ def test_forks_in_the_middle_of_others_transactions(store: Store) -> None:
     assert numbers(store) == [sum(made) + 5]
 
 
+def test_two_threads_that_fork_at_once(lite: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second has the turn as soon as the first releases it, and gives it back all the same."""
+
+    class Turn:
+        lock = threading.Lock()
+        is_first = True
+        acquire = staticmethod(lock.acquire)
+
+        def release(self) -> None:
+            self.lock.release()
+            if self.is_first:
+                self.is_first = False
+                lite.before_fork()
+
+    turn = Turn()
+    monkeypatch.setattr(lite, "_turn", turn)
+    lite.before_fork()
+    lite.after_fork(is_child=False)
+    assert turn.lock.locked()
+    lite.after_fork(is_child=False)
+    assert not turn.lock.locked()
+
+
 def test_a_process_that_forks_has_nothing_open_of_sqlite(lite: Store, tmp_path: Path) -> None:
     """To close it in the child would be as wrong as to use it."""
     (tmp_path / "folder").mkdir()

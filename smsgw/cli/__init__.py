@@ -6,7 +6,6 @@ One module a command; ``docs/command-line.md`` is for operators.
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
 from typing import Any
 
 import click
@@ -16,7 +15,7 @@ from smsgw.cli.arguments import installation
 from smsgw.cli.installation import Installation, Wrong, as_owner, make_state, told, using
 from smsgw.cli.output import Failed, table, visible
 from smsgw.model import ConfigurationError, Unavailable
-from smsgw.plugins import GROUP, find
+from smsgw.plugins import find, offers
 
 __all__ = [
     "Failed",
@@ -37,8 +36,7 @@ class Commands(click.Group):
     """The core's commands, then those of installed plugins, each loaded when it is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        offers = {offer.name for offer in entry_points(group=GROUP)}
-        return [*super().list_commands(ctx), *sorted(name for name in offers if self._of_plugin(name))]
+        return [*super().list_commands(ctx), *sorted(name for name in offers().names if self._of_plugin(name))]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         return super().get_command(ctx, cmd_name) or self._of_plugin(cmd_name)
@@ -49,7 +47,7 @@ class Commands(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError:
-            if args[0] in {offer.name for offer in entry_points(group=GROUP)}:
+            if args[0] in offers().names:
                 find(args[0])  # which says why the plugin cannot be loaded
             raise
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import Any
 
 import click
@@ -13,7 +13,7 @@ from click.shell_completion import CompletionItem
 from smsgw import settings
 from smsgw.cli.output import Failed, say, table
 from smsgw.model import ConfigurationError
-from smsgw.plugins import GROUP, find, hooks_of
+from smsgw.plugins import find, hooks_of, offers
 from smsgw.settings import JOURNAL, PREFIX, CoreSchema, JournalSchema, nearest
 
 CORE = "core"
@@ -133,12 +133,11 @@ def _summary(name: str, plugin_class: type) -> str:
 
 
 def _names() -> list[str]:
-    return sorted({offer.name for offer in entry_points(group=GROUP)})
+    return sorted(offers().names)
 
 
 def _distribution(name: str) -> str:
-    offers = [offer for offer in entry_points(group=GROUP) if offer.name == name]
-    return ", ".join(sorted({_of(offer) for offer in offers}))
+    return ", ".join(sorted({_of(offer) for offer in offers() if offer.name == name}))
 
 
 def _of(offer: EntryPoint) -> str:
