@@ -41,26 +41,37 @@ CHOSEN, TIMES, FAILED = "chosen", "times", "failed"  # files in a copy: the test
 TESTS = {
     "smsgw/numbers.py": ["tests/test_numbers.py", "tests/plugins/test_whitelist.py", "tests/test_v1.py"],
     "smsgw/text.py": ["tests/test_text.py", "tests/plugins/test_limit.py", "tests/plugins/test_transforms.py"],
-    "smsgw/guessing.py": ["tests/test_security.py"],
-    "smsgw/security.py": ["tests/test_security.py", "tests/test_users.py", "tests/test_v1.py"],
-    "smsgw/gateway.py": ["tests/test_v1.py", "tests/test_v2.py", "tests/test_plugins.py"],
+    "smsgw/guessing.py": ["tests/test_security.py::TestGuessing"],
+    "smsgw/security.py": ["tests/test_security.py", "tests/test_credentials.py", "tests/test_plugins.py::TestPolicies"],
+    "smsgw/gateway.py": [
+        *("tests/test_gateway.py", "tests/test_idempotency.py", "tests/test_plugins.py::TestTransforms"),
+        *("tests/test_plugins.py::TestPolicies", "tests/test_v2.py::TestSend", "tests/test_v2.py::TestOnce"),
+        *("tests/test_v2.py::TestMe", "tests/test_v2.py::TestPreview", "tests/test_delivery.py"),
+    ],
     "smsgw/spool": [
         *("tests/test_spool_file.py", "tests/test_layout.py", "tests/test_owner.py", "tests/test_put_file.py"),
-        *("tests/test_idempotency.py", "tests/test_v1.py", "tests/test_v2.py", "tests/test_feeder.py"),
-        *("tests/test_faults.py", "tests/test_sync_faults.py", "tests/test_power_cut.py"),
+        *("tests/test_idempotency.py", "tests/test_v2.py::TestSend", "tests/test_v2.py::TestRead"),
+        *("tests/test_v2.py::TestCancel", "tests/test_v2.py::TestSearch", "tests/test_feeder.py"),
+        *("tests/test_forks.py", "tests/test_faults.py", "tests/test_sync_faults.py", "tests/test_power_cut.py"),
     ],
     "smsgw/spool/following": [
-        *("tests/test_follower.py", "tests/test_reports.py", "tests/test_journal.py", "tests/test_journal_faults.py"),
+        *("tests/test_reports.py", "tests/test_follower.py", "tests/test_journal.py", "tests/test_journal_faults.py"),
     ],
     "smsgw/journal": [
-        *("tests/test_journal.py", "tests/test_reports.py", "tests/test_retention.py", "tests/test_v2.py"),
-        *("tests/test_journal_faults.py",),
+        *("tests/test_journal.py", "tests/test_reports.py", "tests/test_retention.py", "tests/test_v2.py::TestSearch"),
+        *("tests/test_v2.py::TestInbox", "tests/test_journal_faults.py"),
     ],
     "plugins/htpasswd.py": ["tests/plugins/test_htpasswd.py"],
     "plugins/token": ["tests/plugins/test_token.py"],
     "plugins/jwt": ["tests/plugins/test_jwt.py"],
     "plugins/ldap": ["tests/plugins/test_ldap.py", "tests/plugins/test_ldap_faults.py"],
 }
+# Of processes that are killed, disks that fill up, servers that fail: minutes for each change.
+SLOW = {
+    f"tests/{name}" for name in ("test_faults.py", "test_sync_faults.py", "test_power_cut.py", "test_journal_faults.py")
+}
+
+_AMOUNT = re.compile(r"_?[A-Z_]+ = [0-9][0-9. _*]*# .*(seconds|bytes)")
 
 COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Lt: ast.LtE,
@@ -74,8 +85,6 @@ COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Is: ast.IsNot,
     ast.IsNot: ast.Is,
 }
-_AMOUNT = re.compile(r"_?[A-Z_]+ = [0-9][0-9. _*]*# .*(seconds|bytes)")
-
 OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
     ast.Add: ast.Sub,
     ast.Sub: ast.Add,
@@ -236,8 +245,9 @@ class Copy:
 
     def _run(self, options: Sequence[str], seconds: float) -> int:
         always = ["-q", "-n", "0", "-p", "no:cacheprovider", f"--basetemp={self._folder / 'tmp'}"]
-        environ = {**os.environ, "PYTHONPATH": str(self._folder), "PYTHONDONTWRITEBYTECODE": "1"}
-        environ["SMSGW_TESTS"] = "sample"
+        environ = {**os.environ, "PYTHONPATH": str(self._folder), "SMSGW_TESTS": "sample"}
+        if "-x" in options:  # what is not changed was compiled without any change
+            environ["PYTHONDONTWRITEBYTECODE"] = "1"
         with open(self._folder / "out", "wb") as output:
             process = subprocess.Popen(
                 [sys.executable, "-m", "pytest", *always, *options],
@@ -304,11 +314,11 @@ def pytest_sessionfinish() -> None:
     Path(FAILED).write_text("\n".join(_failed))
 
 
-def tests_of(module: str) -> list[str]:
+def tests_of(module: str, is_quick: bool) -> tuple[str, ...]:
     """:raises SystemExit: no tests are listed for that module."""
     for name in (module, *map(str, Path(module).parents)):
         if name in TESTS:
-            return TESTS[name]
+            return tuple(test for test in TESTS[name] if not (is_quick and test in SLOW))
     raise SystemExit(f"{module}: tests/mutation.py lists no tests for this module")
 
 
@@ -325,6 +335,7 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=10, help="changes of each module or folder (10)")
     parser.add_argument("--seed", type=int, default=0, help="which changes (0)")
     parser.add_argument("--minutes", type=float, default=60, help="after which nothing more is begun (60)")
+    parser.add_argument("--quick", action="store_true", help="without the tests that take minutes")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="at once (one a core)")
     return parser.parse_args(words)
 
@@ -335,7 +346,7 @@ def try_target(target: str, asked: argparse.Namespace, copies: queue.Queue[Copy]
     known = [change for module, source in sources.items() for change in changes(module, source)]
     chosen = random.Random(asked.seed).sample(known, min(asked.count, len(known)))
     reached = {}
-    for tests in dict.fromkeys(tuple(tests_of(change.module)) for change in chosen):
+    for tests in dict.fromkeys(tests_of(change.module, asked.quick) for change in chosen):
         one = copies.get()
         reached[tests] = one.reached(tests, until - time.monotonic())
         copies.put(one)
@@ -343,7 +354,7 @@ def try_target(target: str, asked: argparse.Namespace, copies: queue.Queue[Copy]
     def is_found(change: Change) -> bool | None:
         if time.monotonic() > until:
             return None
-        tests = tuple(tests_of(change.module))
+        tests = tests_of(change.module, asked.quick)
         source, line, text = change.make(sources[change.module])
         those = reached[tests].tests(change.module, line)
         seconds = 30 + 3 * sum(reached[tests].times.get(name, 0) for name in those)
