@@ -116,6 +116,7 @@ setup(
             *TESTING,
             "gunicorn>=22",  # several processes on one spool
             "hypothesis>=6",
+            "pytest-cov>=7",  # which tests run a line, for tests.mutation
             "pytest-xdist>=3.6",  # as many processes as cores
             "setuptools-scm>=8",  # builds without a network need it beside setuptools
             "setuptools>=77",  # a plugin's distribution is built without a network

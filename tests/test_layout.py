@@ -90,6 +90,16 @@ def test_what_loses_or_garbles_messages(read: Callable[[str], Layout], line: str
         read(line)
 
 
+@pytest.mark.parametrize("line", ["keep_filename = yes", "keep_filename = 1", "outgoing_utf8 = on", "x = no"])
+def test_what_does_not(read: Callable[[str], Layout], line: str) -> None:
+    assert read(line).outgoing
+
+
+def test_no_more_than_a_thousand_modems_of_one_word(read: Callable[[str], Layout]) -> None:
+    modems = read("devices = M*1 - 999999, GSM1, S* 7-7\n").modems
+    assert (modems[0], modems[999:]) == ("M1", ("M1000", "GSM1", "S7"))
+
+
 @given(st.binary())
 def test_any_file(read: Callable[[bytes], Layout], content: bytes) -> None:
     try:

@@ -196,6 +196,7 @@ class TestGuessing:
             ((40, 5, 5), 15, 20),
             ((70, 40, 30, 20), 15, 20),
             ((50, 40, 30, 20), 15, 20),  # the oldest no longer counts, since three are enough
+            ((-100, -100, -100), 0, 0),  # of before the machine was started anew
         ):
             counter.write_bytes(b"".join(struct.pack("d", now - age) for age in ages))
             assert least <= guesses.attempt("lvv", "10.0.0.1").wait <= most, ages
@@ -220,8 +221,14 @@ class TestGuessing:
         gateway = make_gateway({"smsgw.guesses_per_address": "3"})
         for number in range(3):
             ask(gateway, basic(f"user{number}", "wrong"), 401, address=f"2001:db8::{number}")
-        ask(gateway, self.RIGHT, 429, address="2001:db8::ffff")
+        ask(gateway, self.RIGHT, 429, address="2001:db8:0:0:ffff::1")
         ask(gateway, self.RIGHT, 200, address="2001:db8:0:1::1")
+
+    def test_an_address_of_ipv4_is_itself_in_ipv6(self, tmp_path: Path) -> None:
+        guesses = Guesses(tmp_path, 0, 1)
+        guesses.attempt("lvv", "::ffff:10.0.0.1").wrong()
+        assert guesses.attempt("lvv", "10.0.0.1").wait > 0
+        assert guesses.attempt("lvv", "::ffff:10.0.0.2").wait == 0
 
     def test_no_limit(self, make_gateway: Callable[..., Gateway]) -> None:
         gateway = make_gateway({"smsgw.guesses_per_user": "0", "smsgw.guesses_per_address": "0"})
@@ -297,6 +304,25 @@ class TestGuessing:
         assert guesses.attempt("ops", "10.0.0.1").wait == 0
         blocked.right()
         assert guesses.attempt("lvv", "10.0.0.1").wait == 0
+
+    def test_what_cannot_be_written_is_remembered_of_so_many(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The address that was first is forgotten for a new one, and for none that is there."""
+        monkeypatch.setattr("smsgw.guessing.REMEMBERED", 2)
+        guesses = Guesses(tmp_path / "nowhere", 0, 1)
+        waits = []
+        for address in ("10.0.0.1", "10.0.0.2", "10.0.0.2", "10.0.0.3"):
+            guesses.attempt("lvv", address).wrong()
+            waits.append([guesses.attempt("lvv", f"10.0.0.{last}").wait > 0 for last in (1, 2, 3)])
+        assert waits == [[True, False, False], [True, True, False], [True, True, False], [False, True, True]]
+
+    def test_processes_count_together_and_nobody_else_reads_it(self, tmp_path: Path) -> None:
+        one, other = Guesses(tmp_path, 2, 0), Guesses(tmp_path, 2, 0)
+        one.attempt("lvv", "10.0.0.1").wrong()
+        other.attempt("lvv", "10.0.0.1").wrong()
+        assert one.attempt("lvv", "10.0.0.1").wait > 0
+        assert [counter.stat().st_mode & 0o777 for counter in tmp_path.iterdir()] == [0o600]
 
     def test_a_counter_that_is_broken(self, tmp_path: Path) -> None:
         guesses = Guesses(tmp_path, 3, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,67 @@ def test_the_gsm_alphabet_is_read() -> None:
     assert file.parse(b"Alphabet: GSM\n\n" + septets).text == BASIC
     codes = (0x0A, 0x14, 0x28, 0x29, 0x2F, 0x3C, 0x3D, 0x3E, 0x40, 0x65)
     assert file.parse(b"Alphabet: GSM\n\n" + b"".join(bytes([0x1B, code]) for code in codes)).text == EXTENSION
+
+
+@pytest.mark.parametrize(
+    ("alphabet", "body", "text"),
+    [
+        ("", "Ä €".encode("iso-8859-15"), "Ä €"),
+        ("ISO", b"\x81\x82\x83\x84\x85\x86\x87\x88\x89\x8a", "ΔΦΓΛΩΠΨΣΘΞ"),  # as smsd writes them
+        ("utf-8", "Ж".encode(), "Ж"),
+        ("UCS", "Ж😀".encode("utf-16-be"), "Ж😀"),
+        ("ucs2", b"\x04\x16\xd8", "Ж\ufffd"),
+        ("GSM", b"a\x1b\x01\x80\x1b", "a \ufffd\x1b"),
+        ("Binary", b"\x00\xff", "00ff"),
+    ],
+)
+def test_every_alphabet(alphabet: str, body: bytes, text: str) -> None:
+    header = f"Alphabet: {alphabet}\n" if alphabet else "From: lvv\n"
+    assert file.parse(header.encode() + b"\n" + body).text == text
+
+
+@pytest.mark.parametrize(
+    ("headers", "is_whole"),
+    [
+        *[(f"Length: {length}\n\n", length in (6, 3, 2)) for length in range(9)],  # bytes, UTF-16 units, characters
+        ("\n", True),
+        ("Length: many\n\n", True),
+        ("Length: 1234567890\n\n", True),
+        ("Length: 2\n", False),
+    ],
+)
+def test_a_file_is_whole_where_it_is_as_long_as_it_says(headers: str, is_whole: bool) -> None:
+    assert file.parse(f"Alphabet: UTF-8\n{headers}€€".encode()).whole is is_whole
+
+
+@pytest.mark.parametrize(
+    ("name", "is_one"),
+    [
+        *[("m1", True), ("GSM1.ZTmYXZ", True), ("x" * 250, True), ("x" * 251, False), ("Ж" * 125, True)],
+        *[("Ж" * 126, False), ("", False), (".m1", False), ("m1.LOCK", False), ("GSM1-concatenated", False)],
+        *[("a/b", False), ("a\0b", False), ("\ud800", False)],
+    ],
+)
+def test_which_names_messages_have(name: str, is_one: bool) -> None:
+    assert file.is_message(name) is is_one
+
+
+def test_all_options_are_headers() -> None:
+    at = datetime(2026, 12, 1, 12, 30, tzinfo=timezone(timedelta(hours=3)))
+    options = Options(queue="GSM1", flash=True, high_priority=True, validity=60, report=False, send_at=at)
+    rest = file.head(Content("lvv", "Hi", "GSM", 1, options))
+    assert file.render("112", rest, "order 17").decode() == (
+        "To: s112\nX-Reference: order 17\nFrom: lvv\nAlphabet: UTF-8\nQueue: GSM1\nFlash: yes\nPriority: HIGH\n"
+        "Validity: 60 min\nReport: no\nX-Send-At: 2026-12-01T09:30:00Z\n\nHi"
+    )
+    assert file.send_at(file.parse(rest).headers) == at
+    with pytest.raises(ValueError, match="control character"):
+        file.render("112", rest, "order\n17")
+
+
+@pytest.mark.parametrize("written", [None, "", "tomorrow", "0001-01-01T00:00:00+14:00"])
+def test_a_time_that_is_none(written: str | None) -> None:
+    assert file.send_at({} if written is None else {file.SEND_AT: written}) is None
 
 
 def test_line_ends_of_other_systems() -> None:
