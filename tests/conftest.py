@@ -6,15 +6,14 @@ import base64
 import hashlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
-from sqlalchemy import Connection, MetaData
 
-from smsgw import store, testing
+from smsgw import testing
 from smsgw.testing import OUTGOING, USERS, Gateway, base_settings_in, basic, make_spool
 from tests.postgresql import Postgresql
 
@@ -81,35 +80,6 @@ def patient() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("smsgw.journal.journal.PATIENCE", 10.0)
         yield
-
-
-@pytest.fixture(autouse=True, scope="session")
-def quick_tables() -> Iterator[None]:
-    """A new file of SQLite gets its tables by the statements that the migrations ran for the first that had the same.
-
-    Subprocesses, PostgreSQL and files that have tables are migrated as always.
-    """
-    migrate, made = store._upgrade, {}
-
-    def upgrade(connection: Connection, kept: Sequence[tuple[MetaData, Path | None]]) -> None:
-        if connection.dialect.name != "sqlite" or connection.exec_driver_sql("SELECT 1 FROM sqlite_master").first():
-            migrate(connection, kept)
-        elif (statements := made.get(tuple(kept))) is not None:
-            for statement in statements:
-                connection.exec_driver_sql(statement)
-        else:
-            migrate(connection, kept)
-            made[tuple(kept)] = dump(connection)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store, "_upgrade", upgrade)
-        yield
-
-
-def dump(connection: Connection) -> list[str]:
-    """What makes all that is in a database of SQLite, but the ``BEGIN`` and ``COMMIT`` around it."""
-    raw: Any = connection.connection.driver_connection
-    return list(raw.iterdump())[1:-1]
 
 
 @pytest.fixture
