@@ -237,7 +237,8 @@ class Copy:
         (self._folder / CHOSEN).write_text("")
         options = ["-p", "tests.mutation", "--cov=smsgw", "--cov=smsgw_plugins", "--cov-context=test", "--cov-report="]
         if self._run([*options, "-W", "ignore::coverage.exceptions.CoverageWarning", *tests], seconds):
-            raise SystemExit(f"{' '.join(tests)}: they fail, or take too long, without any change")
+            end = "\n".join((self._folder / "out").read_text(errors="replace").splitlines()[-20:])
+            raise SystemExit(f"{end}\nthey fail, or take too long, without any change: {' '.join(tests)}")
         lines = coverage.CoverageData(str(self._folder / ".coverage"))
         lines.read()
         times: dict[str, float] = json.loads((self._folder / TIMES).read_text())

@@ -117,12 +117,29 @@ def test_changes_take_effect_at_once(path: Path) -> None:
     assert ask(plugin, "lvv", "49") is None
 
 
-def test_a_file_that_vanishes_is_out_of_service(path: Path) -> None:
+def test_bytes_that_are_no_text_harm_nobody_else(path: Path) -> None:
+    path.write_bytes(b"\xff\xfe:x\n" + f"lvv:{sha('SecretPAss')}\n".encode())
+    assert ask(Htpasswd(str(path)), "lvv", "SecretPAss") == user("lvv")
+
+
+def test_a_password_that_was_right_is_not_hashed_again(apache: str, path: Path) -> None:
+    subprocess.run([apache, "-bB", "-C", "10", path, "lvv", "SecretPAss"], check=True, capture_output=True)
+    plugin = Htpasswd(str(path))
+    times = []
+    for _ in range(2):
+        begun = time.process_time()
+        assert ask(plugin, "lvv", "SecretPAss") == user("lvv")
+        times.append(time.process_time() - begun)
+    assert times[1] < times[0] / 10
+
+
+def test_a_file_that_vanishes_is_out_of_service(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path.write_text(f"lvv:{sha('SecretPAss')}\n")
     plugin = Htpasswd(str(path))
     path.unlink()
     with pytest.raises(HTTPServiceUnavailable):
         ask(plugin, "lvv", "SecretPAss")
+    assert f"{path} cannot be read" in caplog.text
     path.write_text(f"lvv:{sha('SecretPAss')}\n")
     assert ask(plugin, "lvv", "SecretPAss") == user("lvv")
 
