@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, settings
 from sqlalchemy import Connection, MetaData
 
 from smsgw import store, testing
-from smsgw.testing import OUTGOING, USERS, Gateway, base_settings_in, basic, make_spool
+from smsgw.spool.layout import KINDS
+from smsgw.testing import OUTGOING, USERS, Gateway, base_settings_in, basic, make_spool, running
 from tests.postgresql import Postgresql
 
 __all__ = ["OUTGOING", "USERS", "Gateway", "at_length", "basic", "eventually", "make_spool", "sha"]
@@ -113,17 +114,42 @@ def dump(connection: Connection) -> list[str]:
 
 
 @pytest.fixture
-def password_file(tmp_path: Path) -> Path:
-    """Apache's cheapest hashes: what is not about passwords need not wait for them."""
-    path = tmp_path / "htpasswd"
-    path.write_text("".join(f"{user}:{sha(word)}\n" for user, word in USERS.items()))
-    return path
+def password_file(base_settings: dict[str, str]) -> Path:
+    return Path(base_settings["smsgw.htpasswd.path"])
 
 
 @pytest.fixture
-def base_settings(tmp_path: Path, password_file: Path) -> dict[str, str]:
-    """The kit's, with the password file that operators have; ``root`` is an administrator."""
-    return base_settings_in(tmp_path) | {"smsgw.plugins": "htpasswd allow", "smsgw.htpasswd.path": str(password_file)}
+def base_settings(tmp_path: Path) -> dict[str, str]:
+    return base_settings_of(tmp_path)
+
+
+def base_settings_of(folder: Path) -> dict[str, str]:
+    """The kit's, with the password file that operators have; ``root`` is an administrator.
+
+    It has Apache's cheapest hashes: what is not about passwords need not wait for them.
+    """
+    passwords = folder / "htpasswd"
+    passwords.write_text("".join(f"{user}:{sha(word)}\n" for user, word in USERS.items()))
+    return base_settings_in(folder) | {"smsgw.plugins": "htpasswd allow", "smsgw.htpasswd.path": str(passwords)}
+
+
+@pytest.fixture(scope="module")
+def lasting_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """The gateway of ``base_settings``, for all tests of a module that leave nothing in its spool."""
+    folder = tmp_path_factory.mktemp("lasting")
+    with running(base_settings_of(folder)) as gateway:
+        yield gateway
+
+
+@pytest.fixture
+def gateway(request: pytest.FixtureRequest) -> Iterator[Gateway]:
+    """The gateway of ``base_settings``; one for several tests where they are marked ``lasting``."""
+    if request.node.get_closest_marker("lasting") is None:
+        yield request.getfixturevalue("make_gateway")()
+        return
+    gateway: Gateway = request.getfixturevalue("lasting_gateway")
+    yield gateway
+    assert {kind: gateway.files(kind) for kind in KINDS} == {kind: {} for kind in KINDS}, "this test is not 'lasting'"
 
 
 @pytest.fixture(scope="session")

@@ -87,6 +87,7 @@ class TestSend:
         }
         assert "8613800138000" in gateway.send(mobiles=["8613800138000"], status=400).json["errors"]
 
+    @pytest.mark.lasting
     @pytest.mark.parametrize(
         "body",
         [
@@ -128,9 +129,11 @@ class TestSend:
         assert field in reply.json["error"]
         assert gateway.files() == {}
 
+    @pytest.mark.lasting
     def test_several_fields_are_wrong(self, gateway: Gateway) -> None:
         assert set(gateway.send({"text": 5, "flash": 1}, status=400).json["errors"]) == {"mobiles", "text", "flash"}
 
+    @pytest.mark.lasting
     @pytest.mark.parametrize(
         "body",
         [
@@ -175,6 +178,7 @@ class TestSend:
         gateway.call("POST", OUTGOING, body, content_type="application/json", status=413, user=None)
         assert gateway.files() == {}
 
+    @pytest.mark.lasting
     @pytest.mark.parametrize(
         "content_type",
         ["text/plain", "application/x-www-form-urlencoded", "application/json; charset=bogus", "application/jsonx", ""],
@@ -429,12 +433,14 @@ class TestList:
         gateway.get(f"{SMS}/sent/link", user="root", status=404)
         gateway.get(f"{SMS}/sent/folder", user="root", status=404)
 
+    @pytest.mark.lasting
     @pytest.mark.parametrize(
         "query", ["limit=-1", "limit=x", "limit=1.0", "offset=-1", "offset=٣", "limit=" + "9" * 30, "limit=%ff"]
     )
     def test_bad_query(self, gateway: Gateway, query: str) -> None:
         assert gateway.get(f"{SMS}/sent/?{query}", status=400).json["error"]
 
+    @pytest.mark.lasting
     def test_unknown_kind(self, gateway: Gateway) -> None:
         assert gateway.get(f"{SMS}/bogus/", status=404).json == {"error": "Not found"}
 
@@ -495,6 +501,7 @@ class TestDelete:
 
 
 class TestEverywhere:
+    @pytest.mark.lasting
     @pytest.mark.parametrize(
         "path", ["/", "/favicon.ico", "/api/v1.0", f"{SMS}/sent/m1", f"{SMS}/sent/", OUTGOING, "/%ff"]
     )
@@ -504,10 +511,12 @@ class TestEverywhere:
         assert reply.json["error"]
         assert reply.headers["WWW-Authenticate"] == 'Basic realm="smsgw"'
 
+    @pytest.mark.lasting
     @pytest.mark.parametrize("method", ["PUT", "PATCH", "OPTIONS", "DELETE"])
     def test_a_method_that_is_none(self, gateway: Gateway, method: str) -> None:
         assert gateway.call(method, OUTGOING, status=405).json["error"]
 
+    @pytest.mark.lasting
     def test_unknown_path(self, gateway: Gateway) -> None:
         assert gateway.get("/api/v3/messages", status=404).json == {"error": "Not found"}
 

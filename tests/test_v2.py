@@ -80,6 +80,7 @@ def pointers(problem: Any) -> list[str]:
 
 
 class TestErrors:
+    @pytest.mark.lasting
     @pytest.mark.parametrize("path", [*PATHS, f"{V2}/%ff", f"{V2}/messages/%ff"])
     @pytest.mark.parametrize("method", ["GET", "POST", "DELETE", "PUT", "OPTIONS"])
     def test_authentication_comes_first(self, gateway: Gateway, path: str, method: str) -> None:
@@ -87,10 +88,12 @@ class TestErrors:
         assert check_problem(reply)["type"].endswith("#unauthorized")
         assert reply.headers["WWW-Authenticate"] == 'Basic realm="smsgw"'
 
+    @pytest.mark.lasting
     @pytest.mark.parametrize("path", [f"{V2}/webhooks", V2, f"{V2}/", f"{MESSAGES}/", f"{V2}/%ff", f"{MESSAGES}/a/b"])
     def test_no_such_path(self, gateway: Gateway, path: str) -> None:
         assert check_problem(gateway.get(path, status=404))["detail"] == "Not found"
 
+    @pytest.mark.lasting
     @pytest.mark.parametrize(
         ("method", "path", "allowed"),
         [
@@ -112,6 +115,7 @@ class TestErrors:
         gateway = make_gateway({"smsgw.max_body": "100"})
         check_problem(gateway.call("POST_JSON", MESSAGES, {"text": "a" * 100}, status=413))
 
+    @pytest.mark.lasting
     @pytest.mark.parametrize("type", ["text/plain", "application/problem+json", "application/json; charset=utf-16"])
     def test_not_json_by_its_type(self, gateway: Gateway, type: str) -> None:
         for path in (MESSAGES, f"{V2}/preview"):
@@ -168,6 +172,7 @@ class TestErrors:
         gateway = make_gateway({"smsgw.plugins": "htpasswd allow broken"}, broken=Broken)
         assert "secret" not in json.dumps(send(gateway, status=status))
 
+    @pytest.mark.lasting
     def test_v1_is_not_touched(self, gateway: Gateway) -> None:
         for path in ("/api/v1.0/sms/sent/m1", "/api/v20", "/api/v2x/messages"):
             reply = gateway.get(path, status=404)
@@ -293,6 +298,7 @@ class TestSend:
         assert pointers(send(gateway, {"messages": [{"to": "x", "text": "a"}]}, status=422)) == ["#/messages/0/to"]
         assert gateway.files() == {}
 
+    @pytest.mark.lasting
     @pytest.mark.parametrize(
         ("fields", "at_fault"),
         [
@@ -347,6 +353,7 @@ class TestSend:
         assert found["type"].endswith("#malformed")
         assert gateway.files() == {}
 
+    @pytest.mark.lasting
     @pytest.mark.parametrize(
         ("item", "at_fault"),
         [
@@ -369,6 +376,7 @@ class TestSend:
         assert pointers(found) == [f"#/messages/1{pointer}" for pointer in at_fault.split(" ")]
         assert gateway.files() == {}
 
+    @pytest.mark.lasting
     @pytest.mark.parametrize(
         ("body", "at_fault"),
         [
@@ -383,6 +391,7 @@ class TestSend:
     def test_bad_bodies(self, gateway: Gateway, body: Any, at_fault: list[str]) -> None:
         assert pointers(send(gateway, body, status=400)) == at_fault
 
+    @pytest.mark.lasting
     @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"5", b'"a"', b"\xff", b"[" * 1500, b"1" * 5000])
     def test_no_object(self, gateway: Gateway, body: bytes) -> None:
         for path in (MESSAGES, f"{V2}/preview"):
@@ -470,6 +479,7 @@ class TestOnce:
         body = {"mobiles": ["79680000000"], "text": "Hi, Jack!"}
         gateway.call("POST_JSON", "/api/v1.0/sms/outgoing", body, headers=self.KEY, status=422)
 
+    @pytest.mark.lasting
     @pytest.mark.parametrize("key", ["short", "x" * 129, "white space", "é" * 10])
     def test_no_key(self, gateway: Gateway, key: str) -> None:
         assert "Idempotency-Key" in send(gateway, headers={"Idempotency-Key": key}, status=400)["detail"]
@@ -802,6 +812,7 @@ class TestSearch:
         check_problem(gateway.get(f"{following}&status=sent", status=400))
         check_problem(gateway.get(following.replace("/messages", "/inbox"), status=400))
 
+    @pytest.mark.lasting
     @given(
         st.tuples(
             st.dictionaries(st.sampled_from(["status", "to", "since", "bogus"]), st.text() | JSON) | JSON,
@@ -817,6 +828,7 @@ class TestSearch:
         reply = gateway.get(f"{MESSAGES}?cursor={cursor}", status="*")
         assert reply.status_int in (200, 400)
 
+    @pytest.mark.lasting
     @pytest.mark.parametrize(
         "content",
         [
@@ -890,6 +902,7 @@ class TestPreview:
     def show(self, gateway: Gateway, text: Any, status: int = 200) -> Any:
         return gateway.call("POST_JSON", f"{V2}/preview", {"text": text}, status=status)
 
+    @pytest.mark.lasting
     @pytest.mark.parametrize(
         ("text", "alphabet", "parts", "used", "left", "forcing"),
         [
@@ -922,6 +935,7 @@ class TestPreview:
         assert (found["text"], found["alphabet"]) == (send(gateway, text="It’s")["messages"][0]["text"], "GSM")
         assert pointers(check_problem(self.show(gateway, "template:nope", status=422))) == ["#/text"]
 
+    @pytest.mark.lasting
     @pytest.mark.parametrize("body", [{}, {"text": ""}, {"text": 5}, {"text": "\udfff"}, {"text": "a", "to": ["911"]}])
     def test_bad_bodies(self, gateway: Gateway, body: Any) -> None:
         found = check_problem(gateway.call("POST_JSON", f"{V2}/preview", body, status=400))
@@ -1047,11 +1061,13 @@ class TestHostile:
                 messages[name]
             )
 
+    @pytest.mark.lasting
     @given(st.binary())
     def test_any_body(self, gateway: Gateway, body: bytes) -> None:
         for path in (MESSAGES, f"{V2}/preview"):
             check_problem(gateway.call("POST", path, body, content_type="application/json", status=400))
 
+    @pytest.mark.lasting
     @given(
         st.sampled_from(["GET", "POST", "DELETE", "PUT", "HEAD", "OPTIONS", "TRACE", "BOGUS"]),
         st.sampled_from(PATHS),
@@ -1078,6 +1094,7 @@ class TestHostile:
             assert response.status_int == 404
             check_problem(response)
 
+    @pytest.mark.lasting
     @given(
         st.text(st.characters(max_codepoint=127, exclude_characters="#\r\n")),
         st.sampled_from([MESSAGES, f"{V2}/inbox"]),
