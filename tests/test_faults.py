@@ -843,7 +843,7 @@ def test_one_key_sent_at_once_by_many_over_two_processes_sends_once(run: Callabl
     assert Counter(spool.messages().values()) == files_of(MANY, "Hi, Jack!") + files_of(ONE, "Another user's", "ops")
 
 
-@pytest.mark.parametrize("entered", [0, 1, 49, 50], ids="{} files had entered outgoing".format)
+@pytest.mark.parametrize("entered", [0, 1, 49, 50][:: at_length(1, 2)], ids="{} files had entered outgoing".format)
 @pytest.mark.parametrize("completed_by", ["repetition", "owner"])
 def test_a_request_killed_between_its_commit_and_its_reply_is_completed(
     run: Callable[..., Server], spool: Spool, entered: int, completed_by: str
