@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import functools
+import importlib.metadata
 import itertools
 import sys
+import tempfile
 import time
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import Distribution, EntryPoints, entry_points
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,11 +22,10 @@ from pyramid.security import Denied
 from webtest import TestApp
 
 from smsgw import main
-from smsgw import plugins as plugin_loader
 from smsgw.application import Application
 from smsgw.hookspecs import hookimpl
 from smsgw.model import Content, Credentials, Identity, Message, Options, StoredMessage, Submission
-from smsgw.plugins import GROUP, offers
+from smsgw.plugins import GROUP
 from smsgw.settings import Lines
 from smsgw.spool.layout import KINDS
 from smsgw.text import measure
@@ -175,20 +174,6 @@ def make_spool(folder: Path) -> Path:
 
 
 _numbers = itertools.count(1)
-_installed = functools.cache(lambda path: offers())  # which takes a while; by what ``sys.path`` is
-
-
-class _Offered(Distribution):
-    """A distribution that has those files, and lies nowhere."""
-
-    def __init__(self, files: Mapping[str, str]) -> None:
-        self._files = files
-
-    def read_text(self, filename: str) -> str | None:
-        return self._files.get(filename)
-
-    def locate_file(self, path: object) -> Path:
-        raise FileNotFoundError(path)
 
 
 @contextlib.contextmanager
@@ -197,23 +182,24 @@ def offered(**plugins: type) -> Iterator[None]:
 
     For all of the process; a class that an installed distribution offers by the same name is left to that one.
     """
-    is_inner = vars(plugin_loader)["entry_points"] is not entry_points
-    known = offers() if is_inner else _installed(tuple(sys.path))
-    installed = {offer.name: offer for offer in known}
+    installed = {offer.name: offer for offer in importlib.metadata.entry_points(group=GROUP)}
     fresh = {name: cls for name, cls in plugins.items() if name not in installed or installed[name].load() is not cls}
     module = types.ModuleType(f"smsgw_offered_{next(_numbers)}")
     attributes = {name: f"plugin_{number}" for number, name in enumerate(fresh)}  # a plugin's name may have a hyphen
     vars(module).update({attribute: fresh[name] for name, attribute in attributes.items()})
-    lines = [f"{name} = {module.__name__}:{attribute}\n" for name, attribute in attributes.items()]
-    files = {
-        "METADATA": f"Metadata-Version: 2.1\nName: {module.__name__}\nVersion: 0\n",
-        "entry_points.txt": f"[{GROUP}]\n{''.join(lines)}",
-    }
-    all_of_them = EntryPoints((*known, *_Offered(files).entry_points))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, module.__name__, module)
-        patch.setattr(plugin_loader, "entry_points", lambda **_: all_of_them)
-        yield
+    with tempfile.TemporaryDirectory() as folder:
+        metadata = Path(folder, f"{module.__name__}-0.dist-info")
+        metadata.mkdir()
+        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module.__name__}\nVersion: 0\n")
+        lines = [f"{name} = {module.__name__}:{attribute}\n" for name, attribute in attributes.items()]
+        (metadata / "entry_points.txt").write_text(f"[{GROUP}]\n{''.join(lines)}")
+        sys.modules[module.__name__] = module
+        sys.path.append(folder)
+        try:
+            yield
+        finally:
+            sys.path.remove(folder)
+            del sys.modules[module.__name__]
 
 
 def message(
