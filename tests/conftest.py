@@ -83,31 +83,33 @@ def patient() -> Iterator[None]:
         yield
 
 
-@pytest.fixture
-def password_file(base_settings: dict[str, str]) -> Path:
-    return Path(base_settings["smsgw.htpasswd.path"])
+def write_passwords(folder: Path) -> Path:
+    """Apache's cheapest hashes: what is not about passwords need not wait for them."""
+    path = folder / "htpasswd"
+    path.write_text("".join(f"{user}:{sha(word)}\n" for user, word in USERS.items()))
+    return path
 
 
-@pytest.fixture
-def base_settings(tmp_path: Path) -> dict[str, str]:
-    return base_settings_of(tmp_path)
-
-
-def base_settings_of(folder: Path) -> dict[str, str]:
-    """The kit's, with the password file that operators have; ``root`` is an administrator.
-
-    It has Apache's cheapest hashes: what is not about passwords need not wait for them.
-    """
-    passwords = folder / "htpasswd"
-    passwords.write_text("".join(f"{user}:{sha(word)}\n" for user, word in USERS.items()))
+def settings_in(folder: Path, passwords: Path) -> dict[str, str]:
+    """The kit's, with the password file that operators have; ``root`` is an administrator."""
     return base_settings_in(folder) | {"smsgw.plugins": "htpasswd allow", "smsgw.htpasswd.path": str(passwords)}
+
+
+@pytest.fixture
+def password_file(tmp_path: Path) -> Path:
+    return write_passwords(tmp_path)
+
+
+@pytest.fixture
+def base_settings(tmp_path: Path, password_file: Path) -> dict[str, str]:
+    return settings_in(tmp_path, password_file)
 
 
 @pytest.fixture(scope="module")
 def shared_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """The gateway of ``base_settings``, for all tests of a module that leave nothing in its spool."""
     folder = tmp_path_factory.mktemp("shared")
-    with running(base_settings_of(folder)) as gateway:
+    with running(settings_in(folder, write_passwords(folder))) as gateway:
         yield gateway
 
 
