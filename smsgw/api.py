@@ -60,6 +60,7 @@ __all__ = [
     "cancel",
     "client_address",
     "find",
+    "find_received",
     "malformed",
     "problem",
     "read_query",
@@ -102,20 +103,25 @@ def send(
     return _read(found)
 
 
-def find(
-    registry: Registry, identity: Identity, id: str, *, is_received: bool = False
-) -> tuple[StoredMessage, StatusReport | None]:
+def find(registry: Registry, identity: Identity, id: str) -> tuple[StoredMessage, StatusReport | None]:
     """One message that this user may read, and the status report that says finally what became of it.
 
-    :param is_received: whether to look among messages from outside.
     :raises NotFound: there is none.
     :raises Unavailable: nobody can know now.
     """
     parts: Application = registry.application
-    if is_received:
-        return parts.mailbox.received(identity, id), None
     message = parts.mailbox.locate(identity, id)
     return message, parts.mailbox.fate(message)
+
+
+def find_received(registry: Registry, identity: Identity, id: str) -> StoredMessage:
+    """One message from outside that this user may read.
+
+    :raises NotFound: there is none.
+    :raises Unavailable: nobody can know now.
+    """
+    parts: Application = registry.application
+    return parts.mailbox.received(identity, id)
 
 
 def search(registry: Registry, identity: Identity, query: Query) -> Found:
@@ -123,12 +129,14 @@ def search(registry: Registry, identity: Identity, query: Query) -> Found:
 
     A page can be short, or empty, before the end: go on with ``last`` as the next query's ``before``.
 
-    :raises Invalid: there is no such status.
+    :raises Invalid: there is no such status, or the page is to have no message.
     :raises Forbidden: this user may not list messages.
     :raises Unavailable: the journal is out of service.
     """
     if strays := set(query.statuses) - BY_NAME.keys():
         raise invalid("statuses", f"has {min(strays)!r}, and should be of {', '.join(BY_NAME)}")
+    if query.limit < 1:
+        raise invalid("limit", "should be at least 1")
     parts: Application = registry.application
     return parts.mailbox.search(identity, query)
 

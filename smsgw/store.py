@@ -47,7 +47,6 @@ class Store:
         self._tables: list[tuple[MetaData, Path | None]] = []
         self._is_durable = is_durable
         self._engine = _make_engine(self._url, is_durable=is_durable)
-        weakref.finalize(self, self._engine.dispose).atexit = False  # a plugin's own store is closed by nobody else
         self._breaker = _Breaker()
         # Waiting for SQLite's locks is polling, so threads of one process wait for this lock instead. No thread may
         # have a lock of SQLite while the process forks.
@@ -280,6 +279,11 @@ def open_own_store(registry: Registry | HasStores, name: str, tables: MetaData, 
     makes the folder. With PostgreSQL it is the application's store.
     """
     return _stores(registry).open_own(name, tables, scripts)
+
+
+def close_with(registry: Registry | HasStores, store: Store) -> None:
+    """Have a store that a plugin made itself closed when the application ends."""
+    _stores(registry).own.append(store)
 
 
 def _stores(registry: Registry | HasStores) -> Stores:

@@ -275,7 +275,7 @@ class PlainAscii(Sound):
         return super().judge(credentials, users)
 
 
-@fault(Authentication, "test_threads", "asked by several threads, ")
+@fault(Authentication, "test_threads", "asked by several threads")
 class Shared(Sound):
     def judge(self, credentials: Credentials, users: Mapping[str, str]) -> Any:
         self.asking = credentials

@@ -22,6 +22,7 @@ from smsgw.api import (
     cancel,
     client_address,
     find,
+    find_received,
     problem,
     search,
     send,
@@ -157,7 +158,7 @@ class TestFound:
     def test_what_came_in(self, gateway: Gateway, registry: Registry) -> None:
         gateway.put("incoming", "GSM1.x", "From: 79160000000\nModem: GSM1\n\nHo")
         root = Identity("root")
-        assert find(registry, root, "GSM1.x", is_received=True)[0].text == "Ho"
+        assert find_received(registry, root, "GSM1.x").text == "Ho"
         for id in ("GSM1.x", "../incoming/GSM1.x", "\0", ""):
             with pytest.raises(NotFound):
                 find(registry, root, id)
@@ -179,9 +180,11 @@ class TestFound:
         everybody = search(registry, Identity("root"), Query(("queued",), limit=9)).messages
         assert {message.id for message, _ in everybody} == {*sent, other}
 
-    def test_an_unknown_status(self, registry: Registry) -> None:
+    def test_what_nobody_can_search_for(self, registry: Registry) -> None:
         with pytest.raises(Invalid, match="statuses has 'waiting', and should be of scheduled, "):
             search(registry, LVV, Query(("queued", "waiting")))
+        with pytest.raises(Invalid, match="limit should be at least 1"):
+            search(registry, LVV, Query(("queued",), limit=0))
 
 
 class Views:

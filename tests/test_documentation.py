@@ -512,9 +512,12 @@ def test_the_example_that_cancels(make_gateway: MakeGateway) -> None:
     tomorrow = (datetime.now(UTC) + timedelta(days=1)).isoformat()
     later = {"to": ["79160000000"], "text": "Hi", "send_at": tomorrow}
     (kept,) = gateway.call("POST_JSON", "/api/v2/messages", later, status=202).json["messages"]
+    gateway.put("outgoing", "due", "To: 911\nFrom: lvv\nX-Send-At: 2026-01-01T00:00:00Z\n\nHi")
     (id,) = gateway.send().json["message_id"].values()
     eventually(lambda: gateway.get(f"/api/v2/messages/{id}").json["status"] == "cancelled", 30)
+    gateway.application.owner.stop()  # when it has looked at all
     assert gateway.get(kept["url"]).json["status"] == "scheduled"
+    assert gateway.files().keys() == {"due"}
 
 
 @pytest.mark.usefixtures("examples")

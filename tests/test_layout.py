@@ -91,7 +91,7 @@ def test_what_loses_or_garbles_messages(read: Callable[[str], Layout], line: str
 
 
 @pytest.mark.parametrize("line", ["keep_filename = yes", "keep_filename = 1", "outgoing_utf8 = on", "x = no"])
-def test_what_does_not(read: Callable[[str], Layout], line: str) -> None:
+def test_what_harms_no_message(read: Callable[[str], Layout], line: str) -> None:
     assert read(line).outgoing
 
 

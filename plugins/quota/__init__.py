@@ -18,7 +18,7 @@ from pyramid.config import Configurator
 from smsgw.hookspecs import hookimpl
 from smsgw.model import Allowance, Identity, Message, Submission, Unavailable
 from smsgw.settings import Lines, TimeZone
-from smsgw.store import open_store
+from smsgw.store import close_with, open_store
 
 from .counters import SCRIPTS, TABLES, Counters, Exhausted
 from .limits import Claim, read, window
@@ -56,7 +56,10 @@ class Quota:
         self._counters: Counters
 
     def includeme(self, config: Configurator) -> None:
-        self._counters = Counters(open_store(config.registry, TABLES, SCRIPTS))
+        store = open_store(config.registry, TABLES, SCRIPTS)
+        self._counters = Counters(store)
+        if self._counters.used is not store:
+            close_with(config.registry, self._counters.used)
 
     @hookimpl(wrapper=True)
     def deliver(self, submission: Submission) -> Generator[None, Delivered, Delivered]:
