@@ -133,8 +133,12 @@ class TestTaken:
 
     def test_what_was_verified_expires(self, make: Make) -> None:
         gateway = make(leeway="0")
-        short = token(make_key(), exp=int(time.time()) + 2)
-        ask(gateway, short)
+        for seconds in (2, 10, 60):  # a busy machine may need longer than the first to look at it at all
+            short = token(make_key(), exp=int(time.time()) + seconds)
+            if status(gateway, short) == 200:
+                break
+        else:
+            pytest.fail("it was never taken")
         eventually(lambda: status(gateway, short) == 401)
 
     def test_more_than_are_remembered(self, make: Make, key_file: Path) -> None:
