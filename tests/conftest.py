@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 import hashlib
 import os
 import sys
@@ -56,6 +57,10 @@ settings.register_profile(
 )
 settings.load_profile("smsgw")
 
+
+# What is imported stays: the collector of garbage need not look at it again and again, which takes a tenth of the time.
+gc.freeze()
+gc.set_threshold(100_000, 50, 100)
 
 # Programs that are started need not compile smsgw each time anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

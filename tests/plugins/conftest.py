@@ -10,6 +10,7 @@ import pytest
 from smsgw.hookspecs import hookimpl
 from smsgw.model import Credentials, Identity
 from smsgw.testing import OUTGOING, MakeGateway
+from tests.conftest import FULL
 
 Send = Callable[..., Any]
 
@@ -39,3 +40,9 @@ def make_trusting(make_gateway: MakeGateway) -> Callable[..., Send]:
         return send
 
     return make
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """The store's own tests use both kinds of databases; those of plugins do so in the full suite."""
+    if not FULL and "store_url" in metafunc.fixturenames:
+        metafunc.parametrize("store_url", ["sqlite"], indirect=True)
