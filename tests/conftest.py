@@ -139,6 +139,11 @@ def postgresql() -> Iterator[Postgresql]:
 @pytest.fixture(params=["sqlite", "postgresql"])
 def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A new, empty database of each kind, as ``smsgw.store`` names it."""
+    return new_database(request, tmp_path)
+
+
+def new_database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Of the kind that a fixture's parameter names."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'store.sqlite3'}"
     server: Postgresql = request.getfixturevalue("postgresql")

@@ -17,7 +17,8 @@ from smsgw.hookspecs import hookimpl
 from smsgw.journal.database import Database
 from smsgw.journal.tables import MESSAGES as TABLE
 from smsgw.model import Event, Unavailable
-from smsgw.testing import Gateway, eventually
+from smsgw.testing import Gateway
+from tests.conftest import eventually
 
 MESSAGES, INBOX = "/api/v2/messages", "/api/v2/inbox"
 SENT = ("sent", "delivered", "undelivered", "failed", "cancelled")

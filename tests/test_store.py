@@ -26,7 +26,8 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from smsgw.model import ConfigurationError, Sent, Unavailable
 from smsgw.settings import read_core
 from smsgw.store import Store, Stores, open_store
-from smsgw.testing import Gateway, MakeGateway, eventually, stored
+from smsgw.testing import Gateway, MakeGateway, stored
+from tests.conftest import eventually
 from tests.postgresql import Postgresql
 from tests.tmpfs import Ext4, Tmpfs
 
@@ -588,11 +589,16 @@ def test_a_full_disk_of_small_blocks_ends_no_process(tmp_path: Path) -> None:
                 # On a busy machine the refusal can take long, and then nothing is tried for some seconds.
                 assert it.stdout.readline() in ("refused done\n", "refused refused\n")
             filler.unlink()
-            for expected in ("done done\n", "True\n"):
-                it.stdin.write("2\n") if expected == "done done\n" else it.stdin.close()
-                if not it.stdin.closed:
-                    it.stdin.flush()
-                assert it.stdout.readline() == expected
+            write, read = it.stdin, it.stdout
+
+            def is_done() -> bool:
+                write.write("2\n")
+                write.flush()
+                return read.readline() == "done done\n"
+
+            eventually(is_done)
+            write.close()
+            assert read.readline() == "True\n"
             assert it.wait() == 0
 
 

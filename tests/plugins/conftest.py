@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from smsgw.hookspecs import hookimpl
 from smsgw.model import Credentials, Identity
 from smsgw.testing import OUTGOING, MakeGateway
-from tests.conftest import FULL
+from tests.conftest import FULL, new_database
 
 Send = Callable[..., Any]
 
@@ -42,7 +43,7 @@ def make_trusting(make_gateway: MakeGateway) -> Callable[..., Send]:
     return make
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+@pytest.fixture(params=["sqlite", "postgresql"] if FULL else ["sqlite"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The store's own tests use both kinds of databases; those of plugins do so in the full suite."""
-    if not FULL and "store_url" in metafunc.fixturenames:
-        metafunc.parametrize("store_url", ["sqlite"], indirect=True)
+    return new_database(request, tmp_path)
