@@ -25,6 +25,8 @@ from smsgw.options import stray
 from smsgw.refusals import Forbidden, Invalid, NoneAccepted, NotFound, Refused, Rejection, TooLate, invalid
 from smsgw.security import AUTHENTICATED
 from smsgw.settings import is_userid
+from smsgw.spool.modems import Modem, Smsd
+from smsgw.spool.waiting import Waiting, look
 from smsgw.status import BY_NAME
 from smsgw.views import problem as problems
 from smsgw.views.body import Flag, Text, WholeNumber, Word, response
@@ -43,6 +45,7 @@ __all__ = [
     "Invalid",
     "Items",
     "Malformed",
+    "Modem",
     "Moment",
     "NoneAccepted",
     "NotFound",
@@ -51,8 +54,10 @@ __all__ = [
     "Rejection",
     "SendSchema",
     "Sent",
+    "Smsd",
     "Text",
     "TooLate",
+    "Waiting",
     "WholeNumber",
     "Word",
     "application",
@@ -68,7 +73,9 @@ __all__ = [
     "search",
     "send",
     "service",
+    "smsd",
     "strict_body",
+    "waiting",
 ]
 
 
@@ -151,6 +158,18 @@ def cancel(registry: Registry, identity: Identity, id: str) -> StoredMessage:
     """
     parts: Application = registry.application
     return parts.mailbox.cancel(identity, id)
+
+
+def smsd(registry: Registry) -> Smsd:
+    """smsd and its modems as they stand now: some small files and processes are looked at, in under a millisecond."""
+    parts: Application = registry.application
+    return parts.modems.look()
+
+
+def waiting(registry: Registry) -> Sequence[Waiting]:
+    """What waits in each queue now. It lists their folders, which takes the longer, the more waits."""
+    parts: Application = registry.application
+    return look(parts.layout, parts.queue)
 
 
 def _check(identity: Identity, drafts: Sequence[Draft], options: Options) -> None:

@@ -10,6 +10,7 @@ import atexit
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pluggy
@@ -32,11 +33,13 @@ from smsgw.resources import Resources
 from smsgw.security import SecurityPolicy
 from smsgw.settings import Settings, read_core
 from smsgw.spool import find_layout
+from smsgw.spool.daemon import find_conf
 from smsgw.spool.folders import Folders
 from smsgw.spool.following.follower import Follower
 from smsgw.spool.following.reader import Reader
 from smsgw.spool.layout import Layout
 from smsgw.spool.locks import Locks
+from smsgw.spool.modems import Modems
 from smsgw.spool.owner import Owner, Work
 from smsgw.spool.sending.cancel import Cancel
 from smsgw.spool.sending.feeder import Feeder
@@ -63,6 +66,8 @@ class Application:
     locks: Locks
     writer: Writer
     folders: Folders
+    queue: Queue
+    modems: Modems
     cancel: Cancel
     receipts: Receipts
     journal: Journal
@@ -131,6 +136,10 @@ def make(raw: Mapping[str, Any]) -> Application:
     folders = Folders(layout, queue, settings.prefix)
     receipts = Receipts(layout, locks, queue, fsync=fsync)
 
+    stats = Path(settings.health.stats) if settings.health.stats else None
+    conf = find_conf(settings.smsd_conf, layout.outgoing)
+    modems = Modems(layout, conf, stats, is_here=settings.health.smsd_is_here)
+
     journal = open_journal(stores, layout)
     notifiers = make_notifiers(hook, journal)
     follower = make_follower(hook, Reader(layout, queue, folders, settings.prefix), journal, notifiers)
@@ -162,6 +171,8 @@ def make(raw: Mapping[str, Any]) -> Application:
         locks=locks,
         writer=writer,
         folders=folders,
+        queue=queue,
+        modems=modems,
         cancel=cancel,
         receipts=receipts,
         journal=journal,

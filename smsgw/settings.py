@@ -23,7 +23,7 @@ from smsgw.numbers import NumberPlan
 from smsgw.text import MAX_PARTS
 
 PREFIX = "smsgw."
-JOURNAL = "journal"  # its settings are the core's; all others with a second dot are plugins'
+JOURNAL, HEALTH = "journal", "health"  # their settings are the core's; all others with a second dot are plugins'
 
 UNIX = "unix"  # a unix socket, among addresses
 _MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})")
@@ -222,12 +222,29 @@ class JournalSchema(colander.MappingSchema):
     )
 
 
+class HealthSchema(colander.MappingSchema):
+    """The settings under ``smsgw.health.``."""
+
+    stats = _text("the folder of smsd's statistics; else the one that smsd's own file names")
+    smsd_is_here = _setting(Boolean(), True, "whether smsd's processes can be seen from here, and not in a container")
+    stuck_seconds = _number(90, 10, 86_400, "seconds without progress after which a queue is stuck")
+
+
 @dataclass(frozen=True, slots=True)
 class JournalSettings:
     """The journal's settings, as ``JournalSchema`` read them."""
 
     keep_days: int
     keep_files_days: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class HealthSettings:
+    """The settings of health, as ``HealthSchema`` read them."""
+
+    stats: str | None
+    smsd_is_here: bool
+    stuck_seconds: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +271,7 @@ class Settings:
     guesses_per_address: int
     trusted_proxies: tuple[Address, ...]
     journal: JournalSettings
+    health: HealthSettings
 
 
 def refuse_defaults(defaults: Mapping[str, str]) -> None:
@@ -291,15 +309,17 @@ def read_core(raw: Mapping[str, Any]) -> Settings:
             "history is a part of the gateway now: take it out of smsgw.plugins, and call smsgw.history.keep_days "
             "smsgw.journal.keep_days"
         )
-    if JOURNAL in values["plugins"]:
-        raise ConfigurationError("journal is a part of the gateway, and no plugin; take it out of smsgw.plugins")
+    for name in (JOURNAL, HEALTH):
+        if name in values["plugins"]:
+            raise ConfigurationError(f"{name} is a part of the gateway, and no plugin; take it out of smsgw.plugins")
     journal = read(JournalSchema(), sections.get(JOURNAL, {}), f"{PREFIX}{JOURNAL}.")
-    return Settings(**values, journal=JournalSettings(**journal))
+    health = read(HealthSchema(), sections.get(HEALTH, {}), f"{PREFIX}{HEALTH}.")
+    return Settings(**values, journal=JournalSettings(**journal), health=HealthSettings(**health))
 
 
 def plugin_settings(raw: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """What an application's settings say for each plugin, by the names in its schema."""
-    return {name: found for name, found in _sections(raw).items() if name != JOURNAL}
+    return {name: found for name, found in _sections(raw).items() if name not in (JOURNAL, HEALTH)}
 
 
 def _sections(raw: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

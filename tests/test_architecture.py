@@ -77,7 +77,7 @@ MAY_IMPORT = {
     "smsgw.resources": {"smsgw.model", "smsgw.numbers", "smsgw.spool", "smsgw.status", "smsgw.text", "smsgw.ids"},
     "smsgw.api": {
         *("smsgw.application", "smsgw.batch", "smsgw.gateway", "smsgw.model", "smsgw.options", "smsgw.refusals"),
-        *("smsgw.mailbox", "smsgw.security", "smsgw.settings", "smsgw.status", "smsgw.views"),
+        *("smsgw.mailbox", "smsgw.security", "smsgw.settings", "smsgw.spool", "smsgw.status", "smsgw.views"),
     },
     "smsgw.errors": {
         "smsgw.application",

@@ -30,7 +30,7 @@ from smsgw import api, cli, model
 from smsgw.mailbox import SEARCHED
 from smsgw.options import MAX_DELAY, MAX_VALIDITY
 from smsgw.refusals import Rejection
-from smsgw.settings import CoreSchema, JournalSchema
+from smsgw.settings import CoreSchema, HealthSchema, JournalSchema
 from smsgw.spool.owner import CANCELLED_KEPT
 from smsgw.status import OUTGOING
 from smsgw.testing import MakeGateway, base_settings_in, running
@@ -69,6 +69,7 @@ def block(text: str, language: str, words: str) -> str:
 def known_settings() -> set[str]:
     found = {f"smsgw.{node.name}" for node in CoreSchema().children}
     found |= {f"smsgw.journal.{node.name}" for node in JournalSchema().children}
+    found |= {f"smsgw.health.{node.name}" for node in HealthSchema().children}
     for name in SHIPPED:
         plugin = getattr(importlib.import_module(f"smsgw_plugins.{name}"), name.capitalize())
         found |= {f"smsgw.{name}.{node.name}" for node in getattr(plugin, "Settings", MappingSchema)().children}

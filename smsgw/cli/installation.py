@@ -19,6 +19,7 @@ from smsgw.cli.output import Failed, visible
 from smsgw.model import ConfigurationError, Unavailable
 from smsgw.settings import Settings, plugin_settings, read, read_core, refuse_defaults
 from smsgw.spool import find_layout
+from smsgw.spool.daemon import user_name
 from smsgw.spool.layout import Layout
 
 if TYPE_CHECKING:
@@ -153,13 +154,6 @@ def one_line(error: BaseException) -> str:
     """Another library's error on one line, with its type where the text alone says little."""
     text = " ".join(str(error).split())
     return text if " " in text else f"{type(error).__name__}: {text}".rstrip(": ")
-
-
-def user_name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from smsgw import settings
 from smsgw.cli.output import Failed, say, table
 from smsgw.model import ConfigurationError
 from smsgw.plugins import find, hooks_of, offers
-from smsgw.settings import JOURNAL, PREFIX, CoreSchema, JournalSchema, nearest
+from smsgw.settings import HEALTH, JOURNAL, PREFIX, CoreSchema, HealthSchema, JournalSchema, nearest
 
 CORE = "core"
 
@@ -48,7 +48,8 @@ def show_plugins(name: str | None) -> None:
         table(("plugin", "distribution", "hooks", "what it does"), map(_row, _names()))
     elif name == CORE:
         say("core: the settings that are no plugin's.", "")
-        _show_settings((CoreSchema(), PREFIX), (JournalSchema(), f"{PREFIX}{JOURNAL}."))
+        own = ((JournalSchema(), JOURNAL), (HealthSchema(), HEALTH))
+        _show_settings((CoreSchema(), PREFIX), *((schema, f"{PREFIX}{name}.") for schema, name in own))
     else:
         _show(name)
 

@@ -12,11 +12,12 @@ from pyramid.httpexceptions import HTTPException
 
 from smsgw.batch import Batch, Draft, Outcome, by_number, reasons, sent
 from smsgw.cli.arguments import group_option, named_installation, text_of, user_option
-from smsgw.cli.installation import Installation, one_line, owner_of, user_name
+from smsgw.cli.installation import Installation, one_line, owner_of
 from smsgw.cli.output import Failed, say, table
 from smsgw.model import Identity, Options, TooMany, Unavailable
 from smsgw.refusals import NoneAccepted, Refused
 from smsgw.settings import moment
+from smsgw.spool.daemon import user_name
 
 
 def _moment(context: click.Context, parameter: click.Parameter, value: str | None) -> datetime | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -31,7 +31,8 @@ class Layout:
     ``folders`` has, for each of ``KINDS``, the folders that hold messages of that kind: none where smsd keeps none,
     several where there are provider queues. ``state`` is smsgw's own. ``queues`` are the names that a ``Queue``
     header may have, ``None`` where nobody knows; ``modems`` the names of smsd's devices, as far as known.
-    ``datetime_format`` is how smsd writes times (strftime(3)).
+    ``datetime_format`` is how smsd writes times (strftime(3)). ``queue_folders`` are the folders of ``checked`` by the
+    names of their queues; several queues may share one.
     """
 
     folders: Mapping[str, tuple[Path, ...]]
@@ -39,6 +40,7 @@ class Layout:
     queues: tuple[str, ...] | None = None
     modems: tuple[str, ...] = ()
     datetime_format: str = DATETIME_FORMAT
+    queue_folders: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def outgoing(self) -> Path:
@@ -87,8 +89,9 @@ def from_smsd_conf(path: Path, state: Path | None = None) -> Layout:
         folders,
         state or outgoing / ".smsgw",
         tuple(queues),
-        _devices(main.get("devices", "")),
+        devices(main.get("devices", "")),
         main.get("datetime_format") or DATETIME_FORMAT,
+        {name: Path(folder) for name, folder in queues.items()},
     )
 
 
@@ -132,7 +135,7 @@ def _first_choice(value: str) -> str:
     return value[1:].partition("|")[0].strip() if value.startswith("?") else value
 
 
-def _devices(value: str) -> tuple[str, ...]:
+def devices(value: str) -> tuple[str, ...]:
     """Modem names; ``GSM* 101-103`` stands for ``GSM101``, ``GSM102``, ``GSM103``; an empty item ends the list."""
     names: list[str] = []
     for item in map(str.strip, value.split(",")):

@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smsgw.cli.check.finding import Level
-from smsgw.cli.check.smsd import Daemon
 from smsgw.settings import CoreSchema
+from smsgw.spool.daemon import Daemon
 from tests.cli.conftest import Ended, Ini, as_user, executable, smsgw
 from tests.conftest import at_length, eventually, make_spool
 from tests.postgresql import Postgresql
@@ -404,7 +404,7 @@ def test_the_system_s_smsd_is_found_by_its_spool(tmp_path: Path, ini: Ini, monke
     (tmp_path / "smsd").mkdir()
     smsd = Smsd(tmp_path / "smsd")
     smsd.modem.unplug()
-    monkeypatch.setattr("smsgw.cli.check.smsd.CONF", smsd.conf)
+    monkeypatch.setattr("smsgw.spool.daemon.CONF", smsd.conf)
     assert check(ini()).status == 0
     told = check(ini({"smsgw.spool": str(smsd.spool)}))
     assert any("smsd does not run" in line for line in lines(told, "error"))
@@ -426,8 +426,8 @@ def test_what_debian_would_start(
     (tmp_path / "smsd").mkdir()
     smsd = Smsd(tmp_path / "smsd", extra="user = root\n")
     smsd.modem.unplug()
-    monkeypatch.setattr("smsgw.cli.check.smsd.CONF", smsd.conf)
-    monkeypatch.setattr("smsgw.cli.check.smsd.DEFAULTS", tmp_path / "defaults")
+    monkeypatch.setattr("smsgw.spool.daemon.CONF", smsd.conf)
+    monkeypatch.setattr("smsgw.spool.daemon.DEFAULTS", tmp_path / "defaults")
     (tmp_path / "defaults").write_text(defaults)
     (error,) = (line for line in lines(check(conf(ini, smsd)), "error") if "does not run" in line)
     pidfile = "/run/of/debian" if "PIDFILE" in defaults else smsd.conf.with_name("smsd.pid")

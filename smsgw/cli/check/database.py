@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 
 from smsgw.cli.check.finding import Findings, Topic
-from smsgw.cli.installation import Installation, Wrong, one_line, owner_of, user_name
+from smsgw.cli.installation import Installation, Wrong, one_line, owner_of
 from smsgw.model import Unavailable
+from smsgw.spool.daemon import user_name
 
 STORE = Topic("store")
 

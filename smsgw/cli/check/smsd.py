@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import grp
-import os
-import pwd
 import re
-import shlex
-import stat
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from smsgw.cli.check.finding import Findings, Topic
-from smsgw.cli.installation import Installation, user_name
-from smsgw.model import ConfigurationError
+from smsgw.cli.installation import Installation
 from smsgw.settings import is_on
-from smsgw.spool.layout import from_smsd_conf, read_smsd_conf
+from smsgw.spool.daemon import Daemon, find_conf, find_daemon, started_with
+from smsgw.spool.layout import read_smsd_conf
 
 SMSD = Topic("smsd")
-CONF = Path("/etc/smsd.conf")
-PIDFILE = "/var/run/smsd.pid"  # smsd's default
-DEFAULTS = Path("/etc/default/smstools")  # of Debian's init script, which overrides CONF
 
 WANTED = (
     ("trust_outgoing", "smsd takes two messages a second at the most"),
@@ -33,42 +23,6 @@ KEPT = (
     ("failed", "messages that fail are deleted, and nothing can be cancelled"),
     ("report", "delivery reports lie among received messages"),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Daemon:
-    """The user and the groups that smsd has, or would have; ``pid`` where it runs."""
-
-    uid: int
-    groups: frozenset[int]
-    pid: int | None = None
-
-    @property
-    def name(self) -> str:
-        return user_name(self.uid)
-
-    def __str__(self) -> str:
-        names = sorted(map(group_name, self.groups))
-        return f"{self.name} with the group{'s' if names[1:] else ''} {', '.join(names)}"
-
-    def may_read(self, owner: int, group: int, mode: int, users: Collection[int] = ()) -> bool:
-        """Whether it may read a file of that owner, group and mode.
-
-        :param users: who may do with it what its group may.
-        """
-        if self.uid == 0:
-            return True
-        if self.uid == owner:
-            return bool(mode & stat.S_IRUSR)
-        return bool(mode & (stat.S_IRGRP if self.uid in users or group in self.groups else stat.S_IROTH))
-
-    def may_change(self, folder: os.stat_result) -> bool:
-        """Whether it may move other users' files out of that folder."""
-        if self.uid in (0, folder.st_uid):
-            return self.uid == 0 or bool(folder.st_mode & stat.S_IWUSR)
-        if folder.st_mode & stat.S_ISVTX:
-            return False
-        return bool(folder.st_mode & (stat.S_IWGRP if folder.st_gid in self.groups else stat.S_IWOTH))
 
 
 def check_settings(installation: Installation) -> Findings:
@@ -138,9 +92,9 @@ def check_process(installation: Installation) -> Findings:
     path = conf_of(installation)
     if path is None:
         return
-    daemon = find_daemon(installation)
+    daemon = daemon_of(installation)
     if daemon is None or daemon.pid is None:
-        pidfile = _started_with(path)["pidfile"]
+        pidfile = started_with(path)["pidfile"]
         told = f"; it would run as {daemon}" if daemon else ""
         yield SMSD.error(
             f"smsd does not run: {pidfile} names no process of it{told}",
@@ -151,64 +105,11 @@ def check_process(installation: Installation) -> Findings:
 
 
 def conf_of(installation: Installation) -> Path | None:
-    """smsd's own file: the one that the ini file names, or the system's, if it has the same spool."""
-    if installation.smsgw.smsd_conf:
-        return Path(installation.smsgw.smsd_conf)
-    try:
-        return CONF if from_smsd_conf(CONF).outgoing.samefile(installation.layout.outgoing) else None
-    except (ConfigurationError, OSError):
-        return None
+    """smsd's own file."""
+    return find_conf(installation.smsgw.smsd_conf, installation.layout.outgoing)
 
 
-def find_daemon(installation: Installation) -> Daemon | None:
-    """smsd as it runs, or would run. Its process need not have all groups of its user."""
+def daemon_of(installation: Installation) -> Daemon | None:
+    """smsd as it runs, or would run."""
     path = conf_of(installation)
-    if path is None:
-        return None
-    started_with = _started_with(path)
-    for pid in _candidates(Path(started_with["pidfile"])):
-        with contextlib.suppress(OSError, KeyError, ValueError):
-            status = dict(
-                line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line
-            )
-            if status["Name"] == "smsd":
-                groups = {int(word) for word in status["Groups"].split()} | {int(status["Gid"].split()[1])}
-                return Daemon(int(status["Uid"].split()[1]), frozenset(groups), pid)
-    with contextlib.suppress(KeyError, ValueError):
-        user = pwd.getpwnam(started_with["user"])
-        if group := started_with.get("group"):
-            return Daemon(user.pw_uid, frozenset({grp.getgrnam(group).gr_gid}))
-        return _of_user(user)
-    with contextlib.suppress(KeyError, OSError):
-        return _of_user(pwd.getpwuid(installation.layout.outgoing.stat().st_uid))
-    return None
-
-
-def _started_with(path: Path) -> dict[str, str]:
-    """smsd's ``pidfile``, and its ``user`` and ``group`` where they are set: those of its command line come first."""
-    found = {"pidfile": PIDFILE}
-    found |= {key: value for key, value in read_smsd_conf(path)[""].items() if key in ("pidfile", "user", "group")}
-    with contextlib.suppress(OSError, ValueError):
-        if path.samefile(CONF):
-            for word in shlex.split(DEFAULTS.read_text(), comments=True):
-                key, is_set, value = word.partition("=")
-                if is_set and key in ("PIDFILE", "USER", "GROUP"):
-                    found[key.lower()] = value
-    return {key: value for key, value in found.items() if value}
-
-
-def _of_user(user: pwd.struct_passwd) -> Daemon:
-    return Daemon(user.pw_uid, frozenset(os.getgrouplist(user.pw_name, user.pw_gid)))
-
-
-def group_name(gid: int) -> str:
-    try:
-        return grp.getgrgid(gid).gr_name
-    except KeyError:
-        return str(gid)
-
-
-def _candidates(pidfile: Path) -> Iterator[int]:
-    """The process id in the pid file, if it has one. smsd writes blanks around it."""
-    with contextlib.suppress(OSError, ValueError):
-        yield int(pidfile.read_text())
+    return None if path is None else find_daemon(path, installation.layout.outgoing)

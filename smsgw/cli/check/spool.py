@@ -13,9 +13,10 @@ from pathlib import Path
 
 from smsgw.cli.check.database import folders
 from smsgw.cli.check.finding import Finding, Findings, Topic
-from smsgw.cli.check.smsd import Daemon, find_daemon, group_name
-from smsgw.cli.installation import Installation, owner_of, user_name
+from smsgw.cli.check.smsd import daemon_of
+from smsgw.cli.installation import Installation, owner_of
 from smsgw.spool import acl
+from smsgw.spool.daemon import Daemon, group_name, user_name
 from smsgw.spool.layout import KINDS, Layout
 from smsgw.spool.sending.queue import Queue
 from smsgw.spool.sending.writer import PROBE
@@ -31,7 +32,7 @@ STUCK = 60.0  # seconds that the gateway leaves a complete request
 
 
 def check_folders(installation: Installation) -> Findings:
-    layout, daemon = installation.layout, find_daemon(installation)
+    layout, daemon = installation.layout, daemon_of(installation)
     if daemon and _is_taken(layout, daemon):
         yield from _check_taken(layout, daemon)
     else:

@@ -29,6 +29,7 @@ from smsgw.spool.layout import Layout
 from smsgw.spool.sending.room import Room
 
 RECEIPT = ".receipt"  # a name that smsd would pass over
+TOGETHER = "+"  # in the name of a folder of messages that came together
 PRIORITIES = ("high", "normal")  # what has the first one enters first
 
 IDLE = 60.0  # seconds after which an empty folder of single messages is removed
@@ -57,7 +58,7 @@ class Queue:
         """
         at = options.send_at
         when = math.ceil(at.timestamp() * 1000) if at is not None and file.is_later(at) else 0
-        rest = f"{_escaped(user)}+{submission}" if submission else _escaped(user)
+        rest = f"{_escaped(user)}{TOGETHER}{submission}" if submission else _escaped(user)
         return f"{when:013}.{PRIORITIES[not options.high_priority]}.{rest}"
 
     def folder(self, name: str) -> Path:
@@ -159,7 +160,7 @@ class Queue:
         :raises OSError: they cannot be moved.
         """
         _, priority, rest = _parse(folder.name)
-        target = self.waiting / priority / (rest if "+" in rest else f"{rest}+{ULID()}")
+        target = self.waiting / priority / (rest if TOGETHER in rest else f"{rest}{TOGETHER}{ULID()}")
         os.rename(folder, target)
         self.sync(target.parent)
 
@@ -189,7 +190,7 @@ class Queue:
     def remove(self, folder: Path) -> None:
         """Remove a folder in which nothing waits any more. One of single messages may be about to be used again."""
         with contextlib.suppress(OSError):
-            if "+" in folder.name or time.time() - folder.stat().st_mtime > IDLE:
+            if TOGETHER in folder.name or time.time() - folder.stat().st_mtime > IDLE:
                 self.sync(self._layout.outgoing)
                 os.rmdir(folder)
 
@@ -257,14 +258,14 @@ def _parse(name: str) -> tuple[float, str, str]:
 
 def _user(name: str) -> str:
     """The user part of a folder's name."""
-    return name.partition("+")[0]
+    return name.partition(TOGETHER)[0]
 
 
 def _escaped(user: str | None) -> str:
     """A user's name as one that a folder can have."""
     if not user:
         return "%e"
-    name = user.replace("%", "%%").replace("/", "%s").replace("+", "%p")
+    name = user.replace("%", "%%").replace("/", "%s").replace(TOGETHER, "%p")
     if name.startswith("."):
         name = f"%d{name[1:]}"
     encoded = name.encode(errors="surrogatepass")
