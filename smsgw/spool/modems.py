@@ -41,8 +41,9 @@ class Modem:
     """A modem of smsd, as far as smsd tells; ``None``: it does not.
 
     ``state`` is ``idle``, ``sending``, ``receiving``, ``blocked`` or ``unknown``, ``since`` the time (UTC) that smsd
-    gives for it. ``signal`` is in dBm. ``sent``, ``failed`` and ``received`` count messages since smsd was started,
-    ``sent_ever`` since its statistics were begun. ``fault`` says in a sentence why the modem sends nothing, ``remedy``
+    gives for it. ``unknown`` is no fault: it is so after each ``stats_interval``, an hour, until there is something to
+    do. ``signal`` is in dBm. ``sent``, ``failed`` and ``received`` count messages since that interval began,
+    ``sent_ever`` since the statistics were begun. ``fault`` says in a sentence why the modem sends nothing, ``remedy``
     what to do; ``fault`` is ``None`` where no reason is known.
     """
 
