@@ -79,6 +79,14 @@ class Htpasswd:
             return None
         return credential.removeprefix(CREDENTIAL) in self._current().users
 
+    @hookimpl
+    def fault(self) -> str | None:
+        try:
+            self._file.current()
+        except OSError as error:
+            return f"{self._path} cannot be read: {error.strerror}"
+        return None
+
     def _current(self) -> _File:
         try:
             return self._file.current()

@@ -47,5 +47,5 @@ def assemble(global_config: Mapping[str, str], settings: Mapping[str, Any]) -> C
         application = config.registry.application = make(settings)
         config.include("smsgw.errors")
         config.include("smsgw.views")
-        config.add_subscriber(lambda event: application.start(), ApplicationCreated)
+        config.add_subscriber(lambda event: application.start(event.app), ApplicationCreated)
     return config

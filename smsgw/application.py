@@ -23,9 +23,11 @@ from smsgw.delivery import Delivery
 from smsgw.following import make_follower, make_notifiers, open_journal
 from smsgw.gateway import Gateway
 from smsgw.guessing import Guesses
+from smsgw.health import Health
 from smsgw.journal.journal import Journal
 from smsgw.journal.notifier import Notifier
 from smsgw.journal.retention import Retention
+from smsgw.listener import Listener, Wsgi
 from smsgw.mailbox import Mailbox
 from smsgw.model import Identity
 from smsgw.plugins import asking, implementations
@@ -46,6 +48,7 @@ from smsgw.spool.sending.feeder import Feeder
 from smsgw.spool.sending.idempotency import Receipts
 from smsgw.spool.sending.queue import Queue
 from smsgw.spool.sending.writer import Writer
+from smsgw.spool.waiting import look
 from smsgw.store import Stores
 
 log = logging.getLogger(__name__)
@@ -78,6 +81,8 @@ class Application:
     gateway: Gateway
     mailbox: Mailbox
     resources: Resources
+    health: Health
+    listener: Listener | None
     owner: Owner
 
     def permits(self, identity: Identity, permission: str, context: object = None) -> bool:
@@ -91,8 +96,11 @@ class Application:
         """
         return security.holds(self.plugins.hook, credential)
 
-    def start(self) -> None:
-        """Begin the work beside the requests, in the process that serves them."""
+    def start(self, app: Wsgi) -> None:
+        """Begin the work beside the requests, in the process that serves them.
+
+        :param app: the whole, as a server is given it.
+        """
         try:
             self.locks.make()
             if lock := self.locks.try_take("owner"):
@@ -102,9 +110,13 @@ class Application:
             log.warning("%s; until it can be written to, sends are answered 503", error)
         self.owner.start()
         atexit.register(self.owner.stop)
+        if self.listener is not None:
+            self.listener.start(app)
 
     def close(self) -> None:
         """End that work, and close what is open. No request may be under way."""
+        if self.listener is not None:
+            self.listener.stop()
         self.owner.stop()
         for store in self.stores.all:
             store.close()
@@ -183,5 +195,7 @@ def make(raw: Mapping[str, Any]) -> Application:
         gateway=gateway,
         mailbox=mailbox,
         resources=Resources(layout, settings.prefix),
+        health=Health(hook, writer, modems, journal, lambda: look(layout, queue)),
+        listener=Listener(settings.health.listen) if settings.health.listen else None,
         owner=owner,
     )

@@ -66,7 +66,7 @@ def permits(identity: Identity, permission: str, context: object) -> Allowed | D
     Any ``Denied`` wins, no ``Allowed`` at all means denied, and a plugin that raises refuses. Permissions: ``send``
     (context: the ``Message`` with the text as the client wrote it, one call a recipient); ``submit`` (context: the
     ``Submission``, as it would be delivered, one call a request); ``read``, ``delete`` and ``cancel`` (context: the
-    ``StoredMessage``); ``list`` and ``read-all`` (context: ``None``, one call a request).
+    ``StoredMessage``); ``list``, ``read-all`` and ``health`` (context: ``None``, one call a request).
 
     ``submit`` is asked after ``send`` has allowed each of its messages. So ``Denied`` refuses the whole request (403),
     and no opinion at all allows it.
@@ -128,6 +128,15 @@ def background(stop: threading.Event) -> None:
     """Work beside the requests, in a thread of its own, in the one process that owns the spool.
 
     Returns soon after ``stop`` is set; it is called again when the process comes to own the spool again.
+    """
+
+
+@hookspec
+def fault() -> str | None:
+    """What is wrong now with what the plugin needs, such as a directory: a sentence with no secret; ``None``: nothing.
+
+    ``GET /health`` tells it. Where all plugins with ``authenticate`` have a fault, ``GET /health/ready`` answers 503.
+    It is called often and returns at once: a plugin tells what its last requests met, and forgets that after a minute.
     """
 
 

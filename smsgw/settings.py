@@ -225,6 +225,12 @@ class JournalSchema(colander.MappingSchema):
 class HealthSchema(colander.MappingSchema):
     """The settings under ``smsgw.health.``."""
 
+    listen = _setting(
+        colander.String(),
+        None,
+        "host and port of a listener for /health alone, which answers while all threads of the server are busy",
+        colander.Regex(r"([^\s:]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}\Z", "should be one such as 127.0.0.1:5001"),
+    )
     stats = _text("the folder of smsd's statistics; else the one that smsd's own file names")
     smsd_is_here = _setting(Boolean(), True, "whether smsd's processes can be seen from here, and not in a container")
     stuck_seconds = _number(90, 10, 86_400, "seconds without progress after which a queue is stuck")
@@ -242,6 +248,7 @@ class JournalSettings:
 class HealthSettings:
     """The settings of health, as ``HealthSchema`` read them."""
 
+    listen: str | None
     stats: str | None
     smsd_is_here: bool
     stuck_seconds: int

@@ -58,6 +58,10 @@ class Ldap:
             time.sleep(GRAIN - (time.monotonic() - begun) % GRAIN)
         return answer
 
+    @hookimpl
+    def fault(self) -> str | None:
+        return self._directory.fault()
+
     def _tell(self, link: Link, entry: Entry) -> Identity | Denied:
         """Who that entry is, whose password was right."""
         userid = self._spelling(entry)

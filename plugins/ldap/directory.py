@@ -17,6 +17,7 @@ from .connections import Connections
 from .link import Link
 from .wire import Address, Broken
 
+REMEMBERED = 60.0  # seconds for which a failure says that a server is down
 AVOIDED = 10.0  # seconds for which a server is left alone after a failure that took long
 LONG = 0.3  # seconds; a server that fails sooner, such as one that does not run, is asked by every request
 
@@ -70,6 +71,7 @@ class Server:
         self.users = Connections(lambda deadline: Link(address, deadline))
         self._avoided_until = 0.0
         self._is_down = False
+        self._failed = 0.0  # when it last was, on the monotonic clock
         self._lock = threading.Lock()
 
     def is_due(self) -> bool:
@@ -82,6 +84,11 @@ class Server:
                 self._avoided_until = now + self._timeout
             return True
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether the last request failed. Nobody knows it any more when that was a minute ago."""
+        return self._is_down and time.monotonic() - self._failed < REMEMBERED
+
     def ask(self, conversation: Callable[[Session], T]) -> T:
         """:raises Broken: it is down."""
         begun = time.monotonic()
@@ -91,7 +98,7 @@ class Server:
             now = time.monotonic()
             if not self._is_down:
                 log.warning("%s is out of service: %s", self._address.url, error)
-            self._is_down = True
+            self._is_down, self._failed = True, now
             self._avoided_until = now + AVOIDED if error.is_lasting or now - begun > LONG else 0.0
             raise
         if self._is_down:
@@ -116,6 +123,10 @@ class Directory:
 
     def __init__(self, servers: Sequence[Server]) -> None:
         self._servers = servers
+
+    def fault(self) -> str | None:
+        """What is wrong with it: all servers failed."""
+        return "The directory is out of service" if all(server.has_failed for server in self._servers) else None
 
     def ask(self, conversation: Callable[[Session], T]) -> T:
         """The answer of the first server that is not down.

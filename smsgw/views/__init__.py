@@ -20,4 +20,5 @@ def includeme(config: Configurator) -> None:
     config.include("smsgw.views.body")
     config.include("smsgw.views.v1")
     config.include("smsgw.views.v2")
+    config.include("smsgw.views.health")
     include_views(config, found.plugins, found.settings.plugins)

@@ -18,8 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smsgw.cli.check.finding import Level
+from smsgw.hookspecs import hookimpl
 from smsgw.settings import CoreSchema
 from smsgw.spool.daemon import Daemon
+from smsgw.testing import offered
 from tests.cli.conftest import Ended, Ini, as_user, executable, smsgw
 from tests.conftest import at_length, eventually, make_spool
 from tests.postgresql import Postgresql
@@ -314,8 +316,22 @@ def test_messages_that_wait(ini: Ini, spool: Path) -> None:
     an_hour_ago = time.time() - 3600
     os.utime(message, (an_hour_ago, an_hour_ago))
     assert lines(check(ini()), "warning") == [
-        f"spool: a message has waited in {spool}/outgoing for 60 minutes. See smsd's log for the reason."
+        f"spool: a message has waited in {spool}/outgoing for 60 minutes: smsgw.http.X."
+        " See smsd's log for the reason, and GET /health for its modems."
     ]
+
+
+def test_messages_that_wait_for_a_modem(ini: Ini, spool: Path) -> None:
+    message, lock = spool / "checked" / "smsgw.http.X", spool / "checked" / "smsgw.http.X.LOCK"
+    message.write_text("To: 112\n\nHi")
+    lock.touch()
+    an_hour_ago = time.time() - 3600
+    os.utime(message, (an_hour_ago, an_hour_ago))
+    (line,) = lines(check(ini()), "warning")
+    assert line == (
+        f"spool: a message has waited in {spool}/checked for 60 minutes: {lock} keeps smsd from taking it."
+        f" If no program is at it: rm {lock}"
+    )
 
 
 def test_a_state_that_others_can_enter(ini: Ini, spool: Path) -> None:
@@ -852,3 +868,58 @@ def test_where_the_ini_file_is(ini: Ini, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir("/")
     assert smsgw("check").status == 3
     assert smsgw("check", env={"SMSGW_INI": str(path)}).status == 0
+
+
+# What waits for ever
+
+
+class Asleep:
+    """Never transforms anything."""
+
+    @hookimpl
+    def transform(self, text: str) -> str:
+        threading.Event().wait()
+        return text
+
+
+def test_a_plugin_that_never_answers(ini: Ini, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("smsgw.cli.check.settings.TIMEOUT", 0.5)
+    with offered(asleep=Asleep):
+        told = check(ini({"smsgw.plugins": "htpasswd allow asleep"}))
+    assert any("asleep fails to transform 'abc': it takes more than" in line for line in lines(told, "error"))
+
+
+def test_a_server_that_never_answers(ini: Ini, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It sends a byte now and then, so that no limit of a socket is reached."""
+    monkeypatch.setattr("smsgw.cli.check.settings.TIMEOUT", 1.0)
+    done = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def drip() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n")
+                while not done.wait(0.2):
+                    connection.sendall(b" ")
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        port = server.getsockname()[1]
+        told = check(ini({}, {"listen": f"127.0.0.1:{port}"}))
+        (line,) = (line for line in lines(told, "error") if line.startswith("server"))
+        done.set()
+        thread.join()
+    assert line.startswith(f"server: what listens on 127.0.0.1:{port} does not answer within 1 seconds.")
+
+
+def test_modems_of_an_smsd_that_runs(tmp_path: Path, ini: Ini) -> None:
+    folder = tmp_path / "smsd"
+    folder.mkdir()
+    with Smsd(folder, modems=2) as smsd:
+        smsd.modems[1].unplug()
+        told = check(conf(ini, smsd))
+        (line,) = (line for line in lines(told, "warning") if "GSM2" in line)
+        assert line.startswith("smsd: the modem GSM2 sends nothing: its device ")
+        smsd.modems[0].unplug()
+        told = check(conf(ini, smsd))
+        assert len([line for line in lines(told, "error") if "sends nothing" in line]) == 2

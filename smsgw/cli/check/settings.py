@@ -9,12 +9,14 @@ import http.client
 import ipaddress
 import json
 import logging
+import queue
 import re
 import socket
 import stat
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import pluggy
 
@@ -32,6 +34,7 @@ MONITORING = "/api/v1.0/monitoring"
 MANY_THREADS = 16  # more make a busy process slower
 TIMEOUT = 5.0  # seconds
 PRIVATE = ("htpasswd.path", "password_file", "secret_file")  # the ends of names of settings that name files of secrets
+T = TypeVar("T")
 WORD = "abc"  # a text that transforms can be expected to take
 
 # Pairs of shipped plugins that should stand the other way round, and why.
@@ -94,7 +97,8 @@ def _check_text(transforms: Sequence[pluggy.HookImpl]) -> Findings:
     text = WORD
     for implementation in transforms:
         try:
-            text = transformed(implementation, text, Identity("smsgw-check"))
+            # A plugin that waits for something must not hold up what else is to be told.
+            text = in_time(lambda: transformed(implementation, text, Identity("smsgw-check")), TIMEOUT)  # noqa: B023
         except Invalid:
             return
         except Exception as error:
@@ -281,21 +285,58 @@ def _check_port(family: int, address: tuple[Any, ...]) -> Findings:
 def _check_gateway(host: str, port: int, where: str) -> Findings:
     """Ask the server that listens there for its monitoring."""
     target = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
-    connection = http.client.HTTPConnection(target, port, timeout=TIMEOUT)
     try:
-        connection.request("GET", MONITORING)
-        reply = connection.getresponse()
-        told = json.loads(reply.read(65536))
-        is_ours = isinstance(told, dict) and ("monitoring" in told or "error" in told)
+        status, told = in_time(lambda: _ask(target, port), TIMEOUT)
+    except TimeoutError:
+        yield SERVER.error(
+            f"what listens on {where} does not answer within {TIMEOUT:.0f} seconds",
+            "If it is the gateway, all its threads are busy: see its log, and which plugin waits for what.",
+        )
+        return
     except (OSError, http.client.HTTPException, ValueError):
-        is_ours = False
-    finally:
-        connection.close()
-    if not is_ours:
+        status, told = 0, None
+    if not (isinstance(told, dict) and ("monitoring" in told or "error" in told)):
         yield SERVER.error(f"something else than a gateway listens on {where}", "End it, or take another port.")
-    elif reply.status == http.client.OK:
+    elif status == http.client.OK:
         yield SERVER.ok(f"the gateway answers on {where}, and could take a message")
     else:
         yield SERVER.error(
-            f"the gateway on {where} answers {reply.status}: {told.get('error', '')}", "See its log for the reason."
+            f"the gateway on {where} answers {status}: {told.get('error', '')}", "See its log for the reason."
         )
+
+
+def _ask(host: str, port: int) -> tuple[int, Any]:
+    """The status of the monitoring, and its body.
+
+    :raises OSError, http.client.HTTPException, ValueError: there is none.
+    """
+    connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT)
+    try:
+        connection.request("GET", MONITORING)
+        reply = connection.getresponse()
+        return reply.status, json.loads(reply.read(65536))
+    finally:
+        connection.close()
+
+
+def in_time(work: Callable[[], T], seconds: float) -> T:
+    """What that returns, or raises.
+
+    :raises TimeoutError: it takes longer; it goes on in a thread that holds up nobody's end.
+    """
+    done: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            done.put((work(), None))
+        except BaseException as error:
+            done.put((None, error))
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        found, error = done.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError(f"it takes more than {seconds:.0f} seconds") from None
+    if error is not None:
+        raise error
+    return cast("T", found)

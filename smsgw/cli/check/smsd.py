@@ -11,6 +11,7 @@ from smsgw.cli.installation import Installation
 from smsgw.settings import is_on
 from smsgw.spool.daemon import Daemon, find_conf, find_daemon, started_with
 from smsgw.spool.layout import read_smsd_conf
+from smsgw.spool.modems import Modems
 
 SMSD = Topic("smsd")
 
@@ -46,10 +47,17 @@ def check_settings(installation: Installation) -> Findings:
                 f"{path} names no folder for '{key}', and {harm}",
                 f"Make a folder that belongs to smsd's user, add '{key} = FOLDER', restart smsd and then the gateway.",
             )
-    yield from _check_modems(path, installation.layout.modems, sections)
+    daemon = daemon_of(installation)
+    is_running = daemon is not None and daemon.pid is not None
+    yield from _check_modems(path, installation.layout.modems, sections, is_running)
 
 
-def _check_modems(path: Path, modems: tuple[str, ...], sections: Mapping[str, Mapping[str, str]]) -> Findings:
+def _check_modems(
+    path: Path, modems: tuple[str, ...], sections: Mapping[str, Mapping[str, str]], is_running: bool
+) -> Findings:
+    """
+    :param is_running: what is wrong with the modems of an smsd that runs is told elsewhere.
+    """
     if not modems:
         yield SMSD.error(f"{path} names no modem", "Add 'devices = GSM1', and a section [GSM1].")
     for modem in modems:
@@ -59,7 +67,7 @@ def _check_modems(path: Path, modems: tuple[str, ...], sections: Mapping[str, Ma
             yield SMSD.error(f"{path} has no section [{modem}]", "Add one, with the modem's device.")
         elif not device:
             yield SMSD.error(f"{path} names no device of {modem}", f"Add 'device = /dev/...' to [{modem}].")
-        elif device.startswith("/") and not Path(device).exists():
+        elif device.startswith("/") and not is_running and not Path(device).exists():
             yield SMSD.warning(f"there is no {device}, where the modem {modem} should be", "Is it plugged in?")
     queues = sections.get("queues") or sections.get("queue") or {}
     if not queues:
@@ -102,6 +110,19 @@ def check_process(installation: Installation) -> Findings:
         )
     else:
         yield SMSD.ok(f"smsd runs as {daemon}, process {daemon.pid}")
+        yield from _check_living(installation, path)
+
+
+def _check_living(installation: Installation, path: Path) -> Findings:
+    """The modems of an smsd that runs."""
+    settings = installation.smsgw.health
+    found = Modems(installation.layout, path, Path(settings.stats) if settings.stats else None).look()
+    if found.fault:
+        yield SMSD.error(found.fault, found.remedy or "")
+    for modem in found.modems:
+        if modem.fault:
+            kind = SMSD.warning if found.can_send else SMSD.error
+            yield kind(f"the modem {modem.name} sends nothing: {modem.fault}", modem.remedy or "")
 
 
 def conf_of(installation: Installation) -> Path | None:

@@ -20,6 +20,8 @@ from smsgw.spool.daemon import Daemon, group_name, user_name
 from smsgw.spool.layout import KINDS, Layout
 from smsgw.spool.sending.queue import Queue
 from smsgw.spool.sending.writer import PROBE
+from smsgw.spool.waiting import files as queued
+from smsgw.spool.waiting import folders as queue_folders
 
 SPOOL = Topic("spool")
 NAME = ".smsgw-check"  # smsd skips files whose name begins with a dot
@@ -225,17 +227,13 @@ def check_waiting(installation: Installation) -> Findings:
     layout = installation.layout
     if not layout.outgoing.is_dir():
         return
-    waiting = [status.st_mtime for _, status in _waiting(layout)]
-    age = time.time() - min(waiting, default=time.time())
+    waiting = list(_waiting(layout))
     if len(waiting) > MANY_WAITING:
         yield SPOOL.warning(
             f"{len(waiting)} messages wait in {layout.outgoing}, and smsd gets slow with so many",
             "Send less at once, or have more modems.",
         )
-    if age > LONG:
-        yield SPOOL.warning(
-            f"a message has waited in {layout.outgoing} for {age / 60:.0f} minutes", "See smsd's log for the reason."
-        )
+    yield from _check_queues(layout)
     yield SPOOL.ok(f"{len(waiting)} messages wait in {layout.outgoing}")
     queue = Queue(layout, depth=0, fsync=False)
     for own, until in ((queue.waiting, "smsd has room"), (queue.scheduled, "their time")):
@@ -250,6 +248,30 @@ def check_waiting(installation: Installation) -> Findings:
             yield SPOOL.error(
                 f"{len(left)} complete requests wait in {layout.state / 'ready'}, and no gateway looks after them",
                 "Start the gateway, or see its log for the reason.",
+            )
+
+
+def _check_queues(layout: Layout) -> Findings:
+    """What nobody takes out of the folders in which messages wait for smsd and its modems."""
+    for folder in queue_folders(layout).values():
+        try:
+            found = queued(folder)
+        except OSError:
+            continue  # check_folders says so
+        oldest = min(found, key=found.__getitem__, default=None)
+        if oldest is None or time.time() - found[oldest] <= LONG:
+            continue
+        minutes = (time.time() - found[oldest]) / 60
+        lock = folder / f"{oldest}.LOCK"
+        if lock.exists():
+            yield SPOOL.warning(
+                f"a message has waited in {folder} for {minutes:.0f} minutes: {lock} keeps smsd from taking it",
+                f"If no program is at it: rm {shlex.quote(str(lock))}",
+            )
+        else:
+            yield SPOOL.warning(
+                f"a message has waited in {folder} for {minutes:.0f} minutes: {oldest}",
+                "See smsd's log for the reason, and GET /health for its modems.",
             )
 
 

@@ -1,0 +1,125 @@
+"""How the gateway and smsd are: what is wrong, since when, and what to do. Knows no HTTP."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import pluggy
+
+from smsgw.journal.journal import Journal
+from smsgw.logs import indented
+from smsgw.model import Unavailable
+from smsgw.plugins import ask, implementations
+from smsgw.spool.modems import Modems, Smsd
+from smsgw.spool.sending.writer import Writer
+from smsgw.spool.waiting import Waiting
+
+OK, WARNING, ERROR = "ok", "warning", "error"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong with one part, since when (UTC; ``None``: nobody knows), and what to do.
+
+    ``level`` is ``error`` where messages do not go out, else ``warning``. ``part`` is ``spool``, ``smsd``,
+    ``modem NAME``, ``queue NAME``, ``journal``, ``authentication`` or ``plugin NAME``.
+    """
+
+    level: str
+    part: str
+    what: str
+    remedy: str
+    since: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All that is known at a moment. ``is_ready``: something can be sent."""
+
+    problems: Sequence[Problem]
+    smsd: Smsd
+    queues: Sequence[Waiting]
+    is_ready: bool
+
+    @property
+    def status(self) -> str:
+        """The worst of the problems' levels, or ``ok``."""
+        levels = {problem.level for problem in self.problems}
+        return next((level for level in (ERROR, WARNING) if level in levels), OK)
+
+
+class Health:
+    """Looks at all parts; shared by all threads.
+
+    :param waiting: what waits in each queue.
+    """
+
+    def __init__(
+        self,
+        hook: pluggy.HookRelay,
+        writer: Writer,
+        modems: Modems,
+        journal: Journal,
+        waiting: Callable[[], Sequence[Waiting]],
+    ) -> None:
+        self._backends = [backend.plugin_name for backend in implementations(hook.authenticate)]
+        self._faults = implementations(hook.fault)
+        self._writer = writer
+        self._modems = modems
+        self._journal = journal
+        self._waiting = waiting
+
+    def look(self) -> Report:
+        """All of it, as it stands now."""
+        smsd = self._modems.look()
+        needed = [*self._of_spool(), *_of_smsd(smsd), *self._of_backends()]
+        is_ready = not any(problem.level == ERROR for problem in needed)
+        return Report([*needed, *self._of_journal()], smsd, self._waiting(), is_ready)
+
+    def _of_spool(self) -> Iterator[Problem]:
+        try:
+            self._writer.probe()
+        except Unavailable as error:
+            yield Problem(ERROR, "spool", error.detail, "Run 'smsgw check', which looks at the spool's folders.")
+
+    def _of_journal(self) -> Iterator[Problem]:
+        try:
+            self._journal.seen()
+        except Unavailable as error:
+            yield Problem(WARNING, "journal", error.detail, "Messages go out all the same. The log says what is wrong.")
+
+    def _of_backends(self) -> Iterator[Problem]:
+        faults = dict(self._of_plugins())
+        for name, what in faults.items():
+            yield Problem(WARNING, f"plugin {name}", what, "See the log for the reason.")
+        if self._backends and faults.keys() >= set(self._backends):
+            yield Problem(ERROR, "authentication", "nobody can get in", "Mend what the plugins need that know users.")
+
+    def _of_plugins(self) -> Iterator[tuple[str, str]]:
+        """The plugins that something is wrong with, and what."""
+        for plugin in self._faults:
+            try:
+                what = ask(plugin, {})
+            except Exception as error:
+                log.error("the plugin %r failed to tell how it is%s", plugin.plugin_name, indented(error))
+                what = "it failed to tell how it is"
+            if what is not None:
+                yield plugin.plugin_name, str(what)
+
+
+def _of_smsd(smsd: Smsd) -> Iterator[Problem]:
+    if smsd.fault:
+        level = ERROR if smsd.is_running is False else WARNING
+        yield Problem(level, "smsd", smsd.fault, smsd.remedy or "")
+    if smsd.is_running is False:
+        return
+    for modem in smsd.modems:
+        if modem.fault:
+            level = WARNING if smsd.can_send else ERROR
+            since = modem.since if modem.state in ("blocked", "receiving") else None
+            yield Problem(level, f"modem {modem.name}", modem.fault, modem.remedy or "", since)
