@@ -20,7 +20,7 @@ from pyramid.request import Request
 from smsgw import plugins as plugin_loader
 from smsgw import security
 from smsgw.delivery import Delivery
-from smsgw.following import make_follower, make_notifiers, open_journal
+from smsgw.following import make_follower, make_notifiers, open_journal, wake_all
 from smsgw.gateway import Gateway
 from smsgw.guessing import Guesses
 from smsgw.health import Health
@@ -50,6 +50,7 @@ from smsgw.spool.sending.queue import Queue
 from smsgw.spool.sending.writer import Writer
 from smsgw.spool.waiting import look
 from smsgw.store import Stores
+from smsgw.watching import Watch
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +68,7 @@ class Application:
     layout: Layout
     stores: Stores
     locks: Locks
+    watch: Watch
     writer: Writer
     folders: Folders
     queue: Queue
@@ -162,8 +164,9 @@ def make(raw: Mapping[str, Any]) -> Application:
     gateway = Gateway(hook, Delivery(hook, writer), settings, layout, receipts)
     mailbox = Mailbox(hook, layout, folders, cancel, journal)
 
+    watch = Watch(modems, layout, journal, settings.health.stuck_seconds, lambda: wake_all(notifiers))
     feeder = Feeder(layout, queue)
-    background: list[tuple[str, Work]] = [("feeder", feeder.run), ("retention", retention.run)]
+    background: list[tuple[str, Work]] = [("feeder", feeder.run), ("retention", retention.run), ("watch", watch.run)]
     background += [(plugin.plugin_name, asking(plugin, "stop")) for plugin in implementations(hook.background)]
     background += [("follower", follower.run), *((notifier.name, notifier.run) for notifier in notifiers)]
     owner = Owner(
@@ -181,6 +184,7 @@ def make(raw: Mapping[str, Any]) -> Application:
         layout=layout,
         stores=stores,
         locks=locks,
+        watch=watch,
         writer=writer,
         folders=folders,
         queue=queue,

@@ -11,7 +11,7 @@ import pluggy
 from smsgw.journal.database import open_database
 from smsgw.journal.journal import Journal
 from smsgw.journal.notifier import Notifier
-from smsgw.model import Accepted, Event
+from smsgw.model import Accepted, Alarm, Event
 from smsgw.plugins import asking, implementations
 from smsgw.spool.following.follower import Follower
 from smsgw.spool.following.reader import Reader, followed
@@ -35,21 +35,22 @@ def make_notifiers(hook: pluggy.HookRelay, journal: Journal) -> list[Notifier]:
 
 def make_follower(hook: pluggy.HookRelay, reader: Reader, journal: Journal, notifiers: Sequence[Notifier]) -> Follower:
     """The follower that writes into that journal, and wakes those notifiers."""
-
-    def tell() -> None:
-        for notifier in notifiers:
-            notifier.wake()
-
     return Follower(
         reader,
         journal,
         [notifier.name for notifier in notifiers],
         wants_accepted=any(Accepted in _heard(teller.plugin) for teller in implementations(hook.notify)),
-        tell=tell,
+        tell=lambda: wake_all(notifiers),
     )
 
 
-def _heard(plugin: Any) -> Collection[type[Event]]:
-    """The events that a plugin is told of."""
-    found: Collection[type[Event]] = getattr(plugin, "hears", tuple(EVENT_NAMES))
+def wake_all(notifiers: Sequence[Notifier]) -> None:
+    """Let them look at once: there are events."""
+    for notifier in notifiers:
+        notifier.wake()
+
+
+def _heard(plugin: Any) -> Collection[type[Event | Alarm]]:
+    """The events that a plugin is told of: those of messages, where it does not say."""
+    found: Collection[type[Event | Alarm]] = getattr(plugin, "hears", tuple(EVENT_NAMES))
     return found

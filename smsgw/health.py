@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import pluggy
 
+from smsgw.journal.alarms import Trouble, standing
 from smsgw.journal.journal import Journal
 from smsgw.logs import indented
 from smsgw.model import Unavailable
@@ -17,6 +18,7 @@ from smsgw.spool.modems import Modems, Smsd
 from smsgw.spool.sending.writer import Writer
 from smsgw.spool.waiting import Waiting
 
+OUTGOING = "queue outgoing"  # where nothing leaves it, smsd takes nothing
 OK, WARNING, ERROR = "ok", "warning", "error"
 
 log = logging.getLogger(__name__)
@@ -79,7 +81,11 @@ class Health:
         smsd = self._modems.look()
         needed = [*self._of_spool(), *_of_smsd(smsd), *self._of_backends()]
         is_ready = not any(problem.level == ERROR for problem in needed)
-        return Report([*needed, *self._of_journal()], smsd, self._waiting(), is_ready)
+        known, of_journal = self._of_journal()
+        found = [_dated(problem, known) for problem in needed]
+        queues = [*_of_queues(known.values())]
+        is_ready = is_ready and not any(problem.level == ERROR and problem.part == OUTGOING for problem in queues)
+        return Report([*found, *queues, *of_journal], smsd, self._waiting(), is_ready)
 
     def _of_spool(self) -> Iterator[Problem]:
         try:
@@ -87,11 +93,14 @@ class Health:
         except Unavailable as error:
             yield Problem(ERROR, "spool", error.detail, "Run 'smsgw check', which looks at the spool's folders.")
 
-    def _of_journal(self) -> Iterator[Problem]:
+    def _of_journal(self) -> tuple[Mapping[str, Trouble], Sequence[Problem]]:
+        """What the journal knows of modems and queues, and what is wrong with the journal."""
         try:
             self._journal.seen()
+            return standing(self._journal), ()
         except Unavailable as error:
-            yield Problem(WARNING, "journal", error.detail, "Messages go out all the same. The log says what is wrong.")
+            remedy = "Messages go out all the same. The log says what is wrong."
+            return {}, [Problem(WARNING, "journal", error.detail, remedy)]
 
     def _of_backends(self) -> Iterator[Problem]:
         faults = dict(self._of_plugins())
@@ -123,3 +132,17 @@ def _of_smsd(smsd: Smsd) -> Iterator[Problem]:
             level = WARNING if smsd.can_send else ERROR
             since = modem.since if modem.state in ("blocked", "receiving") else None
             yield Problem(level, f"modem {modem.name}", modem.fault, modem.remedy or "", since)
+
+
+def _of_queues(known: Iterable[Trouble]) -> Iterator[Problem]:
+    for trouble in known:
+        kind, _, name = trouble.part.partition("/")
+        if kind != "modem":
+            level = ERROR if kind == "queue" else WARNING
+            yield Problem(level, f"queue {name}", trouble.what, trouble.remedy, trouble.since)
+
+
+def _dated(problem: Problem, known: Mapping[str, Trouble]) -> Problem:
+    """The problem, with the time that the journal has for it."""
+    trouble = known.get(problem.part.replace(" ", "/", 1))
+    return problem if problem.since or trouble is None else replace(problem, since=trouble.since)

@@ -12,7 +12,7 @@ import pluggy
 from pyramid.request import Request
 from pyramid.security import Allowed, Denied
 
-from smsgw.model import Allowance, Credentials, Event, Identity, Message, Options, Submission
+from smsgw.model import Alarm, Allowance, Credentials, Event, Identity, Message, Options, Submission
 
 PROJECT = "smsgw"
 
@@ -115,9 +115,10 @@ def deliver(submission: Submission) -> Sequence[Message] | None:
 
 
 @hookspec
-def notify(events: Sequence[Event]) -> None:
-    """What became of messages: in order for each message, to each plugin at least once.
+def notify(events: Sequence[Event | Alarm]) -> None:
+    """What became of messages, modems and queues: in order for each of them, to each plugin at least once.
 
+    The attribute ``hears`` says which events the plugin is told of; without it, all of messages, and no ``Alarm``.
     Called in the process that owns the spool, each plugin on its own; one that raises is told the same events again
     later, and holds up nobody else.
     """

@@ -272,6 +272,33 @@ class Received(Event):
     """A message came in from outside."""
 
 
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """Something that became of a modem or a queue, at a time (UTC). Told at least once, in order for each of them.
+
+    ``name`` is the modem's or the queue's; ``what`` says in a sentence what is wrong, ``remedy`` what to do. ``key`` is
+    the same each time that it is told, and no other event's. Only plugins that name it in ``hears`` are told.
+    """
+
+    name: str
+    what: str
+    remedy: str
+    at: datetime
+    key: str = field(default="", kw_only=True)
+
+
+class ModemDown(Alarm):
+    """A modem of smsd sends nothing."""
+
+
+class ModemUp(Alarm):
+    """It sends again, as far as smsd tells."""
+
+
+class QueueStuck(Alarm):
+    """Messages do not leave a queue."""
+
+
 class TooMany(Exception):
     """A limit would be exceeded; nothing of the submission is sent. Raised by plugins that wrap ``deliver``.
 

@@ -10,10 +10,14 @@ from dataclasses import dataclass
 
 from smsgw.model import (
     Accepted,
+    Alarm,
     Cancelled,
     Delivered,
     Event,
     Failed,
+    ModemDown,
+    ModemUp,
+    QueueStuck,
     Received,
     Sent,
     StatusReport,
@@ -59,7 +63,10 @@ BY_FOLDER: Mapping[str, Status] = {name: BY_NAME[name] for name in ("cancelled",
 EVENTS: Mapping[str, type[Event]] = {"accepted": Accepted} | {
     status.name: status.event for status in (*LIFE, RECEIVED) if status.is_ended
 }
-EVENT_NAMES: Mapping[type[Event], str] = {event: name for name, event in EVENTS.items()}
+EVENT_NAMES: Mapping[type[Event | Alarm], str] = {event: name for name, event in EVENTS.items()}
+# Of no message, but of a modem or a queue.
+ALARMS: Mapping[str, type[Alarm]] = {"modem.down": ModemDown, "modem.up": ModemUp, "queue.stuck": QueueStuck}
+ALARM_NAMES: Mapping[type[Event | Alarm], str] = {alarm: name for name, alarm in ALARMS.items()}
 
 
 def status_of(kind: str, report: StatusReport | None, *, is_scheduled: bool = False) -> str:

@@ -11,7 +11,7 @@ from pyramid.config import Configurator
 
 from smsgw.api import application
 from smsgw.hookspecs import hookimpl
-from smsgw.model import Event, Identity
+from smsgw.model import Alarm, Event, Identity
 from smsgw.settings import Boolean, Number
 from smsgw.store import open_store
 from smsgw.tls import make_context
@@ -106,7 +106,7 @@ class Webhooks:
         self._sign_ins.note(identity)
 
     @hookimpl
-    def notify(self, events: Sequence[Event]) -> None:
+    def notify(self, events: Sequence[Event | Alarm]) -> None:
         """
         :raises Unavailable: the database is out of service; nothing was noted.
         """

@@ -7,24 +7,28 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from smsgw.model import Accepted, Event, Received, Reported
+from smsgw.model import Accepted, Alarm, Event, Received, Reported
 from smsgw.resources import Resources, moment
-from smsgw.status import EVENT_NAMES
+from smsgw.status import ALARM_NAMES, EVENT_NAMES
 
 from .outbox import Entry
 from .rights import Listener, Rights
 from .table import Webhook
 
-TYPES = {event: f"message.{name}" for event, name in EVENT_NAMES.items() if event is not Accepted}
+TYPES: dict[type[Event | Alarm], str] = {
+    **{event: f"message.{name}" for event, name in EVENT_NAMES.items() if event is not Accepted},
+    **ALARM_NAMES,
+}
 SLACK = 5  # seconds by which the clocks of several machines may differ
 
 
 def entries(
-    events: Sequence[Event], webhooks: Sequence[Webhook], rights: Rights, resources: Resources, now: int
+    events: Sequence[Event | Alarm], webhooks: Sequence[Webhook], rights: Rights, resources: Resources, now: int
 ) -> Iterator[Entry]:
     """What the webhooks shall hear of, in the order of the events.
 
-    Users hear of their own messages; who may read all messages hears of all. A webhook hears of nothing that happened
+    Users hear of their own messages; who may read all messages hears of all; who may see how the gateway is hears of
+    modems and queues. A webhook hears of nothing that happened
     before it was made.
 
     :param events: of the types in ``TYPES``.
@@ -37,33 +41,53 @@ def entries(
         for webhook, listener in listeners:
             if (
                 type_ in webhook.events
-                and (listener.reads_all or _is_own(event, listener))
                 and event.at.timestamp() >= webhook.created - SLACK
-                and rights.may_read(listener, event.message)
+                and _may_hear(event, listener, rights)
             ):
                 body = body or _body(type_, event, resources)
-                yield Entry(_id(webhook, type_, event), webhook.id, type_, event.message.id, body)
+                yield Entry(_id(webhook, type_, event), webhook.id, type_, _about(event), body)
+
+
+def _may_hear(event: Event | Alarm, listener: Listener, rights: Rights) -> bool:
+    if isinstance(event, Alarm):
+        return rights.may_see_health(listener)
+    return (listener.reads_all or _is_own(event, listener)) and rights.may_read(listener, event.message)
+
+
+def _about(event: Event | Alarm) -> str:
+    """What is told in order: a message, or a modem or queue."""
+    if isinstance(event, Alarm):
+        return f"{ALARM_NAMES[type(event)].partition('.')[0]}/{event.name}"
+    return event.message.id
 
 
 def _is_own(event: Event, listener: Listener) -> bool:
     return not isinstance(event, Received) and event.message.owner == listener.identity.userid
 
 
-def _id(webhook: Webhook, type_: str, event: Event) -> str:
+def _id(webhook: Webhook, type_: str, event: Event | Alarm) -> str:
     """The same each time that the event is told. It has smsd's times, since a name may be used for a new message."""
+    if isinstance(event, Alarm):
+        return _hashed([webhook.id, type_, event.key])
     headers = event.message.headers
     times = [headers.get(name, "") for name in ("Sent", "Failed", "Received")]
-    said = json.dumps([webhook.id, type_, event.message.kind, event.message.id, *times])
-    return f"msg_{hashlib.sha256(said.encode()).hexdigest()[:32]}"
+    return _hashed([webhook.id, type_, event.message.kind, event.message.id, *times])
 
 
-def _body(type_: str, event: Event, resources: Resources) -> str:
+def _hashed(said: list[str]) -> str:
+    return f"msg_{hashlib.sha256(json.dumps(said).encode()).hexdigest()[:32]}"
+
+
+def _body(type_: str, event: Event | Alarm, resources: Resources) -> str:
     """The body of each attempt."""
     return json.dumps({"type": type_, "timestamp": moment(event.at), "data": _resource(event, resources)})
 
 
-def _resource(event: Event, resources: Resources) -> dict[str, Any]:
-    """The message as it was at the event."""
+def _resource(event: Event | Alarm, resources: Resources) -> dict[str, Any]:
+    """The message as it was at the event; or which modem or queue, what is wrong, and what to do."""
+    if isinstance(event, Alarm):
+        kind = ALARM_NAMES[type(event)].partition(".")[0]
+        return {kind: event.name, "detail": event.what, "remedy": event.remedy}
     if isinstance(event, Received):
         return resources.received(event.message)
     return resources.sent(event.message, event.report if isinstance(event, Reported) else None)

@@ -66,6 +66,9 @@ class Rights:
             return Listener(Identity(maker.userid), reads_all=False)
         return Listener(maker, self._permits(maker, "read-all", None))
 
+    def may_see_health(self, listener: Listener) -> bool:
+        return self._permits(listener.identity, "health", None)
+
     def may_read(self, listener: Listener, message: object) -> bool:
         return self._permits(listener.identity, "read", message)
 

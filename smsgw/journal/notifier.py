@@ -1,7 +1,7 @@
-"""Tells one plugin what became of messages, from where it stopped: its cursor in the journal's list of events.
+"""Tells one plugin what became of messages, modems and queues, from where it stopped: its cursor in the list of events.
 
-In order for each message, each event at least once. An event that the plugin does not take is told again later, and
-those of the same message wait for it; others do not.
+In order for each of them, each event at least once. An event that the plugin does not take is told again later, and
+those of the same message, modem or queue wait for it; others do not.
 """
 
 from __future__ import annotations
@@ -9,24 +9,34 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import delete, exists, func, insert, select, update
 
+from smsgw.journal.alarms import read_alarm
 from smsgw.journal.journal import Journal
 from smsgw.journal.tables import CURSORS, EVENTS, UNTOLD, Broken, read_message, read_report
 from smsgw.logs import indented
-from smsgw.model import Event, Reported
-from smsgw.status import EVENT_NAMES
+from smsgw.model import Alarm, Event, Reported
+from smsgw.status import ALARM_NAMES, ALARMS, EVENT_NAMES
 from smsgw.status import EVENTS as KNOWN
 
 RETRY = 5.0  # seconds until what a plugin did not take is told again
 MOST = 250  # events told of at once
+NAMES: Mapping[type[Event | Alarm], str] = {**EVENT_NAMES, **ALARM_NAMES}
 
 log = logging.getLogger(__name__)
 
-Numbered = tuple[int, Event]  # an event, and its number in the list
+
+@dataclass(frozen=True, slots=True)
+class Numbered:
+    """An event, its number in the list, and what it is about: a message's id, or a modem or queue."""
+
+    number: int
+    about: str
+    event: Event | Alarm
 
 
 class Notifier:
@@ -41,13 +51,13 @@ class Notifier:
         self,
         journal: Journal,
         name: str,
-        tell: Callable[[Sequence[Event]], None],
-        hears: Collection[type[Event]] = tuple(EVENT_NAMES),
+        tell: Callable[[Sequence[Event | Alarm]], None],
+        hears: Collection[type[Event | Alarm]] = tuple(EVENT_NAMES),
     ) -> None:
         self.name = name
         self._journal = journal
         self._tell = tell
-        self._hears = [EVENT_NAMES[event] for event in hears]
+        self._hears = [NAMES[event] for event in hears]
         self._running = threading.Lock()  # a plugin can still be at it when the spool was lost and won again
         self._news = threading.Event()
         self._most = MOST  # fewer after a failure, so that one event which fails is found
@@ -78,9 +88,9 @@ class Notifier:
         """Tell of what comes after the cursor; false where the plugin did not take it."""
         while not stop.is_set():
             events, last, waiting = self._after_cursor()
-            ready = [each for each in events if each[1].message.id not in waiting]
-            late = [each for each in events if each[1].message.id in waiting]
-            if ready and not self._offer([event for _, event in ready]):
+            ready = [each for each in events if each.about not in waiting]
+            late = [each for each in events if each.about in waiting]
+            if ready and not self._offer([each.event for each in ready]):
                 if len(ready) > 1:
                     self._most = max(len(ready) // 2, 1)
                     return False
@@ -95,17 +105,17 @@ class Notifier:
 
     def _tell_again(self, stop: threading.Event) -> bool:
         """Tell once more of what was put off, event by event; false where there may be something left."""
-        for number, event in self._put_off():
+        for each in self._put_off():
             if stop.is_set():
                 return True
-            if not self._offer([event]):
-                self._failed = number  # the next time those after it come first
+            if not self._offer([each.event]):
+                self._failed = each.number  # the next time those after it come first
                 return False
-            self._forget(number)
+            self._forget(each.number)
         is_done, self._failed = not self._failed, 0
         return is_done and self._tell_new(stop)
 
-    def _offer(self, events: Sequence[Event]) -> bool:
+    def _offer(self, events: Sequence[Event | Alarm]) -> bool:
         try:
             self._tell(events)
         except Exception as error:
@@ -133,7 +143,7 @@ class Notifier:
             found = [_numbered(dict(row)) for row in rows.mappings()]
             put_off = [UNTOLD.c.spool == spool, UNTOLD.c.plugin == self.name]
             waiting = set(connection.execute(select(UNTOLD.c.message).where(*put_off).distinct()).scalars())
-        return found, found[-1][0] if len(found) == self._most else last, waiting
+        return found, found[-1].number if len(found) == self._most else last, waiting
 
     def _put_off(self) -> list[Numbered]:
         """What was put off, after the last that failed; not of messages that wait for an earlier event."""
@@ -156,8 +166,7 @@ class Notifier:
         with self._journal.database.writing() as connection:
             spool = self._journal.spool(connection)
             rows = [
-                {"spool": spool, "plugin": self.name, "number": number, "message": event.message.id}
-                for number, event in late
+                {"spool": spool, "plugin": self.name, "number": each.number, "message": each.about} for each in late
             ]
             if rows:
                 connection.execute(insert(UNTOLD), rows)
@@ -172,9 +181,11 @@ class Notifier:
 
 def _numbered(row: Mapping[str, Any]) -> Numbered:
     """:raises Broken: it is none that was written here."""
+    if row["event"] in ALARMS:
+        return Numbered(row["number"], row["message"], read_alarm(row))
     kind, report = KNOWN.get(row["event"]), read_report(row["report"])
     message, at = read_message(row), datetime.fromisoformat(row["at"])
     if kind is None or (report is None) is issubclass(kind, Reported):
         raise Broken(f"there is no event {row['event']!r} like this")
     fields: dict[str, Any] = {"key": row["key"]} | ({} if report is None else {"report": report})
-    return row["number"], kind(message, at, **fields)
+    return Numbered(row["number"], message.id, kind(message, at, **fields))

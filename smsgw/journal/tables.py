@@ -101,7 +101,7 @@ EVENTS = Table(
     Column("spool", BigInteger, nullable=False),
     Column("key", _NAME, nullable=False),
     Column("event", Text, nullable=False),  # its name in smsgw.status
-    Column("message", _NAME, nullable=False),
+    Column("message", _NAME, nullable=False),  # or what an alarm is about, as in ALARMS
     Column("kind", Text, nullable=False),
     Column("at", Text, nullable=False),
     Column("content", Text, nullable=False),
@@ -125,6 +125,14 @@ UNTOLD = Table(  # events before the cursor that the plugin did not take, and th
     Column("plugin", Text, primary_key=True),
     Column("number", BigInteger, primary_key=True),
     Column("message", _NAME, nullable=False),
+)
+ALARMS = Table(  # what is wrong with modems and queues
+    "journal_alarms",
+    TABLES,
+    Column("spool", BigInteger, primary_key=True),
+    Column("part", Text, primary_key=True),  # "modem/GSM1", which is no name of a message
+    Column("since", BigInteger, nullable=False),  # milliseconds since 1970
+    Column("content", Text, nullable=False),
 )
 
 
