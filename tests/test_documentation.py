@@ -39,6 +39,7 @@ from smsgw.views.v2_body import SendSchema
 from smsgw.views.v2_search import LIMIT, MOST
 from tests.conftest import Gateway, eventually, make_spool, sha
 from tests.provider import Provider
+from tests.receiver import Receiver
 from tests.server import Server, free_port
 from tests.test_architecture import PUBLIC
 
@@ -371,7 +372,7 @@ def test_a_mistake_outside_of_our_settings_is_the_last_line(production: Callable
 EXAMPLES = {
     **dict.fromkeys(("Robots", "Thrifty", "Frugal", "Watch"), REFERENCE),
     **dict.fromkeys(("AutoReply", "Heartbeat", "Deadline", "Tally", "Roaming", "Certificates"), RECIPES),
-    **dict.fromkeys(("Country", "Notes", "Greeter"), RECIPES),
+    **dict.fromkeys(("Country", "Alarms", "Notes", "Greeter"), RECIPES),
 }
 
 
@@ -569,6 +570,45 @@ def test_the_example_of_a_certificate(make_gateway: MakeGateway) -> None:
         reply = gateway.get("/api/v2/me", user=None, headers=headers, extra_environ=environ, status=status)
         assert status != 200 or reply.json["userid"] == "alarm-server"
     gateway.get("/api/v2/me", headers={"X-Client-Fingerprint": ""})
+
+
+@pytest.mark.usefixtures("examples")
+def test_the_examples_of_alarms(
+    tmp_path: Path, make_gateway: MakeGateway, monkeypatch: pytest.MonkeyPatch, password_file: Path
+) -> None:
+    """The webhook's command, and the plugin, which sends by the queue of another modem."""
+    monkeypatch.setattr("smsgw.watching.PERIOD", 0.2)
+    monkeypatch.setattr("smsgw.watching.SETTLED", 0.2)
+    spool, stats = make_spool(tmp_path / "smsd"), tmp_path / "stats"
+    stats.mkdir()
+    conf = tmp_path / "smsd.conf"
+    folders = "".join(f"{kind} = {spool / kind}\n" for kind in ("outgoing", "sent", "failed", "incoming"))
+    conf.write_text(f"devices = GSM1, GSM2\nstats = {stats}\n{folders}[queues]\nBACKUP = {spool / 'checked'}\n")
+    gateway = make_gateway(
+        {
+            "smsgw.spool": None,
+            "smsgw.smsd_conf": str(conf),
+            "smsgw.health.smsd_is_here": "false",
+            "smsgw.plugins": "htpasswd allow webhooks alarms",
+            "smsgw.webhooks.allow_private": "true",
+        }
+    )
+    gateway.spool = spool
+    command = shlex.split(block(RECIPES, "sh", "modem.down"))
+    body = json.loads(command[command.index("-d") + 1])
+    example = json.loads(block(RECIPES, "json", "modem.down"))
+    with Receiver() as receiver:
+        body["url"] = receiver.url
+        made = gateway.call("POST_JSON", "/api/v2/webhooks", body, user="root", status=201).json
+        receiver.secret = made["secret"]
+        (stats / "status").write_text("GSM1:\t26-11-29 10:08:42,\tBlocked,\t0,\t2,\t0\n")
+        (delivery,) = receiver.wait(1, 60)
+    assert list(delivery.content) == list(example)
+    assert list(delivery.content["data"]) == list(example["data"])
+    assert (delivery.type, delivery.content["data"]["modem"]) == ("modem.down", "GSM1")
+    (message,) = eventually(lambda: gateway.messages())
+    assert message.headers["Queue"] == "BACKUP"
+    assert message.text.startswith("GSM1: smsd has blocked it")
 
 
 @pytest.mark.usefixtures("examples")
