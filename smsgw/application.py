@@ -48,7 +48,6 @@ from smsgw.spool.sending.feeder import Feeder
 from smsgw.spool.sending.idempotency import Receipts
 from smsgw.spool.sending.queue import Queue
 from smsgw.spool.sending.writer import Writer
-from smsgw.spool.waiting import look
 from smsgw.store import Stores
 from smsgw.watching import Watch
 
@@ -199,7 +198,7 @@ def make(raw: Mapping[str, Any]) -> Application:
         gateway=gateway,
         mailbox=mailbox,
         resources=Resources(layout, settings.prefix),
-        health=Health(hook, writer, modems, journal, lambda: look(layout, queue)),
+        health=Health(hook, writer, modems, journal),
         listener=Listener(settings.health.listen) if settings.health.listen else None,
         owner=owner,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -16,7 +16,6 @@ from smsgw.model import Unavailable
 from smsgw.plugins import ask, implementations
 from smsgw.spool.modems import Modems, Smsd
 from smsgw.spool.sending.writer import Writer
-from smsgw.spool.waiting import Waiting
 
 OUTGOING = "queue outgoing"  # where nothing leaves it, smsd takes nothing
 OK, WARNING, ERROR = "ok", "warning", "error"
@@ -45,7 +44,6 @@ class Report:
 
     problems: Sequence[Problem]
     smsd: Smsd
-    queues: Sequence[Waiting]
     is_ready: bool
 
     @property
@@ -56,10 +54,7 @@ class Report:
 
 
 class Health:
-    """Looks at all parts; shared by all threads.
-
-    :param waiting: what waits in each queue.
-    """
+    """Looks at all parts; shared by all threads."""
 
     def __init__(
         self,
@@ -67,14 +62,12 @@ class Health:
         writer: Writer,
         modems: Modems,
         journal: Journal,
-        waiting: Callable[[], Sequence[Waiting]],
     ) -> None:
         self._backends = [backend.plugin_name for backend in implementations(hook.authenticate)]
         self._faults = implementations(hook.fault)
         self._writer = writer
         self._modems = modems
         self._journal = journal
-        self._waiting = waiting
 
     def look(self) -> Report:
         """All of it, as it stands now."""
@@ -85,7 +78,7 @@ class Health:
         found = [_dated(problem, known) for problem in needed]
         queues = [*_of_queues(known.values())]
         is_ready = is_ready and not any(problem.level == ERROR and problem.part == OUTGOING for problem in queues)
-        return Report([*found, *queues, *of_journal], smsd, self._waiting(), is_ready)
+        return Report([*found, *queues, *of_journal], smsd, is_ready)
 
     def _of_spool(self) -> Iterator[Problem]:
         try:

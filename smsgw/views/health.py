@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -20,6 +21,7 @@ from smsgw.refusals import Forbidden
 from smsgw.resources import moment
 from smsgw.security import AUTHENTICATED
 from smsgw.spool.modems import Modem
+from smsgw.spool.waiting import Waiting, look
 from smsgw.views.body import ok, response
 
 ROOT = "/health"
@@ -48,17 +50,17 @@ def tell(request: Request) -> Response:
     parts = application(request)
     if not parts.permits(request.identity, PERMISSION):
         raise Forbidden("You may not see how the gateway is")
-    return ok(_resource(parts.health.look()))
+    return ok(_resource(parts.health.look(), look(parts.layout, parts.queue)))
 
 
-def _resource(found: Report) -> dict[str, Any]:
+def _resource(found: Report, queues: Sequence[Waiting]) -> dict[str, Any]:
     return {
         "status": found.status,
         "ready": found.is_ready,
         "at": moment(datetime.now(UTC).replace(microsecond=0)),
         "problems": [asdict(problem) | {"since": moment(problem.since)} for problem in found.problems],
         "modems": [_modem(modem) for modem in found.smsd.modems],
-        "queues": [asdict(each) | {"oldest": moment(each.oldest)} for each in found.queues],
+        "queues": [asdict(each) | {"oldest": moment(each.oldest)} for each in queues],
     }
 
 

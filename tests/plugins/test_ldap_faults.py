@@ -87,6 +87,26 @@ def test_dead(server: Slapd, make_gateway: Callable[..., Gateway]) -> None:
     send(gateway, "lvv", "wrong", status=401)
 
 
+def test_health_tells_that_it_is_dead(
+    server: Slapd, make_gateway: Callable[..., Gateway], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For a minute: where nobody is sent to the gateway any more, no request finds out that it is back."""
+    gateway = make_gateway(gateway_settings(server.by_search))
+    gateway.get("/health/ready", user=None)
+    server.kill()
+    send(gateway, "lvv", status=503)
+    found = gateway.get("/health/ready", user=None, status=503).json
+    assert found == {"ready": False, "wrong": ["plugin", "authentication"]}
+    server.start()
+    send(gateway, "lvv")
+    gateway.get("/health/ready", user=None)
+    server.kill()
+    send(gateway, "ops", "Alarm!ng", status=503)
+    gateway.get("/health/ready", user=None, status=503)
+    monkeypatch.setattr("smsgw_plugins.ldap.directory.REMEMBERED", 0.0)
+    gateway.get("/health/ready", user=None)
+
+
 def test_an_emergency_account_stands_before_it(
     server: Slapd, make_gateway: Callable[..., Gateway], password_file: Path
 ) -> None:
