@@ -275,7 +275,7 @@ class Received(Event):
 class TooMany(Exception):
     """A limit would be exceeded; nothing of the submission is sent. Raised by plugins that wrap ``deliver``.
 
-    :param retry_after: seconds until the same submission could be taken; where it never could, until a smaller one.
+    :param retry_after: seconds until the same submission could be taken; of ``OverLimit``, until a smaller one.
     :param detail: one sentence for the client: which limit, and when it opens again.
     :param fields: further HTTP fields of the reply, such as ``RateLimit``.
     """
@@ -285,6 +285,13 @@ class TooMany(Exception):
         self.retry_after = retry_after
         self.detail = detail
         self.fields = dict(fields or {})
+
+
+class OverLimit(TooMany):
+    """The submission needs more at once than a limit ever lets through, so that no waiting helps.
+
+    v2 answers 422 without ``Retry-After``. v1.0 has no such answer: it is 429, as for any ``TooMany``.
+    """
 
 
 class TextRefused(Exception):

@@ -83,6 +83,7 @@ MAY_IMPORT = {
         "smsgw.application",
         "smsgw.logs",
         "smsgw.model",
+        "smsgw.plugins",
         "smsgw.gateway",
         "smsgw.refusals",
         "smsgw.views",

@@ -34,7 +34,7 @@ from smsgw.settings import CoreSchema, JournalSchema
 from smsgw.spool.owner import CANCELLED_KEPT
 from smsgw.status import OUTGOING
 from smsgw.testing import MakeGateway, base_settings_in, running
-from smsgw.views.problem import KINDS, KINDS_OF_REFUSALS
+from smsgw.views.problem import KINDS, KINDS_OF_REFUSALS, OVER_LIMIT
 from smsgw.views.v2_body import SendSchema
 from smsgw.views.v2_search import LIMIT, MOST
 from tests.conftest import Gateway, eventually, make_spool, sha
@@ -120,7 +120,7 @@ def test_the_first_message() -> None:
     assert isinstance(ids, dict)
     assert ids.keys() == example.pop("message_id").keys()
     assert sent == example
-    command = read.replace("smsgw.http.2bpDiR", ids["79160000000"])
+    command = read.replace("smsgw.http.01JD…", ids["79160000000"])
     eventually(lambda: run(command)[0] == 200)
     status, found = run(command)
     assert found.keys() == example_of_sent.keys()
@@ -136,7 +136,7 @@ def test_from_post_to_delivered() -> None:
     port = str(free_port())
     status, made = run(register.replace("5080", port))
     assert status == 201
-    assert run(hasten.replace("wh_0d1c", str(made["id"]))) == (202, {"replayed": 0})
+    assert run(hasten.replace("wh_0d1c…", str(made["id"]))) == (202, {"replayed": 0})
     assert list(made) == list(json.loads(blocks(README, "json")[2]))
     listen = [Path(sys.executable).with_name(Path(program).name), *words[:-1], str(made["secret"]), "--port", port]
     with subprocess.Popen(listen, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as receiver:
@@ -694,6 +694,16 @@ def test_the_settings_of_an_identity_provider(make_gateway: Callable[..., Gatewa
             assert reply.json["sent_text"] == "Hi\nALARM"
 
 
+def test_no_two_examples_share_an_idempotency_key() -> None:
+    """Who tries one after the other would be told that it was used for another request."""
+    keys = [
+        key
+        for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+        for key in re.findall(r'"Idempotency-Key: ([^"]+)"', path.read_text())
+    ]
+    assert len(keys) == len(set(keys)) > 1
+
+
 def test_the_examples_of_the_api(gateway: Gateway) -> None:
     curl, others = blocks(API, "sh")
     words = shlex.split(curl)
@@ -712,8 +722,8 @@ def test_the_examples_of_the_api(gateway: Gateway) -> None:
     assert gateway.get(listing[-1]).json == {"message_id": ["smsgw.http.X"], "limit": 2, "total_count": 1}
     assert cancelling[cancelling.index("-X") + 1] == "DELETE"
     (id,) = found["message_id"].values()
-    gateway.delete(cancelling[-1].replace("smsgw.http.2bpDiR", id))
-    gateway.delete(cancelling[-1].replace("smsgw.http.2bpDiR", id), status=404)
+    gateway.delete(cancelling[-1].replace("smsgw.http.01JD…", id))
+    gateway.delete(cancelling[-1].replace("smsgw.http.01JD…", id), status=404)
 
 
 def test_api_v1_md_names_the_limits() -> None:
@@ -725,7 +735,7 @@ def test_api_v1_md_names_the_limits() -> None:
 
 def ask(gateway: Gateway, curl: str, id: str = "") -> Any:
     """A ``curl`` command of a document: what is replied."""
-    words = shlex.split(curl.replace("smsgw.http.2bpDiR", id))
+    words = shlex.split(curl.replace("smsgw.http.01JD…", id))
     headers = dict(words[place + 1].split(": ", 1) for place, word in enumerate(words) if word == "-H")
     url = words[-1].removeprefix("http://127.0.0.1:5000")
     if "-d" in words:
@@ -795,6 +805,7 @@ def test_api_v2_md_has_every_status_code_parameter_and_problem() -> None:
     assert first_cells(fields) == {node.name for node in SendSchema().children}
     kinds = {(status, kind) for status, (kind, _) in KINDS.items()}
     kinds |= {(refusal.status, kind) for refusal, (kind, _) in KINDS_OF_REFUSALS.items()}
+    kinds |= {(422, OVER_LIMIT[0])}
     table = re.findall(r"^\| (\d+) \| \[([a-z-]+)\]\(#([a-z-]+)\) \|", V2, re.M)
     assert {(int(status), kind) for status, kind, _ in table} == kinds
     assert [kind for _, kind, _ in table] == [anchor for _, _, anchor in table]

@@ -14,7 +14,7 @@ from smsgw.batch import Batch, Draft, Outcome, by_number, reasons, sent
 from smsgw.cli.arguments import group_option, named_installation, text_of, user_option
 from smsgw.cli.installation import Installation, one_line, owner_of, user_name
 from smsgw.cli.output import Failed, say, table
-from smsgw.model import Identity, Options, TooMany, Unavailable
+from smsgw.model import Identity, Options, OverLimit, TooMany, Unavailable
 from smsgw.refusals import NoneAccepted, Refused
 from smsgw.settings import moment
 
@@ -119,6 +119,8 @@ def as_errors(drafts: Sequence[Draft] = ()) -> Iterator[None]:
         refusal = by_number(drafts, error) if isinstance(error, NoneAccepted) else error
         further = [f"{name}: {reason}" for name, reason in refusal.errors.items() if reason not in refusal.detail]
         raise Failed("\n".join([refusal.detail, *further])) from error
+    except OverLimit as error:
+        raise Failed(error.detail) from error
     except TooMany as error:
         raise Failed(f"{error.detail} (again in {error.retry_after} seconds)") from error
     except Unavailable as error:

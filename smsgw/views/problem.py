@@ -42,6 +42,7 @@ KINDS_OF_REFUSALS = {
     KeyInUse: ("key-in-use", "The first request is still under way"),
     KeyReused: ("key-reused", "The Idempotency-Key was used for another request"),
 }
+OVER_LIMIT = ("over-limit", "A limit never lets so much through at once")
 
 
 def is_ours(request: Request) -> bool:
@@ -51,9 +52,16 @@ def is_ours(request: Request) -> bool:
 
 
 def problem(
-    status: int, detail: str, errors: Mapping[str, str] | None = None, kind: tuple[str, str] | None = None
+    status: int,
+    detail: str,
+    errors: Mapping[str, str] | None = None,
+    kind: tuple[str, str] | None = None,
+    code: str | None = None,
 ) -> Reply:
-    """:param errors: a reason for each JSON pointer; other names, such as a header's, are in ``detail`` alone."""
+    """
+    :param errors: a reason for each JSON pointer; other names, such as a header's, are in ``detail`` alone.
+    :param code: a word for programs, for each of these errors.
+    """
     type, title = kind or KINDS.get(status, ("", ""))
     body: dict[str, Any] = {
         "type": TYPES + type if type else "about:blank",
@@ -61,7 +69,8 @@ def problem(
         "status": status,
         "detail": detail,
     }
-    if found := [{"pointer": name, "detail": why} for name, why in (errors or {}).items() if name.startswith("#")]:
+    coded = {"code": code} if code else {}
+    if found := [{"pointer": name, **coded, "detail": why} for name, why in (errors or {}).items() if name[:1] == "#"]:
         body["errors"] = found
     return Reply(status, json.dumps(body))
 
@@ -69,6 +78,11 @@ def problem(
 def refusal_as_problem(refusal: Refused) -> Reply:
     kind = KINDS_OF_REFUSALS.get(type(refusal))
     return problem(refusal.status, refusal.detail, refusal.errors, kind)
+
+
+def over_limit(detail: str) -> Reply:
+    """A request that no waiting can make possible."""
+    return problem(422, detail, {"#": detail}, OVER_LIMIT, "over_limit")
 
 
 def respond(reply: Reply, **headers: str) -> Response:
