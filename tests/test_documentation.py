@@ -15,6 +15,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -34,10 +35,11 @@ from smsgw.settings import CoreSchema, JournalSchema
 from smsgw.spool.owner import CANCELLED_KEPT
 from smsgw.status import OUTGOING
 from smsgw.testing import MakeGateway, base_settings_in, running
+from smsgw.verified import REMEMBERED
 from smsgw.views.problem import KINDS, KINDS_OF_REFUSALS, OVER_LIMIT
 from smsgw.views.v2_body import SendSchema
 from smsgw.views.v2_search import LIMIT, MOST
-from tests.conftest import Gateway, eventually, make_spool, sha
+from tests.conftest import USERS, Gateway, eventually, make_spool, sha
 from tests.provider import Provider
 from tests.server import Server, free_port
 from tests.test_architecture import PUBLIC
@@ -370,7 +372,7 @@ def test_a_mistake_outside_of_our_settings_is_the_last_line(production: Callable
 EXAMPLES = {
     **dict.fromkeys(("Robots", "Thrifty", "Frugal", "Watch"), REFERENCE),
     **dict.fromkeys(("AutoReply", "Heartbeat", "Deadline", "Tally", "Roaming", "Certificates"), RECIPES),
-    **dict.fromkeys(("Country", "Notes", "Greeter"), RECIPES),
+    **dict.fromkeys(("Slow", "Country", "Notes", "Greeter"), RECIPES),
 }
 
 
@@ -568,6 +570,30 @@ def test_the_example_of_a_certificate(make_gateway: MakeGateway) -> None:
         reply = gateway.get("/api/v2/me", user=None, headers=headers, extra_environ=environ, status=status)
         assert status != 200 or reply.json["userid"] == "alarm-server"
     gateway.get("/api/v2/me", headers={"X-Client-Fingerprint": ""})
+
+
+@pytest.mark.usefixtures("examples")
+def test_the_example_of_a_slow_backend(make_gateway: MakeGateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert f"remembers {REMEMBERED:,} secrets" in RECIPES
+    gateway, asked = make_gateway({"smsgw.plugins": "slow allow", "smsgw.htpasswd.path": None}), []
+
+    def ask(userid: str, secret: str) -> Any:
+        asked.append(userid)
+        return model.Identity(userid) if secret == USERS[userid] else None
+
+    gateway.plugin("slow").ask = ask
+    for _ in range(3):
+        gateway.get("/api/v2/me")
+    assert asked == ["lvv"]
+    now = time.monotonic()
+    monkeypatch.setattr("smsgw.verified.time.monotonic", lambda: now + 60)
+    gateway.get("/api/v2/me")
+    monkeypatch.undo()
+    gateway.users["lvv"], right = "wrong", USERS["lvv"]
+    for _ in range(2):
+        gateway.get("/api/v2/me", status=401)
+    gateway.users["lvv"] = right
+    assert asked == ["lvv"] * 4
 
 
 @pytest.mark.usefixtures("examples")
