@@ -10,6 +10,7 @@ import atexit
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from typing import Any
 
 import pluggy
@@ -88,6 +89,7 @@ class Application:
 
     def start(self) -> None:
         """Begin the work beside the requests, in the process that serves them."""
+        self._introduce()
         try:
             self.locks.make()
             if lock := self.locks.try_take("owner"):
@@ -103,6 +105,13 @@ class Application:
         self.owner.stop()
         for store in self.stores.all:
             store.close()
+
+    def _introduce(self) -> None:
+        """What an operator wants to know first; the server tells the address, as "Serving on"."""
+        plugins = " ".join(self.settings.plugins) or "none"
+        version = metadata.version("smsgw")
+        log.info("smsgw %s serves the spool of %s; plugins in order: %s", version, self.layout.outgoing, plugins)
+        log.info("own folder: %s; journal: %s", self.layout.state, self.journal.database.store.name)
 
 
 def application(of: Configurator | Request) -> Application:

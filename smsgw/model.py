@@ -66,6 +66,22 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """Where something was asked for.
+
+    ``request_id`` is in the log, too. ``via`` says how: ``"POST /api/v2/messages"``, or ``"smsgw send"``. Of a request
+    ``address`` is the client's IP address, and ``scheme`` that of its ``Authorization`` header, such as ``"Basic"``. On
+    the command line ``account`` is the system's user. What there is not is empty.
+    """
+
+    request_id: str
+    via: str
+    address: str = ""
+    scheme: str = ""
+    account: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Options:
     """How a message is to be sent, as far as the client says.
 

@@ -96,7 +96,8 @@ class SecurityPolicy:
             # Some clients show a token as userid, beside an empty password.
             whose = credentials.userid[:LOGGED] if credentials.secret else ""
             log.warning("wrong credentials of %r from %s", whose, address)
-            attempt.wrong()
+            if wait := attempt.wrong():
+                log.warning("%r is locked out from %s for %d seconds: too many wrong passwords", whose, address, wait)
         else:
             attempt.right()
             for observer in self._sign_ins:
@@ -214,6 +215,11 @@ def client_address(request: Request, proxies: tuple[Address, ...]) -> str:
             break
         address = found
     return address
+
+
+def is_from_proxy(request: Request, proxies: tuple[Address, ...]) -> bool:
+    """Whether a trusted proxy handed that request on."""
+    return bool(proxies) and _is_among(str(request.environ.get("REMOTE_ADDR", "")), proxies)
 
 
 def _read_hop(written: str) -> str | None:

@@ -54,7 +54,13 @@ TUTORIAL = (ROOT / "docs" / "plugins.md").read_text()
 REFERENCE = (ROOT / "docs" / "plugin-reference.md").read_text()
 RECIPES = (ROOT / "docs" / "recipes.md").read_text()
 TOKENS = (ROOT / "docs" / "tokens.md").read_text()
-ALTERNATIVES = (r"spool", r"jwt\.key_file", r"ldap\.user_dn", r"ldap\.group_attribute")  # of which the other is set
+ALTERNATIVES = (
+    r"spool",
+    r"jwt\.key_file",
+    r"ldap\.user_dn",
+    r"ldap\.group_attribute",
+    r"audit\.syslog",
+)  # of which the other is set
 SHIPPED = sorted(path.stem for path in (ROOT / "plugins").iterdir() if not path.name.startswith("_"))
 
 
@@ -221,7 +227,7 @@ def test_production_ini_explains_every_setting() -> None:
 def test_no_document_names_a_setting_that_is_none() -> None:
     modules = [module.removeprefix("smsgw.").replace(".", r"\.") for module in (*PUBLIC, "smsgw.testing")]
     words = r"http\.|md\b|service\b|hookspecs|model|resources|status\b|settings|verified|files|testing|cli|api|numbers"
-    words += r"|text|tls|spool\.\w+"
+    words += r"|text|tls|logs\b|spool\.\w+"
     no_setting = re.compile(rf"\bsmsgw\.(?:(?:{'|'.join(modules)})\.\w+|{words})")
     examples = {name.lower() for name in ("Shout", *EXAMPLES)}
     for path in [ROOT / "README.md", ROOT / "development.ini", *(ROOT / "docs").glob("*.md")]:
@@ -244,6 +250,7 @@ def production(tmp_path: Path) -> Callable[[str], Path]:
         (tmp_path / "htpasswd").write_text(f"lvv:{sha('SecretPAss')}\n")
         (tmp_path / "ldap-password").write_text("S3rviceSecret\n")
         (tmp_path / "ldap-password").chmod(0o600)
+        (tmp_path / "audit-key").write_text("5e" * 32)
         trustme.CA().cert_pem.write_to_path(tmp_path / "ldap-ca.pem")
         for theirs, ours in (
             ("/etc/smsd.conf", str(tmp_path / "smsd.conf")),
@@ -252,6 +259,8 @@ def production(tmp_path: Path) -> Callable[[str], Path]:
             ("/etc/smsgw/ldap-password", str(tmp_path / "ldap-password")),
             ("/etc/smsgw/ldap-ca.pem", str(tmp_path / "ldap-ca.pem")),
             ("/etc/smsgw/provider-ca.pem", str(tmp_path / "ldap-ca.pem")),
+            ("/etc/smsgw/audit-key", str(tmp_path / "audit-key")),
+            ("/var/log/smsgw/", f"{tmp_path}/"),
             ("/etc/smsgw/webhooks-ca.pem", str(tmp_path / "ldap-ca.pem")),
             ("/var/spool/sms", str(spool)),
             ("file_group = smsd", f"file_group = {_group()}"),

@@ -14,7 +14,8 @@ from smsgw.batch import Batch, Draft, Outcome, by_number, reasons, sent
 from smsgw.cli.arguments import group_option, named_installation, text_of, user_option
 from smsgw.cli.installation import Installation, one_line, owner_of, user_name
 from smsgw.cli.output import Failed, say, table
-from smsgw.model import Identity, Options, OverLimit, TooMany, Unavailable
+from smsgw.model import Identity, Options, Origin, OverLimit, TooMany, Unavailable
+from smsgw.origin import make_id, within
 from smsgw.refusals import NoneAccepted, Refused
 from smsgw.settings import moment
 
@@ -72,7 +73,8 @@ def send(
     drafts = [Draft(number, text) for number in numbers]
     identity = Identity(user, groups)
     gateway = installation.application.gateway
-    with as_errors(drafts):
+    asked = Origin(make_id(), "smsgw send", account=user_name(os.getuid()))
+    with within(asked), as_errors(drafts):
         if not dry_run:
             _be_the_gateway(installation)
         outcome = (gateway.prepare if dry_run else gateway.submit)(identity, Batch(drafts, options))

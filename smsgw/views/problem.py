@@ -11,6 +11,7 @@ from pyramid.request import Request
 from pyramid.response import Response
 
 from smsgw.gateway import Reply
+from smsgw.origin import origin
 from smsgw.refusals import Invalid, KeyInUse, KeyReused, Refused
 from smsgw.views.body import response
 
@@ -69,9 +70,11 @@ def problem(
         "status": status,
         "detail": detail,
     }
+    if found := origin():
+        body["request_id"] = found.request_id
     coded = {"code": code} if code else {}
-    if found := [{"pointer": name, **coded, "detail": why} for name, why in (errors or {}).items() if name[:1] == "#"]:
-        body["errors"] = found
+    if faults := [{"pointer": name, **coded, "detail": why} for name, why in (errors or {}).items() if name[:1] == "#"]:
+        body["errors"] = faults
     return Reply(status, json.dumps(body))
 
 
