@@ -126,7 +126,8 @@ MAY_IMPORT = {
             "smsgw.origin",
         ),
         "smsgw.plugins",
-        *("smsgw.refusals", "smsgw.security", "smsgw.settings", "smsgw.spool", "smsgw.store", "smsgw.text"),
+        *("smsgw.refusals", "smsgw.resources", "smsgw.security", "smsgw.settings", "smsgw.spool", "smsgw.store"),
+        "smsgw.text",
     },
     "smsgw.cli.check": {
         *("smsgw.cli", "smsgw.cli.check", "smsgw.gateway", "smsgw.model", "smsgw.plugins", "smsgw.refusals"),
