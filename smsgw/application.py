@@ -27,12 +27,13 @@ from smsgw.journal.journal import Journal
 from smsgw.journal.notifier import Notifier
 from smsgw.journal.retention import Retention
 from smsgw.mailbox import Mailbox
-from smsgw.model import Identity
+from smsgw.model import ConfigurationError, Identity
 from smsgw.plugins import asking, implementations
 from smsgw.resources import Resources
 from smsgw.security import SecurityPolicy
 from smsgw.settings import Settings, read_core
 from smsgw.spool import find_layout
+from smsgw.spool.daemon import find_conf, find_daemon
 from smsgw.spool.folders import Folders
 from smsgw.spool.following.follower import Follower
 from smsgw.spool.following.reader import Reader
@@ -112,6 +113,19 @@ class Application:
         version = metadata.version("smsgw")
         log.info("smsgw %s serves the spool of %s; plugins in order: %s", version, self.layout.outgoing, plugins)
         log.info("own folder: %s; journal: %s", self.layout.state, self.journal.database.store.name)
+        log.info("%s", self._smsd())
+
+    def _smsd(self) -> str:
+        try:
+            conf = find_conf(self.settings.smsd_conf, self.layout.outgoing)
+            found = find_daemon(conf, self.layout.outgoing) if conf else None
+        except ConfigurationError as error:
+            return f"whether smsd runs is not known: {error}"
+        if conf is None:
+            return "whether smsd runs is not known, since smsgw.smsd_conf is not set"
+        if found is None or found.pid is None:
+            return f"smsd, of {conf}, does not run: messages wait for it"
+        return f"smsd, of {conf}, runs as {found} (process {found.pid})"
 
 
 def application(of: Configurator | Request) -> Application:

@@ -36,10 +36,9 @@ class Attempt:
     _address: str
     _has_guessed: bool
 
-    def wrong(self) -> int:
-        """A wrong password was tried. The answer is in how many seconds the next may be; 0: now."""
+    def wrong(self) -> None:
+        """A wrong password was tried."""
         self._guesses.count(self._userid, self._address)
-        return self._guesses.attempt(self._userid, self._address).wait
 
     def right(self) -> None:
         """The right password was shown: that user has not guessed from there."""

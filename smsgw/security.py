@@ -96,13 +96,23 @@ class SecurityPolicy:
             # Some clients show a token as userid, beside an empty password.
             whose = credentials.userid[:LOGGED] if credentials.secret else ""
             log.warning("wrong credentials of %r from %s", whose, address)
-            if wait := attempt.wrong():
-                log.warning("%r is locked out from %s for %d seconds: too many wrong passwords", whose, address, wait)
+            attempt.wrong()
+            self._tell_of_lockout(credentials.userid, whose, address)
         else:
             attempt.right()
             for observer in self._sign_ins:
                 ask(observer, {"identity": identity})
         return identity
+
+    def _tell_of_lockout(self, userid: str, whose: str, address: str) -> None:
+        """Log it when that wrong password was one too many: after it none is looked at, and so this is said once.
+
+        :param whose: the userid as the log may have it.
+        """
+        if wait := self._guesses.attempt("", address).wait:
+            log.warning("everybody at %s is locked out for %d seconds: too many wrong passwords", address, wait)
+        elif wait := self._guesses.attempt(userid, address).wait:
+            log.warning("%r at %s is locked out for %d seconds: too many wrong passwords", whose, address, wait)
 
     def _find(self, request: Request) -> Credentials | None:
         """What the first plugin that finds credentials found.

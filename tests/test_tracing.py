@@ -5,15 +5,17 @@ from __future__ import annotations
 import io
 import logging
 import re
+import subprocess
 from collections.abc import Iterator
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from smsgw.logs import Formatter
-from smsgw.testing import MakeGateway
-from tests.conftest import Gateway, eventually
+from smsgw.testing import MakeGateway, basic
+from tests.conftest import Gateway, eventually, make_spool
 
 V1 = "/api/v1.0/sms/outgoing"
 MESSAGES = "/api/v2/messages"
@@ -136,7 +138,25 @@ def test_a_lockout_is_logged_once(make_gateway: MakeGateway, lines: Any) -> None
         gateway.get("/api/v2/me", extra_environ={"REMOTE_ADDR": "192.0.2.1"}, status=status)
     assert len([line for line in lines() if "wrong credentials of 'lvv' from 192.0.2.1" in line]) == 3
     (lockout,) = (line for line in lines() if "locked out" in line)
-    assert re.search(r"'lvv' is locked out from 192.0.2.1 for [0-9]+ seconds: too many wrong passwords", lockout)
+    assert re.search(r"'lvv' at 192.0.2.1 is locked out for [0-9]+ seconds: too many wrong passwords", lockout)
+
+
+def test_a_token_that_is_shown_as_a_userid_is_not_logged(make_gateway: MakeGateway, lines: Any) -> None:
+    gateway = make_gateway({"smsgw.guesses_per_user": "1"})
+    gateway.get("/api/v2/me", user=None, headers={"Authorization": basic("geheim", "")}, status=401)
+    assert any("locked out" in line for line in lines())
+    assert "geheim" not in "".join(lines())
+
+
+def test_a_lockout_of_an_address_is_logged_once(make_gateway: MakeGateway, lines: Any) -> None:
+    gateway = make_gateway({"smsgw.guesses_per_address": "2"})
+    for token, status in (("a", 401), ("b", 401), ("c", 429)):
+        headers = {"Authorization": f"Bearer geheim-{token}"}
+        environ = {"REMOTE_ADDR": "192.0.2.1"}
+        gateway.get("/api/v2/me", user=None, headers=headers, extra_environ=environ, status=status)
+    (lockout,) = (line for line in lines() if "locked out" in line)
+    assert "everybody at 192.0.2.1 is locked out for" in lockout
+    assert "geheim" not in "".join(lines())
 
 
 def test_a_failed_message_is_logged_with_its_reason(gateway: Gateway, lines: Any) -> None:
@@ -151,6 +171,28 @@ def test_a_failed_message_is_logged_with_its_reason(gateway: Gateway, lines: Any
     eventually(lambda: expected <= set(lines()))
     assert len([line for line in lines() if "failed" in line]) == 2
     assert not any("geheim" in line for line in lines())
+
+
+def test_the_start_says_whether_smsd_runs(make_gateway: MakeGateway, tmp_path: Path, lines: Any) -> None:
+    spool = make_spool(tmp_path / "there")
+    folders = "".join(f"{kind} = {spool / kind}\n" for kind in ("outgoing", "checked", "incoming"))
+    conf = tmp_path / "smsd.conf"
+    conf.write_text(f"pidfile = {tmp_path / 'smsd.pid'}\n{folders}")
+    settings = {"smsgw.spool": None, "smsgw.smsd_conf": str(conf)}
+    make_gateway(settings)
+    assert f"INFO [-]: smsd, of {conf}, does not run: messages wait for it" in lines()
+    program = tmp_path / "smsd"
+    program.symlink_to("/bin/sleep")
+    with subprocess.Popen([program, "60"]) as smsd:
+        try:
+            (tmp_path / "smsd.pid").write_text(f"{smsd.pid}\n")
+            eventually(lambda: Path(f"/proc/{smsd.pid}/comm").read_text() == "smsd\n")
+            make_gateway(settings)
+        finally:
+            smsd.kill()
+    assert any(
+        re.search(rf"smsd, of {conf}, runs as \S+ with the groups? .+ \(process {smsd.pid}\)", line) for line in lines()
+    )
 
 
 def test_the_start_says_what_an_operator_wants_to_know(make_gateway: MakeGateway, lines: Any) -> None:
