@@ -23,7 +23,7 @@ from smsgw.views.problem import OVER_LIMIT, TYPES
 HEADER = "X-Request-ID"
 LONGEST = 200  # characters of a path that are kept
 _WELL_FORMED = re.compile(r"[0-9A-Za-z._:/+=@-]{8,64}")
-_SCHEME = re.compile(r"[A-Za-z]{1,20}")
+_SCHEME = re.compile(r"([A-Za-z]{1,20}) ")  # without the space it could be a token
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def begin_request(event: NewRequest) -> None:
             shown if _WELL_FORMED.fullmatch(shown) else make_id(),
             f"{request.method[:20]} {_path(request)}",
             client_address(request, proxies),
-            scheme[0].capitalize() if scheme else "",
+            scheme[1].capitalize() if scheme else "",
         )
     )
     request.add_finished_callback(lambda request: end(token))
@@ -61,13 +61,16 @@ def end_request(event: NewResponse) -> None:
 
 def _log_refusal(found: Origin, identity: Identity, response: Response) -> None:
     """Of one that a policy or a limit decided. The sentence that the client was told names no number and no text."""
-    is_json = response.content_type in ("application/json", "application/problem+json")
-    content = json.loads(response.body) if is_json else {}
-    if response.status_int == 422 and content.get("type") != TYPES + OVER_LIMIT[0]:
-        return  # the request is at fault
-    sentence = content.get("detail") or content.get("error") or response.status
+    try:
+        content = json.loads(response.body)
+    except ValueError:  # a plugin's own reply
+        content = None
+    told = content if isinstance(content, dict) else {}
     status = response.status_int
-    log.warning("%r of %r from %s is refused (%d): %s", found.via, identity.userid, found.address, status, sentence)
+    if status == 422 and told.get("type") != TYPES + OVER_LIMIT[0]:
+        return  # the request is at fault
+    sentence = told.get("detail") or told.get("error") or response.status
+    log.warning("%r of %r from %s is refused (%d): %r", found.via, identity.userid, found.address, status, sentence)
 
 
 def _path(request: Request) -> str:

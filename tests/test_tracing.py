@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyramid.config import Configurator
+from pyramid.response import Response
 
 from smsgw.logs import Formatter
 from smsgw.testing import MakeGateway, basic
@@ -121,14 +123,29 @@ def test_refusals_of_users_are_logged(make_gateway: MakeGateway, lines: Any) -> 
     found = [re.sub(r"^WARNING \[[0-9a-f]{16}\]: ", "", line) for line in lines() if line.startswith("WARNING")]
     never = "This request needs 3 and can never pass the limit of 2"
     beginnings = [
-        f"'POST {V1}' of 'lvv' from 192.0.2.1 is refused (403): You may not send to any of these numbers",
-        f"'POST {MESSAGES}' of 'lvv' from 192.0.2.1 is refused (403): None of the messages can be sent",
-        f"'POST {V1}' of 'lvv' from 192.0.2.1 is refused (429): {never}",
-        f"'POST {MESSAGES}' of 'lvv' from 192.0.2.1 is refused (422): {never}",
+        f"'POST {V1}' of 'lvv' from 192.0.2.1 is refused (403): 'You may not send to any of these numbers'",
+        f"'POST {MESSAGES}' of 'lvv' from 192.0.2.1 is refused (403): 'None of the messages can be sent'",
+        f"'POST {V1}' of 'lvv' from 192.0.2.1 is refused (429): '{never}",
+        f"'POST {MESSAGES}' of 'lvv' from 192.0.2.1 is refused (422): '{never}",
     ]
     assert len(found) == len(beginnings)
     assert all(line.startswith(beginning) for line, beginning in zip(found, beginnings, strict=True))
     assert not any("geheim" in line or "7916" in line for line in lines())
+
+
+def test_a_refusal_by_a_plugin_s_own_view_is_logged(make_gateway: MakeGateway, lines: Any) -> None:
+    class Own:
+        def includeme(self, config: Configurator) -> None:
+            for name, body in (("list", b"[]"), ("text", b"no\nway")):
+                config.add_route(name, f"/{name}")
+                config.add_view(lambda request, body=body: Response(body, status=403), route_name=name)
+
+    gateway = make_gateway({"smsgw.plugins": "htpasswd allow own"}, own=Own)
+    for name in ("list", "text"):
+        gateway.get(f"/{name}", status=403)
+    assert [line.partition("]: ")[2] for line in lines() if "refused" in line] == [
+        f"'GET /{name}' of 'lvv' from  is refused (403): '403 Forbidden'" for name in ("list", "text")
+    ]
 
 
 def test_a_lockout_is_logged_once(make_gateway: MakeGateway, lines: Any) -> None:

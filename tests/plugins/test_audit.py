@@ -17,10 +17,12 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from pyramid.request import Request
 
 from smsgw import cli
 from smsgw.api import Draft, send
-from smsgw.model import Identity
+from smsgw.hookspecs import hookimpl
+from smsgw.model import Credentials, Identity
 from smsgw.testing import MakeGateway
 from tests import tmpfs
 from tests.conftest import Gateway
@@ -75,6 +77,27 @@ def test_who_sent_what_to_whom_from_where(audited: Audited, path: Path) -> None:
     assert (second["to"], second["id"]) == ("+79160000000", reply.json["messages"][1]["id"])
     assert (third["via"], third["to"], third["text"]) == (f"POST {V1}/outgoing", "911", "Ж")
     assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_secret_is_no_scheme(make_gateway: MakeGateway, path: Path) -> None:
+    """A plugin may read a bare token from the header."""
+
+    class Bare:
+        @hookimpl
+        def find_credentials(self, request: Request) -> Credentials:
+            return Credentials("Bare", "lvv", request.headers["Authorization"], "")
+
+        @hookimpl
+        def authenticate(self, credentials: Credentials) -> Identity:
+            return Identity(credentials.userid)
+
+    settings = {"smsgw.plugins": "bare allow audit", "smsgw.audit.path": str(path), "smsgw.htpasswd.path": None}
+    gateway = make_gateway(settings, bare=Bare)
+    body = {"to": ["911"], "text": "Hi"}
+    gateway.call("POST_JSON", MESSAGES, body, user=None, headers={"Authorization": "geheim"}, status=202)
+    (record,) = records(path)
+    assert "scheme" not in record
+    assert "geheim" not in path.read_text()
 
 
 def test_what_sends_nothing_is_no_send(audited: Audited, path: Path) -> None:
