@@ -57,6 +57,7 @@ setup(
         "smsgw.testing",
         "smsgw.views",
         "smsgw_plugins",
+        "smsgw_plugins.audit",
         "smsgw_plugins.jwt",
         "smsgw_plugins.ldap",
         "smsgw_plugins.quota",
@@ -128,6 +129,7 @@ setup(
         "paste.app_factory": ["main = smsgw:main"],
         "smsgw.plugins": [
             "allow = smsgw_plugins.allow:Allow",
+            "audit = smsgw_plugins.audit:Audit",
             "blacklist = smsgw_plugins.blacklist:Blacklist",
             "hours = smsgw_plugins.hours:Hours",
             "htpasswd = smsgw_plugins.htpasswd:Htpasswd",

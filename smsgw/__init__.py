@@ -45,6 +45,7 @@ def assemble(global_config: Mapping[str, str], settings: Mapping[str, Any]) -> C
     refuse_defaults(global_config)
     with Configurator(settings=dict(settings)) as config:
         application = config.registry.application = make(settings)
+        config.include("smsgw.tracing")
         config.include("smsgw.errors")
         config.include("smsgw.views")
         config.add_subscriber(lambda event: application.start(event.app), ApplicationCreated)

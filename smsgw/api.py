@@ -22,12 +22,14 @@ from smsgw.gateway import Reply, once
 from smsgw.mailbox import Found
 from smsgw.model import Identity, Options, Query, StatusReport, StoredMessage
 from smsgw.options import stray
+from smsgw.origin import origin
 from smsgw.refusals import Forbidden, Invalid, NoneAccepted, NotFound, Refused, Rejection, TooLate, invalid
 from smsgw.security import AUTHENTICATED
 from smsgw.settings import is_userid
 from smsgw.spool.modems import Modem, Smsd
 from smsgw.spool.waiting import Waiting, look
 from smsgw.status import BY_NAME
+from smsgw.tracing import authenticated
 from smsgw.views import problem as problems
 from smsgw.views.body import Flag, Text, WholeNumber, Word, response
 from smsgw.views.problem import ROOT, Malformed
@@ -61,12 +63,14 @@ __all__ = [
     "WholeNumber",
     "Word",
     "application",
+    "authenticated",
     "batch_of",
     "cancel",
     "client_address",
     "find",
     "find_received",
     "malformed",
+    "origin",
     "problem",
     "read_query",
     "reply",

@@ -10,6 +10,7 @@ import atexit
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,13 @@ from smsgw.journal.notifier import Notifier
 from smsgw.journal.retention import Retention
 from smsgw.listener import Listener, Wsgi
 from smsgw.mailbox import Mailbox
-from smsgw.model import Identity
+from smsgw.model import ConfigurationError, Identity
 from smsgw.plugins import asking, implementations
 from smsgw.resources import Resources
 from smsgw.security import SecurityPolicy
 from smsgw.settings import Settings, read_core
 from smsgw.spool import find_layout
-from smsgw.spool.daemon import find_conf
+from smsgw.spool.daemon import find_conf, find_daemon
 from smsgw.spool.folders import Folders
 from smsgw.spool.following.follower import Follower
 from smsgw.spool.following.reader import Reader
@@ -102,6 +103,7 @@ class Application:
 
         :param app: the whole, as a server is given it.
         """
+        self._introduce()
         try:
             self.locks.make()
             if lock := self.locks.try_take("owner"):
@@ -121,6 +123,26 @@ class Application:
         self.owner.stop()
         for store in self.stores.all:
             store.close()
+
+    def _introduce(self) -> None:
+        """What an operator wants to know first; the server tells the address, as "Serving on"."""
+        plugins = " ".join(self.settings.plugins) or "none"
+        version = metadata.version("smsgw")
+        log.info("smsgw %s serves the spool of %s; plugins in order: %s", version, self.layout.outgoing, plugins)
+        log.info("own folder: %s; journal: %s", self.layout.state, self.journal.database.store.name)
+        log.info("%s", self._smsd())
+
+    def _smsd(self) -> str:
+        try:
+            conf = find_conf(self.settings.smsd_conf, self.layout.outgoing)
+            found = find_daemon(conf, self.layout.outgoing) if conf else None
+        except ConfigurationError as error:
+            return f"whether smsd runs is not known: {error}"
+        if conf is None:
+            return "whether smsd runs is not known, since smsgw.smsd_conf is not set"
+        if found is None or found.pid is None:
+            return f"smsd, of {conf}, does not run: messages wait for it"
+        return f"smsd, of {conf}, runs as {found} (process {found.pid})"
 
 
 def application(of: Configurator | Request) -> Application:

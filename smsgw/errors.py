@@ -22,7 +22,8 @@ from pyramid.response import Response
 from smsgw.application import application
 from smsgw.gateway import Reply
 from smsgw.logs import indented
-from smsgw.model import TooMany, Unavailable
+from smsgw.model import OverLimit, TooMany, Unavailable
+from smsgw.plugins import offers
 from smsgw.refusals import Refused
 from smsgw.views import problem
 from smsgw.views.body import response
@@ -44,8 +45,11 @@ def refused(error: Refused, request: Request) -> Response:
 
 
 def too_many(error: TooMany, request: Request) -> Response:
-    found = _reply(request, 429, error.detail)
-    found.headers["Retry-After"] = str(error.retry_after)
+    if isinstance(error, OverLimit) and problem.is_ours(request):
+        found = problem.respond(problem.over_limit(error.detail))
+    else:
+        found = _reply(request, 429, error.detail)
+        found.headers["Retry-After"] = str(error.retry_after)
     found.headers.update(error.fields)
     return found
 
@@ -76,7 +80,7 @@ def http_error(error: HTTPException, request: Request) -> Response:
             challenge = [("WWW-Authenticate", application(request).policy.challenge)]
             error = HTTPUnauthorized("No credentials, or wrong ones", headers=challenge)
     if isinstance(error, HTTPNotFound):
-        error = HTTPNotFound("Not found")
+        error = HTTPNotFound(_why_not_found(request))
     found = _reply(request, error.code, error.detail or error.title)
     for name in ("WWW-Authenticate", "Retry-After", "Allow"):
         if name in error.headers:
@@ -84,6 +88,14 @@ def http_error(error: HTTPException, request: Request) -> Response:
     if isinstance(error, HTTPServiceUnavailable):
         found.headers.setdefault("Retry-After", str(RETRY_AFTER))
     return found
+
+
+def _why_not_found(request: Request) -> str:
+    """A plugin's endpoints are under its name: who asks for one that is not enabled is told so."""
+    name = request.environ.get("PATH_INFO", "").removeprefix(f"{problem.ROOT}/").partition("/")[0]
+    if problem.is_ours(request) and name in set(offers().names) - set(application(request).settings.plugins):
+        return f"Not found; the plugin {name!r} is installed, and not enabled (smsgw.plugins)"
+    return "Not found"
 
 
 def unexpected(error: Exception, request: Request) -> Response:

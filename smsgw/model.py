@@ -66,6 +66,22 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """Where something was asked for.
+
+    ``request_id`` is in the log, too. ``via`` says how: ``"POST /api/v2/messages"``, or ``"smsgw send"``. Of a request
+    ``address`` is the client's IP address, and ``scheme`` that of its ``Authorization`` header, such as ``"Basic"``. On
+    the command line ``account`` is the system's user. What there is not is empty.
+    """
+
+    request_id: str
+    via: str
+    address: str = ""
+    scheme: str = ""
+    account: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Options:
     """How a message is to be sent, as far as the client says.
 
@@ -302,7 +318,7 @@ class QueueStuck(Alarm):
 class TooMany(Exception):
     """A limit would be exceeded; nothing of the submission is sent. Raised by plugins that wrap ``deliver``.
 
-    :param retry_after: seconds until the same submission could be taken; where it never could, until a smaller one.
+    :param retry_after: seconds until the same submission could be taken; of ``OverLimit``, until a smaller one.
     :param detail: one sentence for the client: which limit, and when it opens again.
     :param fields: further HTTP fields of the reply, such as ``RateLimit``.
     """
@@ -312,6 +328,13 @@ class TooMany(Exception):
         self.retry_after = retry_after
         self.detail = detail
         self.fields = dict(fields or {})
+
+
+class OverLimit(TooMany):
+    """The submission needs more at once than a limit ever lets through, so that no waiting helps.
+
+    v2 answers 422 without ``Retry-After``. v1.0 has no such answer: it is 429, as for any ``TooMany``.
+    """
 
 
 class TextRefused(Exception):

@@ -43,7 +43,8 @@ class Resources:
             "from": message.owner,
             "to": e164(headers.get("To", "")),
             "text": message.text,
-            **_encoding(message),
+            "parts": parts(message),
+            "alphabet": "binary" if _is_binary(message) else measure(message.text).alphabet,
             "queue": headers.get("Queue") or headers.get("Provider"),
             "priority": "high" if headers.get("Priority", "").upper() == "HIGH" else "normal",
             "flash": is_yes(headers.get("Flash")),
@@ -89,9 +90,10 @@ def is_yes(value: str | None) -> bool:
     return (value or "").lower().startswith(("y", "t", "on", "1"))
 
 
-def _encoding(message: StoredMessage) -> dict[str, Any]:
-    """Alphabet and parts. A binary message has no known number of parts."""
-    if message.headers.get("Alphabet", "")[:3].upper() == "BIN":
-        return {"parts": None, "alphabet": "binary"}
-    found = measure(message.text)
-    return {"parts": found.parts, "alphabet": found.alphabet}
+def parts(message: StoredMessage) -> int | None:
+    """Of how many parts a message is. ``None``: it is binary, and nobody knows."""
+    return None if _is_binary(message) else measure(message.text).parts
+
+
+def _is_binary(message: StoredMessage) -> bool:
+    return message.headers.get("Alphabet", "")[:3].upper() == "BIN"

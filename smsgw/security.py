@@ -97,11 +97,22 @@ class SecurityPolicy:
             whose = credentials.userid[:LOGGED] if credentials.secret else ""
             log.warning("wrong credentials of %r from %s", whose, address)
             attempt.wrong()
+            self._tell_of_lockout(credentials.userid, whose, address)
         else:
             attempt.right()
             for observer in self._sign_ins:
                 ask(observer, {"identity": identity})
         return identity
+
+    def _tell_of_lockout(self, userid: str, whose: str, address: str) -> None:
+        """Log it when that wrong password was one too many: after it none is looked at, and so this is said once.
+
+        :param whose: the userid as the log may have it.
+        """
+        if wait := self._guesses.attempt("", address).wait:
+            log.warning("everybody at %s is locked out for %d seconds: too many wrong passwords", address, wait)
+        elif wait := self._guesses.attempt(userid, address).wait:
+            log.warning("%r at %s is locked out for %d seconds: too many wrong passwords", whose, address, wait)
 
     def _find(self, request: Request) -> Credentials | None:
         """What the first plugin that finds credentials found.
@@ -214,6 +225,11 @@ def client_address(request: Request, proxies: tuple[Address, ...]) -> str:
             break
         address = found
     return address
+
+
+def is_from_proxy(request: Request, proxies: tuple[Address, ...]) -> bool:
+    """Whether a trusted proxy handed that request on."""
+    return bool(proxies) and _is_among(str(request.environ.get("REMOTE_ADDR", "")), proxies)
 
 
 def _read_hop(written: str) -> str | None:

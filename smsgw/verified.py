@@ -1,4 +1,7 @@
-"""Remembers verified secrets, so that the slow hash, directory or signature is asked less often. Public."""
+"""Remembers verified secrets, so that the slow hash, directory or signature is asked less often. Public.
+
+``docs/recipes.md``, "A slow backend", shows it.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,7 @@ class Verified(Generic[T]):
 
     def keep(self, found: T, *words: str, since: float | None = None) -> None:
         """
-        :param words: the secret, and what it was verified with, such as the userid: none of them has a NUL in it.
+        :param words: the secret, and what it was verified with, such as the userid.
         :param since: when somebody was asked, of ``time.monotonic()``; ``None``: now.
         """
         if not self._seconds:
@@ -51,4 +54,6 @@ class Verified(Generic[T]):
                 self._found.popitem(last=False)
 
     def _digest(self, words: tuple[str, ...]) -> bytes:
-        return hashlib.blake2b("\0".join(words).encode(errors="surrogatepass"), key=self._key).digest()
+        encoded = [word.encode(errors="surrogatepass") for word in words]
+        # With its length before each, no other words have the same digest.
+        return hashlib.blake2b(b"".join(b"%d:%b" % (len(each), each) for each in encoded), key=self._key).digest()

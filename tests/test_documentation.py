@@ -15,6 +15,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -34,10 +35,11 @@ from smsgw.settings import CoreSchema, HealthSchema, JournalSchema
 from smsgw.spool.owner import CANCELLED_KEPT
 from smsgw.status import OUTGOING
 from smsgw.testing import MakeGateway, base_settings_in, running
-from smsgw.views.problem import KINDS, KINDS_OF_REFUSALS
+from smsgw.verified import REMEMBERED
+from smsgw.views.problem import KINDS, KINDS_OF_REFUSALS, OVER_LIMIT
 from smsgw.views.v2_body import SendSchema
 from smsgw.views.v2_search import LIMIT, MOST
-from tests.conftest import Gateway, eventually, make_spool, sha
+from tests.conftest import USERS, Gateway, eventually, make_spool, sha
 from tests.provider import Provider
 from tests.receiver import Receiver
 from tests.server import Server, free_port
@@ -53,7 +55,13 @@ TUTORIAL = (ROOT / "docs" / "plugins.md").read_text()
 REFERENCE = (ROOT / "docs" / "plugin-reference.md").read_text()
 RECIPES = (ROOT / "docs" / "recipes.md").read_text()
 TOKENS = (ROOT / "docs" / "tokens.md").read_text()
-ALTERNATIVES = (r"spool", r"jwt\.key_file", r"ldap\.user_dn", r"ldap\.group_attribute")  # of which the other is set
+ALTERNATIVES = (
+    r"spool",
+    r"jwt\.key_file",
+    r"ldap\.user_dn",
+    r"ldap\.group_attribute",
+    r"audit\.syslog",
+)  # of which the other is set
 SHIPPED = sorted(path.stem for path in (ROOT / "plugins").iterdir() if not path.name.startswith("_"))
 
 
@@ -122,7 +130,7 @@ def test_the_first_message() -> None:
     assert isinstance(ids, dict)
     assert ids.keys() == example.pop("message_id").keys()
     assert sent == example
-    command = read.replace("smsgw.http.2bpDiR", ids["79160000000"])
+    command = read.replace("smsgw.http.01JD…", ids["79160000000"])
     eventually(lambda: run(command)[0] == 200)
     status, found = run(command)
     assert found.keys() == example_of_sent.keys()
@@ -138,7 +146,7 @@ def test_from_post_to_delivered() -> None:
     port = str(free_port())
     status, made = run(register.replace("5080", port))
     assert status == 201
-    assert run(hasten.replace("wh_0d1c", str(made["id"]))) == (202, {"replayed": 0})
+    assert run(hasten.replace("wh_0d1c…", str(made["id"]))) == (202, {"replayed": 0})
     assert list(made) == list(json.loads(blocks(README, "json")[2]))
     listen = [Path(sys.executable).with_name(Path(program).name), *words[:-1], str(made["secret"]), "--port", port]
     with subprocess.Popen(listen, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as receiver:
@@ -221,7 +229,7 @@ def test_production_ini_explains_every_setting() -> None:
 def test_no_document_names_a_setting_that_is_none() -> None:
     modules = [module.removeprefix("smsgw.").replace(".", r"\.") for module in (*PUBLIC, "smsgw.testing")]
     words = r"http\.|md\b|service\b|hookspecs|model|resources|status\b|settings|verified|files|testing|cli|api|numbers"
-    words += r"|text|tls|spool\.\w+"
+    words += r"|text|tls|logs\b|spool\.\w+"
     no_setting = re.compile(rf"\bsmsgw\.(?:(?:{'|'.join(modules)})\.\w+|{words})")
     examples = {name.lower() for name in ("Shout", *EXAMPLES)}
     for path in [ROOT / "README.md", ROOT / "development.ini", *(ROOT / "docs").glob("*.md")]:
@@ -244,6 +252,7 @@ def production(tmp_path: Path) -> Callable[[str], Path]:
         (tmp_path / "htpasswd").write_text(f"lvv:{sha('SecretPAss')}\n")
         (tmp_path / "ldap-password").write_text("S3rviceSecret\n")
         (tmp_path / "ldap-password").chmod(0o600)
+        (tmp_path / "audit-key").write_text("5e" * 32)
         trustme.CA().cert_pem.write_to_path(tmp_path / "ldap-ca.pem")
         for theirs, ours in (
             ("/etc/smsd.conf", str(tmp_path / "smsd.conf")),
@@ -252,6 +261,8 @@ def production(tmp_path: Path) -> Callable[[str], Path]:
             ("/etc/smsgw/ldap-password", str(tmp_path / "ldap-password")),
             ("/etc/smsgw/ldap-ca.pem", str(tmp_path / "ldap-ca.pem")),
             ("/etc/smsgw/provider-ca.pem", str(tmp_path / "ldap-ca.pem")),
+            ("/etc/smsgw/audit-key", str(tmp_path / "audit-key")),
+            ("/var/log/smsgw/", f"{tmp_path}/"),
             ("/etc/smsgw/webhooks-ca.pem", str(tmp_path / "ldap-ca.pem")),
             ("/var/spool/sms", str(spool)),
             ("file_group = smsd", f"file_group = {_group()}"),
@@ -372,7 +383,7 @@ def test_a_mistake_outside_of_our_settings_is_the_last_line(production: Callable
 EXAMPLES = {
     **dict.fromkeys(("Robots", "Thrifty", "Frugal", "Watch"), REFERENCE),
     **dict.fromkeys(("AutoReply", "Heartbeat", "Deadline", "Tally", "Roaming", "Certificates"), RECIPES),
-    **dict.fromkeys(("Country", "Alarms", "Notes", "Greeter"), RECIPES),
+    **dict.fromkeys(("Slow", "Country", "Alarms", "Notes", "Greeter"), RECIPES),
 }
 
 
@@ -612,6 +623,30 @@ def test_the_examples_of_alarms(
 
 
 @pytest.mark.usefixtures("examples")
+def test_the_example_of_a_slow_backend(make_gateway: MakeGateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert f"remembers {REMEMBERED:,} secrets" in RECIPES
+    gateway, asked = make_gateway({"smsgw.plugins": "slow allow", "smsgw.htpasswd.path": None}), []
+
+    def ask(userid: str, secret: str) -> Any:
+        asked.append(userid)
+        return model.Identity(userid) if secret == USERS[userid] else None
+
+    gateway.plugin("slow").ask = ask
+    for _ in range(3):
+        gateway.get("/api/v2/me")
+    assert asked == ["lvv"]
+    now = time.monotonic()
+    monkeypatch.setattr("smsgw.verified.time.monotonic", lambda: now + 60)
+    gateway.get("/api/v2/me")
+    monkeypatch.undo()
+    gateway.users["lvv"], right = "wrong", USERS["lvv"]
+    for _ in range(2):
+        gateway.get("/api/v2/me", status=401)
+    gateway.users["lvv"] = right
+    assert asked == ["lvv"] * 4
+
+
+@pytest.mark.usefixtures("examples")
 def test_the_example_of_an_endpoint(tmp_path: Path) -> None:
     changes = {"smsgw.plugins": "users allow notes", "smsgw.users.groups": "@editors: ops"}
     note = {"text": "Back at noon"}
@@ -735,6 +770,16 @@ def test_the_settings_of_an_identity_provider(make_gateway: Callable[..., Gatewa
             assert reply.json["sent_text"] == "Hi\nALARM"
 
 
+def test_no_two_examples_share_an_idempotency_key() -> None:
+    """Who tries one after the other would be told that it was used for another request."""
+    keys = [
+        key
+        for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+        for key in re.findall(r'"Idempotency-Key: ([^"]+)"', path.read_text())
+    ]
+    assert len(keys) == len(set(keys)) > 1
+
+
 def test_the_examples_of_the_api(gateway: Gateway) -> None:
     curl, others = blocks(API, "sh")
     words = shlex.split(curl)
@@ -753,8 +798,8 @@ def test_the_examples_of_the_api(gateway: Gateway) -> None:
     assert gateway.get(listing[-1]).json == {"message_id": ["smsgw.http.X"], "limit": 2, "total_count": 1}
     assert cancelling[cancelling.index("-X") + 1] == "DELETE"
     (id,) = found["message_id"].values()
-    gateway.delete(cancelling[-1].replace("smsgw.http.2bpDiR", id))
-    gateway.delete(cancelling[-1].replace("smsgw.http.2bpDiR", id), status=404)
+    gateway.delete(cancelling[-1].replace("smsgw.http.01JD…", id))
+    gateway.delete(cancelling[-1].replace("smsgw.http.01JD…", id), status=404)
 
 
 def test_api_v1_md_names_the_limits() -> None:
@@ -766,7 +811,7 @@ def test_api_v1_md_names_the_limits() -> None:
 
 def ask(gateway: Gateway, curl: str, id: str = "") -> Any:
     """A ``curl`` command of a document: what is replied."""
-    words = shlex.split(curl.replace("smsgw.http.2bpDiR", id))
+    words = shlex.split(curl.replace("smsgw.http.01JD…", id))
     headers = dict(words[place + 1].split(": ", 1) for place, word in enumerate(words) if word == "-H")
     url = words[-1].removeprefix("http://127.0.0.1:5000")
     if "-d" in words:
@@ -836,6 +881,7 @@ def test_api_v2_md_has_every_status_code_parameter_and_problem() -> None:
     assert first_cells(fields) == {node.name for node in SendSchema().children}
     kinds = {(status, kind) for status, (kind, _) in KINDS.items()}
     kinds |= {(refusal.status, kind) for refusal, (kind, _) in KINDS_OF_REFUSALS.items()}
+    kinds |= {(422, OVER_LIMIT[0])}
     table = re.findall(r"^\| (\d+) \| \[([a-z-]+)\]\(#([a-z-]+)\) \|", V2, re.M)
     assert {(int(status), kind) for status, kind, _ in table} == kinds
     assert [kind for _, kind, _ in table] == [anchor for _, _, anchor in table]

@@ -47,9 +47,23 @@ def test_any_length_is_a_length(written: str) -> None:
     assert isinstance(found.whole, bool)
 
 
-@given(st.sampled_from(["UTF-8", "UCS2", "GSM", "binary", "ISO", ""]), st.binary())
+@given(st.sampled_from(["UTF-8", "UCS2", "GSM", "binary", "binary\nHex: yes", "ISO", ""]), st.binary())
 def test_any_body_is_a_text(alphabet: str, body: bytes) -> None:
     file.parse(f"Alphabet: {alphabet}\n\n".encode() + body).text.encode()
+
+
+@pytest.mark.parametrize(
+    ("written", "body", "text"),
+    [
+        ("yes", b"C2A0 05\n00ff", "c2a00500ff"),
+        ("1", b"c2a0", "c2a0"),
+        ("no", b"C2", "4332"),
+        ("yes", b"\xc2\xa0", "c2a0"),  # which it says, and is not
+        ("yes", b"c2a", "633261"),
+    ],
+)
+def test_binary_is_shown_as_digits_once(written: str, body: bytes, text: str) -> None:
+    assert file.parse(f"Alphabet: binary\nHex: {written}\n\n".encode() + body).text == text
 
 
 @pytest.mark.parametrize("value", ["a\nInclude: /etc/passwd", "a\rb", "a\x00", "\u2028", "\x85"])

@@ -52,7 +52,7 @@ def test_register_receive_and_replay(make_gateway: MakeGateway) -> None:
         assert (event["type"], event["data"]["status"]) == (told["type"], told["data"]["status"])
         assert found["receive"](reply.json["secret"], delivery.headers, delivery.body + b" ") is None
     for command in (failures, replay):
-        answer = ask(gateway, command.replace("wh_0d1c", reply.json["id"]))
+        answer = ask(gateway, command.replace("wh_0d1c…", reply.json["id"]))
         assert answer.status_int == (202 if command is replay else 200)
         assert answer.json.keys() == (listed.keys() if command is failures else {"replayed"})
 
@@ -66,7 +66,7 @@ def test_the_commands(base_settings: dict[str, str], make_gateway: MakeGateway, 
     listing, remove, listen = (shlex.split(line) for line in block(TEXT, "sh", "smsgw webhooks").splitlines())
 
     def run(words: list[str]) -> str:
-        ini = {"production.ini": str(tmp_path / "production.ini"), "wh_0d1c": made["id"]}
+        ini = {"production.ini": str(tmp_path / "production.ini"), "wh_0d1c…": made["id"]}
         ran = CliRunner().invoke(cli.main, [ini.get(word, word) for word in words[1:]])
         assert ran.exit_code == 0, ran.output
         return ran.output

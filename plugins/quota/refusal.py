@@ -12,7 +12,7 @@ from datetime import datetime
 from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
-from smsgw.model import TooMany
+from smsgw.model import OverLimit, TooMany
 
 from .limits import Claim, Limit
 
@@ -22,14 +22,15 @@ _SAFE = " !#$&'()*+,/:;<=>?@[]^`{|}"  # what a string of RFC 9651 may have witho
 def refusal(claims: Sequence[Claim], left: Mapping[Claim, int], now: float, zone: ZoneInfo | None) -> TooMany:
     """Of the limits that refuse, the one that opens last is named.
 
-    Where the request needs more than that limit ever lets through, ``Retry-After`` is when smaller requests find room
-    for certain.
+    Where the request needs more than that limit ever lets through, it is an ``OverLimit``, whose ``retry_after`` says
+    when smaller requests find room for certain.
 
     :param claims: what the request needs, of all limits that apply.
     :param left: how much is left of the limits that refuse.
     """
     last = max(left, key=lambda claim: claim.until)
-    if last.amount > last.limit.most:
+    is_never = last.amount > last.limit.most
+    if is_never:
         detail = f"This request needs {last.amount} and can never pass the limit of {last.limit}; send smaller ones"
     else:
         opens = datetime.fromtimestamp(last.until, zone).astimezone(zone).isoformat(" ")
@@ -40,7 +41,8 @@ def refusal(claims: Sequence[Claim], left: Mapping[Claim, int], now: float, zone
         for claim in claims
     )
     state = ", ".join(f"{_name(claim.limit)};r={rest};t={_wait(claim, now)}" for claim, rest in left.items())
-    return TooMany(_wait(last, now), detail, {"RateLimit-Policy": policy, "RateLimit": state})
+    fields = {"RateLimit-Policy": policy, "RateLimit": state}
+    return (OverLimit if is_never else TooMany)(_wait(last, now), detail, fields)
 
 
 def _wait(claim: Claim, now: float) -> int:

@@ -54,10 +54,12 @@ class Failures:
     def replay(self, webhook: str, delivery: str | None, now: int) -> int:
         """Let all that failed, or one delivery, be tried again at once, with all attempts; the answer is how many.
 
-        These are what was given up, and what waits for its next attempt for longer than a lease. Where the database
-        fails meanwhile, some may have been replayed; the others can be replayed later.
+        These are what was given up, and what waits for its next attempt. One that is due within a lease could be an
+        attempt under way, and is left alone, unless only its first attempt has ended. Where the database fails
+        meanwhile, some may have been replayed; the others can be replayed later.
         """
-        is_waiting = and_(_column.error.is_not(None), _column.due > now + self._lease)
+        waits = or_(_column.attempts == 1, _column.due > now + self._lease)
+        is_waiting = and_(_column.error.is_not(None), _column.due.is_not(None), waits)
         has_failed = and_(_column.webhook == webhook, or_(_column.failed.is_not(None), is_waiting))
         if delivery is not None:
             has_failed = and_(has_failed, _column.id == delivery)

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from smsgw.cli import check, journal, login, output, plugins, preview, send
+from smsgw.cli import check, journal, login, output, plugins, preview, send, usage
 from smsgw.cli.arguments import installation
 from smsgw.cli.installation import Installation, Wrong, as_owner, make_state, told, using
 from smsgw.cli.output import Failed, table, visible
@@ -74,5 +74,13 @@ def main() -> None:
     output.prepare()
 
 
-for command in (check.check, journal.journal, login.login, plugins.show_plugins, preview.preview, send.send):
+for command in (
+    check.check,
+    journal.journal,
+    login.login,
+    plugins.show_plugins,
+    preview.preview,
+    send.send,
+    usage.usage,
+):
     main.add_command(command)

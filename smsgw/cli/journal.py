@@ -30,7 +30,7 @@ def journal() -> None:
 @installation
 def status(installation: Installation) -> None:
     """How many messages the journal has, and whether it has all files of the spool."""
-    with _using_journal(installation) as found:
+    with using_journal(installation) as found:
         path = found.journal.database.store.path
         if path is not None and not path.exists():
             raise Failed(f"there is no journal yet; the gateway makes {path} when it starts")
@@ -57,7 +57,7 @@ def rebuild(installation: Installation, anew: bool) -> None:
         if sys.stderr.isatty():
             click.echo(f"\r{count} read", err=True, nl=False)
 
-    with _using_journal(installation) as found:
+    with using_journal(installation) as found:
         from smsgw.journal.retention import (
             ALL,
             forget_messages,
@@ -81,7 +81,7 @@ def rebuild(installation: Installation, anew: bool) -> None:
 
 
 @contextlib.contextmanager
-def _using_journal(installation: Installation) -> Iterator[Application]:
+def using_journal(installation: Installation) -> Iterator[Application]:
     """The application of an ini file, with its journal open."""
     found = installation.application
     make_state(installation.layout)

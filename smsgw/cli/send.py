@@ -14,7 +14,8 @@ from smsgw.batch import Batch, Draft, Outcome, by_number, reasons, sent
 from smsgw.cli.arguments import group_option, named_installation, text_of, user_option
 from smsgw.cli.installation import Installation, one_line, owner_of
 from smsgw.cli.output import Failed, say, table
-from smsgw.model import Identity, Options, TooMany, Unavailable
+from smsgw.model import Identity, Options, Origin, OverLimit, TooMany, Unavailable
+from smsgw.origin import make_id, within
 from smsgw.refusals import NoneAccepted, Refused
 from smsgw.settings import moment
 from smsgw.spool.daemon import user_name
@@ -73,7 +74,8 @@ def send(
     drafts = [Draft(number, text) for number in numbers]
     identity = Identity(user, groups)
     gateway = installation.application.gateway
-    with as_errors(drafts):
+    asked = Origin(make_id(), "smsgw send", account=user_name(os.getuid()))
+    with within(asked), as_errors(drafts):
         if not dry_run:
             _be_the_gateway(installation)
         outcome = (gateway.prepare if dry_run else gateway.submit)(identity, Batch(drafts, options))
@@ -120,6 +122,8 @@ def as_errors(drafts: Sequence[Draft] = ()) -> Iterator[None]:
         refusal = by_number(drafts, error) if isinstance(error, NoneAccepted) else error
         further = [f"{name}: {reason}" for name, reason in refusal.errors.items() if reason not in refusal.detail]
         raise Failed("\n".join([refusal.detail, *further])) from error
+    except OverLimit as error:
+        raise Failed(error.detail) from error
     except TooMany as error:
         raise Failed(f"{error.detail} (again in {error.retry_after} seconds)") from error
     except Unavailable as error:

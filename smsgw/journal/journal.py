@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -32,6 +33,8 @@ from smsgw.status import ENDED, RECEIVED
 
 PATIENCE = 0.25  # seconds for which a question waits until the follower has seen what was there when it was asked
 LOOK = 0.005  # seconds between two looks whether it has
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +119,12 @@ class Journal:
         :param is_there: asked while nobody can delete a message: one that was deleted must not come back.
         """
         with self.database.writing() as connection:
-            spool = self.spool(connection)
-            return Writing(connection, spool).put([each for each in found if is_there(each)], gone, folders)
+            writing = Writing(connection, self.spool(connection))
+            has_news = writing.put([each for each in found if is_there(each)], gone, folders)
+        for message in writing.failed:
+            why = message.headers.get("Fail_reason") or "the modem did not say why"
+            log.warning("the message %r of %r failed: %r", message.id, message.owner or "", why)
+        return has_news
 
     def catch_up(self) -> None:
         """Return when all is here that had come to an end when this was called; after ``PATIENCE`` in any case.

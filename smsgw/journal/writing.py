@@ -64,6 +64,7 @@ class Writing:
         self._connection = connection
         self._spool = spool
         self._events: list[dict[str, Any]] = []
+        self.failed: list[StoredMessage] = []  # of which plugins are told
 
     def put(self, found: Sequence[Found], gone: Iterable[tuple[str, str]], folders: Mapping[str, int]) -> bool:
         """Write all of it; whether there may be events that were not there before.
@@ -122,6 +123,8 @@ class Writing:
                     if not is_received:
                         self._tell("accepted", each.message, each.at, ends)
                     self._tell(str(row["status"]), each.message, each.at, ends)
+                    if each.kind == "failed":
+                        self.failed.append(each.message)
             if rows:
                 upsert(self._connection, MESSAGES, [rows[name] for name in sorted(rows)])
 

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 
 from smsgw.model import Content
 from smsgw.numbers import spool_form
+from smsgw.settings import is_on
 from smsgw.text import BASIC, EXTENSION
 
 # What smsd does not know it hands on: the client's own word for a message, and the time that it is for.
@@ -43,7 +44,10 @@ class SpoolFile:
 
     @property
     def text(self) -> str:
-        """The body in its alphabet; what cannot be decoded is replaced, and binary is shown as hexadecimal digits."""
+        """The body in its alphabet; what cannot be decoded is replaced, and binary is shown as hexadecimal digits.
+
+        With ``Hex: yes`` the body has these digits already.
+        """
         alphabet = self.headers.get("Alphabet", "ISO")[:3].upper()
         if alphabet == "UCS":
             return self.body.decode("utf-16-be", "replace")
@@ -52,7 +56,7 @@ class SpoolFile:
         if alphabet == "GSM":
             return _decode_gsm(self.body)
         if alphabet == "BIN":
-            return self.body.hex()
+            return _hex(self.body, is_written=is_on(self.headers.get("Hex", "")))
         return self.body.decode("iso-8859-15").translate(_GREEK)
 
     @property
@@ -165,6 +169,17 @@ def read(path: str | os.PathLike[str], size: int = MAX_READ) -> tuple[bytes, os.
         return os.read(fd, size), found
     finally:
         os.close(fd)
+
+
+def _hex(body: bytes, *, is_written: bool) -> str:
+    """The digits of a binary body.
+
+    :param is_written: whether the body should have the digits, between which smsd takes white space.
+    """
+    digits = b"".join(body.split())
+    if is_written and re.fullmatch(rb"(?:[0-9A-Fa-f]{2})*", digits):
+        return digits.decode("ascii").lower()
+    return body.hex()
 
 
 def _decode_gsm(body: bytes) -> str:

@@ -110,14 +110,26 @@ def read_object(request: Request) -> dict[str, Any]:
     if request.content_type.lower() != "application/json":
         raise HTTPUnsupportedMediaType("Content-Type should be application/json")
     if (request.charset or "utf-8").lower() not in ("utf-8", "utf8", "us-ascii"):
-        raise HTTPUnsupportedMediaType("The charset of JSON is UTF-8")
-    try:
-        content = json.loads(_take_in(request).decode("utf-8-sig"))
-    except (ValueError, RecursionError):
-        raise Invalid("The body is not JSON in UTF-8") from None
+        raise HTTPUnsupportedMediaType(f"The charset of JSON is UTF-8, and Content-Type says {request.charset[:64]!r}")
+    content = _parse(_take_in(request))
     if not isinstance(content, dict):
         raise Invalid("The body should be a JSON object")
     return content
+
+
+def _parse(body: bytes) -> Any:
+    """:raises Invalid: it is not JSON in UTF-8; the sentence says where it is wrong."""
+    try:
+        return json.loads(body.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        why = f"UTF-8: byte {error.start + 1} is 0x{error.object[error.start]:02x}"
+    except json.JSONDecodeError as error:
+        why = f"JSON: {error.msg.removesuffix(' at')} at line {error.lineno}, column {error.colno}"
+    except ValueError:
+        why = "JSON that can be read: a number has too many digits"
+    except RecursionError:
+        why = "JSON that can be read: it is nested too deeply"
+    raise Invalid(f"The body is not {why}")
 
 
 def _take_in(request: Request) -> bytes:

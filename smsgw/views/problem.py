@@ -11,6 +11,7 @@ from pyramid.request import Request
 from pyramid.response import Response
 
 from smsgw.gateway import Reply
+from smsgw.origin import origin
 from smsgw.refusals import Invalid, KeyInUse, KeyReused, Refused
 from smsgw.views.body import response
 
@@ -42,6 +43,7 @@ KINDS_OF_REFUSALS = {
     KeyInUse: ("key-in-use", "The first request is still under way"),
     KeyReused: ("key-reused", "The Idempotency-Key was used for another request"),
 }
+OVER_LIMIT = ("over-limit", "A limit never lets so much through at once")
 
 
 def is_ours(request: Request) -> bool:
@@ -51,9 +53,16 @@ def is_ours(request: Request) -> bool:
 
 
 def problem(
-    status: int, detail: str, errors: Mapping[str, str] | None = None, kind: tuple[str, str] | None = None
+    status: int,
+    detail: str,
+    errors: Mapping[str, str] | None = None,
+    kind: tuple[str, str] | None = None,
+    code: str | None = None,
 ) -> Reply:
-    """:param errors: a reason for each JSON pointer; other names, such as a header's, are in ``detail`` alone."""
+    """
+    :param errors: a reason for each JSON pointer; other names, such as a header's, are in ``detail`` alone.
+    :param code: a word for programs, for each of these errors.
+    """
     type, title = kind or KINDS.get(status, ("", ""))
     body: dict[str, Any] = {
         "type": TYPES + type if type else "about:blank",
@@ -61,14 +70,22 @@ def problem(
         "status": status,
         "detail": detail,
     }
-    if found := [{"pointer": name, "detail": why} for name, why in (errors or {}).items() if name.startswith("#")]:
-        body["errors"] = found
+    if found := origin():
+        body["request_id"] = found.request_id
+    coded = {"code": code} if code else {}
+    if faults := [{"pointer": name, **coded, "detail": why} for name, why in (errors or {}).items() if name[:1] == "#"]:
+        body["errors"] = faults
     return Reply(status, json.dumps(body))
 
 
 def refusal_as_problem(refusal: Refused) -> Reply:
     kind = KINDS_OF_REFUSALS.get(type(refusal))
     return problem(refusal.status, refusal.detail, refusal.errors, kind)
+
+
+def over_limit(detail: str) -> Reply:
+    """A request that no waiting can make possible."""
+    return problem(422, detail, {"#": detail}, OVER_LIMIT, "over_limit")
 
 
 def respond(reply: Reply, **headers: str) -> Response:

@@ -108,7 +108,7 @@ def test_what_is_refused(ini: Ini, sent: Callable[[], dict[str, str]], arguments
 PLUGINS = """
 from pyramid.httpexceptions import HTTPServiceUnavailable
 from smsgw.hookspecs import hookimpl
-from smsgw.model import TextRefused, TooMany, Unavailable
+from smsgw.model import TextRefused, OverLimit, TooMany, Unavailable
 
 
 class Frugal:
@@ -117,6 +117,8 @@ class Frugal:
         match submission.messages[0].content.text:
             case "many":
                 raise TooMany(60, "At most one a minute")
+            case "too many":
+                raise OverLimit(60, "At most one at once")
             case "down":
                 raise Unavailable("The gateway's database is out of service")
             case "bug":
@@ -137,6 +139,7 @@ class Frugal:
     ("text", "said"),
     [
         ("many", "At most one a minute (again in 60 seconds)"),
+        ("too many", "At most one at once"),
         ("down", "The gateway's database is out of service"),
         ("bug", "a plugin failed: division by zero"),
         ("503", "Service Unavailable: away"),

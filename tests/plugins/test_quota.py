@@ -247,6 +247,15 @@ def test_a_request_that_is_larger_than_the_limit(limited: Callable[..., Gateway]
     assert used(gateway) == {}
     assert send(gateway, "lvv", count=3) == [201]
     assert gateway.send(mobiles=MOBILES[:5], status=429).headers["RateLimit"] == '"3 messages/minute for lvv";r=0;t=30'
+    body = {"to": MOBILES[:5], "text": "Hi"}
+    never = gateway.call("POST_JSON", "/api/v2/messages", body, headers={"Idempotency-Key": "order-17"}, status=422)
+    assert never.json["type"] == "/docs/api-v2.md#over-limit"
+    assert never.json["detail"] == reply.json["error"]
+    assert never.json["errors"] == [{"pointer": "#", "code": "over_limit", "detail": reply.json["error"]}]
+    assert never.headers["RateLimit"] == '"3 messages/minute for lvv";r=0;t=30'
+    assert "Retry-After" not in never.headers
+    later = gateway.call("POST_JSON", "/api/v2/messages", body | {"to": MOBILES[:1]}, status=429)
+    assert later.headers["Retry-After"] == "30"
 
 
 def test_a_userid_that_no_field_can_hold(make_gateway: MakeGateway, store_url: str) -> None:

@@ -158,7 +158,10 @@ def test_what_waits_for_another_attempt_is_hastened(make_clocked: Callable[..., 
         (waiting,) = tell(gateway)
         heard = len(receiver.wait(heard + 1))
         eventually(lambda: gateway.get(path).json["last_error"])
-        assert gateway.call("POST", f"{path}/failures/{receiver.deliveries[-1].id}/replay", status=404)
+        one = f"{path}/failures/{receiver.deliveries[-1].id}/replay"
+        assert gateway.call("POST", one, status=202).json == {"replayed": 1}  # right after it failed
+        heard = len(receiver.wait(heard + 1))
+        eventually(lambda: gateway.get(path).json["last_error"])
         clock.now += SCHEDULE[0] * (1 + JITTER)
         heard = len(receiver.wait(heard + 1))
         eventually(lambda: gateway.get(path).json["last_error"])

@@ -8,16 +8,12 @@ ask a thousand times.
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import json
 import logging
-import secrets
 import socket
 import ssl
 import threading
-import time
-from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -26,11 +22,11 @@ from pyramid.security import Denied
 from smsgw.hookspecs import hookimpl
 from smsgw.model import ConfigurationError, Credentials, Identity, Unavailable
 from smsgw.settings import Number
+from smsgw.verified import Verified
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 LONGEST = 1000  # characters of a userid, or of a password, that the service is asked about
 ANSWER = 64 * 1024  # bytes
-REMEMBERED = 1000  # verified passwords
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +56,7 @@ class Accounts:
         if self._url.scheme == "http" and self._url.hostname not in LOOPBACK:
             raise ConfigurationError("smsgw.accounts.url should begin with https://, since passwords go there")
         self._timeout = timeout
-        self._verified = _Cache(cache_seconds)
+        self._verified = Verified[Identity](cache_seconds)
 
     @hookimpl
     def authenticate(self, credentials: Credentials) -> Identity | Denied | None:
@@ -79,7 +75,7 @@ class Accounts:
         match answer:
             case 200, {"userid": str(spelt), "groups": list(groups)} if all(isinstance(group, str) for group in groups):
                 identity = Identity(spelt, frozenset(groups))
-                self._verified.keep(userid, password, identity)
+                self._verified.keep(identity, userid, password)
                 return identity
             case 401, _:
                 return Denied("wrong password")
@@ -117,26 +113,3 @@ def _ask(url: SplitResult, timeout: float, question: dict[str, str]) -> tuple[in
             watch.cancel()
     finally:
         connection.close()
-
-
-@dataclass
-class _Cache:
-    """Verified passwords by a keyed digest, which is worth nothing outside of this process; shared by all threads."""
-
-    seconds: int
-    _key: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
-    _kept: dict[bytes, tuple[float, Identity]] = field(default_factory=dict, repr=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-
-    def find(self, userid: str, password: str) -> Identity | None:
-        until, identity = self._kept.get(self._digest(userid, password), (0.0, None))
-        return identity if time.monotonic() < until else None
-
-    def keep(self, userid: str, password: str, identity: Identity) -> None:
-        with self._lock:
-            if len(self._kept) >= REMEMBERED:
-                del self._kept[next(iter(self._kept))]  # the oldest
-            self._kept[self._digest(userid, password)] = time.monotonic() + self.seconds, identity
-
-    def _digest(self, userid: str, password: str) -> bytes:
-        return hashlib.blake2b(f"{userid}\0{password}".encode(), key=self._key).digest()
