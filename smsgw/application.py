@@ -7,7 +7,9 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -36,7 +38,7 @@ from smsgw.resources import Resources
 from smsgw.security import SecurityPolicy
 from smsgw.settings import Settings, read_core
 from smsgw.spool import find_layout
-from smsgw.spool.daemon import find_conf, find_daemon
+from smsgw.spool.daemon import find_conf, find_daemon, user_name
 from smsgw.spool.folders import Folders
 from smsgw.spool.following.follower import Follower
 from smsgw.spool.following.reader import Reader
@@ -102,7 +104,9 @@ class Application:
         """Begin the work beside the requests, in the process that serves them.
 
         :param app: the whole, as a server is given it.
+        :raises ConfigurationError: this is root, and smsgw's own folder belongs to another user.
         """
+        self._refuse_root()
         self._introduce()
         try:
             self.locks.make()
@@ -123,6 +127,16 @@ class Application:
         self.owner.stop()
         for store in self.stores.all:
             store.close()
+
+    def _refuse_root(self) -> None:
+        """What root made there, the gateway's own user could not change later."""
+        with contextlib.suppress(OSError):
+            owner = self.layout.state.stat().st_uid
+            if os.geteuid() == 0 and owner != 0:
+                user = user_name(owner)
+                raise ConfigurationError(
+                    f"this is root, and {self.layout.state} belongs to {user}; run it as that user: runuser -u {user}"
+                )
 
     def _introduce(self) -> None:
         """What an operator wants to know first; the server tells the address, as "Serving on"."""

@@ -17,7 +17,7 @@ from pyramid.config import Configurator
 
 from smsgw import hookspecs
 from smsgw.model import ConfigurationError
-from smsgw.settings import nearest, plugin_settings, read
+from smsgw.settings import nearest, pip_install, plugin_settings, read
 
 GROUP = "smsgw.plugins"
 MARK = f"{hookspecs.PROJECT}_impl"  # what @hookimpl leaves on a method
@@ -44,8 +44,7 @@ def load(names: tuple[str, ...], raw: Mapping[str, Any]) -> pluggy.PluginManager
     for name in names:
         if names.count(name) > 1:
             raise ConfigurationError(f"smsgw.plugins names {name!r} twice; once is enough")
-    offered = offers()
-    classes = {name: find(name, offered) for name in names}
+    classes = _find_all(names)
     for owner in plugin_settings(raw):
         if owner not in names:
             raise ConfigurationError(
@@ -120,6 +119,35 @@ def offers() -> EntryPoints:
     return entry_points(group=GROUP)
 
 
+def _find_all(names: Sequence[str]) -> dict[str, type]:
+    """Their classes, by name. What several of them lack is told at once."""
+    offered, classes, lacking = offers(), {}, []
+    for name in names:
+        try:
+            classes[name] = find(name, offered)
+        except Lacking as error:
+            lacking.append(error)
+    if len(lacking) == 1:
+        raise lacking[0]
+    if lacking:
+        what = "; ".join(f"the plugin {each.name!r} needs the module {each.module!r}" for each in lacking)
+        extras = [each.extra for each in lacking if each.extra]
+        raise ConfigurationError(f"{what}; {pip_install(*extras)}" if extras else what)
+    return classes
+
+
+class Lacking(ConfigurationError):
+    """A plugin needs a module that is not installed.
+
+    :param extra: of smsgw, which brings the module; ``None``: it is no plugin of smsgw.
+    """
+
+    def __init__(self, name: str, module: str | None, extra: str | None) -> None:
+        remedy = f"; {pip_install(extra)}" if extra else ""
+        super().__init__(f"the plugin {name!r} needs the module {module!r}{remedy}")
+        self.name, self.module, self.extra = name, module, extra
+
+
 def find(name: str, offered: EntryPoints | None = None) -> type:
     """The class of the plugin of that name.
 
@@ -139,8 +167,7 @@ def find(name: str, offered: EntryPoints | None = None) -> type:
     try:
         plugin_class = found[0].load()
     except ModuleNotFoundError as error:
-        extra = f"; pip install 'smsgw[{name}]'" if _distribution(found[0]) == "smsgw" else ""
-        raise ConfigurationError(f"the plugin {name!r} needs the module {error.name!r}{extra}") from error
+        raise Lacking(name, error.name, name if _distribution(found[0]) == "smsgw" else None) from error
     except Exception as error:
         raise ConfigurationError(f"the plugin {name!r} cannot be loaded: {type(error).__name__}: {error}") from error
     if not inspect.isclass(plugin_class):

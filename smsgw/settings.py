@@ -10,6 +10,7 @@ import difflib
 import ipaddress
 import math
 import re
+import sys
 import zoneinfo
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -365,3 +366,8 @@ def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
     """``"; did you mean …?"`` where something known is spelt alike, else nothing."""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {prefix + close[0]!r}?" if close else ""
+
+
+def pip_install(*extras: str) -> str:
+    """The command that installs what smsgw lacks, for the Python that runs now."""
+    return f"{sys.executable} -m pip install 'smsgw[{','.join(extras)}]'"

@@ -26,6 +26,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from smsgw import migrations, sqlite
 from smsgw.model import ConfigurationError, Unavailable
+from smsgw.settings import pip_install
 
 FILE = "store.sqlite3"  # in smsgw's own folder
 WAIT = 8.0  # seconds for other threads of this process that use SQLite: longer than one of them waits for its locks
@@ -313,9 +314,7 @@ def _make_engine(url: URL, *, is_durable: bool) -> Engine:
     try:
         from smsgw import postgresql
     except ModuleNotFoundError as error:
-        raise ConfigurationError(
-            f"smsgw.store needs the module {error.name!r}; pip install 'smsgw[postgresql]'"
-        ) from error
+        raise ConfigurationError(f"smsgw.store needs the module {error.name!r}; {pip_install('postgresql')}") from error
     return postgresql.make_engine(url)
 
 

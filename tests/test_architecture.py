@@ -119,7 +119,7 @@ MAY_IMPORT = {
     "smsgw.postgresql": {"smsgw.model"},
     "smsgw.sqlite": set(),
     "smsgw.migrations": {"smsgw.model"},
-    "smsgw.store": {"smsgw.migrations", "smsgw.model", "smsgw.postgresql", "smsgw.sqlite"},
+    "smsgw.store": {"smsgw.migrations", "smsgw.model", "smsgw.postgresql", "smsgw.settings", "smsgw.sqlite"},
     "smsgw.cli": {
         *(
             "smsgw",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +14,7 @@ import pytest
 from smsgw import main
 from smsgw.hookspecs import hookimpl
 from smsgw.model import Credentials, Identity
-from tests.conftest import Gateway, eventually
+from tests.conftest import Gateway, eventually, make_spool
 
 BASE = "htpasswd allow"
 
@@ -100,6 +103,34 @@ def test_settings_that_are_wrong(
 ) -> None:
     sentence = refused(changes)
     assert all(word in sentence for word in words), sentence
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (
+            {"smsgw.plugins": "ldap allow"},
+            "the plugin 'ldap' needs the module 'ldap3'; {python} -m pip install 'smsgw[ldap]'",
+        ),
+        (
+            {"smsgw.plugins": "ldap jwt allow"},
+            "the plugin 'ldap' needs the module 'ldap3'; the plugin 'jwt' needs the module 'jwt'; "
+            "{python} -m pip install 'smsgw[ldap,jwt]'",
+        ),
+        (
+            {"smsgw.plugins": "allow", "smsgw.store": "postgresql://sms@db/sms"},
+            "smsgw.store needs the module 'psycopg'; {python} -m pip install 'smsgw[postgresql]'",
+        ),
+    ],
+    ids=["one", "two", "a database"],
+)
+def test_modules_that_are_missing(tmp_path: Path, settings: dict[str, str], told: str) -> None:
+    settings = {"smsgw.spool": str(make_spool(tmp_path / "spool")), **settings}
+    lacking = "import sys; sys.modules.update(dict.fromkeys(['ldap3', 'jwt', 'psycopg']))"
+    code = f"{lacking}; from smsgw import main; main({{}}, **{settings!r})"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.returncode == 3
+    assert ended.stderr.splitlines()[-1] == f"smsgw does not start: {told.format(python=sys.executable)}."
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,16 @@ def test_all_that_users_do(tmp_path: Path, mode: str) -> None:
     state = outgoing / ".smsgw"
     assert list((state / "ready").iterdir()) == []
     assert {stat.S_IMODE(path.stat().st_mode) & 0o77 for path in (state, *state.iterdir()) if path.is_dir()} == {0}
+
+
+def test_root_in_place_of_the_gateway_s_user(base_settings: dict[str, str], refusal: Callable[..., str]) -> None:
+    """What it made would belong to root, and the gateway's own user could not change it."""
+    as_user("nobody")
+    state = Path(base_settings["smsgw.spool"]) / "outgoing" / ".smsgw"
+    state.mkdir(mode=0o700)
+    shutil.chown(state, "nobody")
+    assert refusal({}) == (
+        f"smsgw does not start: this is root, and {state} belongs to nobody; run it as that user: runuser -u nobody.\n"
+    )
+    assert list(state.iterdir()) == []
+    shutil.chown(state, "root")

@@ -21,7 +21,7 @@ from smsgw.cli.check.finding import Level
 from smsgw.hookspecs import hookimpl
 from smsgw.settings import CoreSchema
 from smsgw.spool.daemon import Daemon
-from smsgw.testing import offered
+from smsgw.testing import offered, running
 from tests.cli.conftest import Ended, Ini, as_user, executable, smsgw
 from tests.conftest import at_length, eventually, make_spool
 from tests.postgresql import Postgresql
@@ -726,6 +726,16 @@ def test_a_gateway_that_runs(tmp_path: Path, ini: Ini, base_settings: dict[str, 
         told = check(path, "-v")
         assert told.status == 0, told.out
         assert f"server: the gateway answers on 127.0.0.1:{server.port}, and could take a message." in lines(told, "ok")
+        own = make_spool(tmp_path / "own")
+        for is_started_once in (False, True):
+            if is_started_once:
+                with running({"smsgw.spool": str(own), "smsgw.plugins": ""}):
+                    pass
+            other = ini({"smsgw.spool": str(own)}, {"listen": f"127.0.0.1:{server.port}"}, name="other.ini")
+            assert lines(check(other), "error") == [
+                f"server: the gateway on 127.0.0.1:{server.port} is another one: none looks after {own / 'outgoing'}."
+                " Take another port, and start the gateway of this ini file."
+            ]
         shutil.move(spool, spool.with_name("away"))
         assert any("answers 503" in line for line in lines(check(path), "error"))
 

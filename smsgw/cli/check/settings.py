@@ -14,6 +14,7 @@ import re
 import socket
 import stat
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -27,6 +28,8 @@ from smsgw.model import Identity
 from smsgw.plugins import Misbehaved, hooks_of, implementations
 from smsgw.refusals import Invalid
 from smsgw.settings import is_on
+from smsgw.spool.layout import Layout
+from smsgw.spool.locks import Locks
 from smsgw.text import foreign
 
 PLUGINS, SETTINGS, SERVER = Topic("plugins"), Topic("settings"), Topic("server")
@@ -204,7 +207,7 @@ def check_server(ini: Path, installation: Installation | None) -> Findings:
     if adjustments.unix_socket:
         return
     for family, _, _, address in adjustments.listen:
-        yield from _check_port(family, address)
+        yield from _check_port(family, address, installation)
 
 
 def _check_logging(ini: Path) -> Findings:
@@ -256,7 +259,7 @@ def _check_beside(installation: Installation, found: Mapping[str, str], adjustme
         )
 
 
-def _check_port(family: int, address: tuple[Any, ...]) -> Findings:
+def _check_port(family: int, address: tuple[Any, ...], installation: Installation | None) -> Findings:
     host, port = str(address[0]), int(address[1])
     where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     if not ipaddress.ip_address(host.partition("%")[0]).is_loopback:
@@ -273,7 +276,7 @@ def _check_port(family: int, address: tuple[Any, ...]) -> Findings:
             return
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
-                yield from _check_gateway(host, port, where)
+                yield from _check_gateway(host, port, where, installation)
             else:
                 yield SERVER.error(
                     f"nobody can listen on {where}: {error.strerror}", "Name an address of this machine."
@@ -282,7 +285,7 @@ def _check_port(family: int, address: tuple[Any, ...]) -> Findings:
     yield SERVER.ok(f"nothing listens on {where}: the gateway does not run, or is served by another server")
 
 
-def _check_gateway(host: str, port: int, where: str) -> Findings:
+def _check_gateway(host: str, port: int, where: str, installation: Installation | None) -> Findings:
     """Ask the server that listens there for its monitoring."""
     target = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
     try:
@@ -297,12 +300,33 @@ def _check_gateway(host: str, port: int, where: str) -> Findings:
         status, told = 0, None
     if not (isinstance(told, dict) and ("monitoring" in told or "error" in told)):
         yield SERVER.error(f"something else than a gateway listens on {where}", "End it, or take another port.")
+    elif status == http.client.OK and installation and not _is_looked_after(installation.layout):
+        yield SERVER.error(
+            f"the gateway on {where} is another one: none looks after {installation.layout.outgoing}",
+            "Take another port, and start the gateway of this ini file.",
+        )
     elif status == http.client.OK:
         yield SERVER.ok(f"the gateway answers on {where}, and could take a message")
     else:
         yield SERVER.error(
             f"the gateway on {where} answers {status}: {told.get('error', '')}", "See its log for the reason."
         )
+
+
+def _is_looked_after(layout: Layout) -> bool:
+    """Whether a gateway has that spool, as far as this user can see. One that starts takes a second."""
+    try:
+        if not (layout.state / "locks").exists():
+            return False
+        for _ in range(3):
+            lock = Locks(layout.state).try_take("owner")
+            if lock is None:
+                return True
+            lock.release()
+            time.sleep(1)
+    except OSError:
+        return True  # another user's; the checks of the spool say so
+    return False
 
 
 def _ask(host: str, port: int) -> tuple[int, Any]:
