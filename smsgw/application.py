@@ -147,6 +147,8 @@ class Application:
         log.info("%s", self._smsd())
 
     def _smsd(self) -> str:
+        if not self.settings.health.smsd_is_here:
+            return "whether smsd runs is not known, as smsgw.health.smsd_is_here says"
         try:
             conf = find_conf(self.settings.smsd_conf, self.layout.outgoing)
             found = find_daemon(conf, self.layout.outgoing) if conf else None
