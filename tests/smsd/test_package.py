@@ -142,7 +142,7 @@ def newer(package: Path) -> Path:
     control.write_text(control.read_text().replace("Version: ", "Version: 9"))
     ini = tree / "usr" / "share" / "smsgw" / "production.ini"
     ini.write_text(f"{ini.read_text()}# newer\n")
-    subprocess.run(["dpkg-deb", "-Zgzip", "-z1", "--build", tree, package.with_name("newer.deb")], check=True)
+    subprocess.run(["dpkg-deb", "-Zzstd", "-z1", "--build", tree, package.with_name("newer.deb")], check=True)
     return package.with_name("newer.deb")
 
 
