@@ -16,6 +16,7 @@ WEBHOOKS = [
     "standardwebhooks>=1.1",  # signatures as receivers check them; without dependencies since that version
 ]
 HOURS = ["tzdata"]  # time zones, where the system has none
+ALL = [*HOURS, *HTPASSWD, *JWT, *LDAP, *LIMIT, *POSTGRESQL, *TRANSLITERATE, *WEBHOOKS]  # for every shipped plugin
 TESTING = ["pytest>=8", "webtest>=3"]  # tests of plugins against the real application
 
 VERSION = "1.1.0.dev0"  # of what is built from this folder; the commit of a release says "1.1.0"
@@ -90,6 +91,7 @@ setup(
     ],
     # An extra without packages was needed by an older version; who still names it installs nothing more.
     extras_require={
+        "all": ALL,
         "history": [],
         "hours": HOURS,
         "htpasswd": HTPASSWD,
@@ -106,14 +108,7 @@ setup(
         "transliterate": TRANSLITERATE,
         "webhooks": WEBHOOKS,
         "test": [
-            *HTPASSWD,
-            *TRANSLITERATE,
-            *LDAP,
-            *JWT,
-            *POSTGRESQL,
-            *HOURS,
-            *LIMIT,
-            *WEBHOOKS,
+            *ALL,
             *TESTING,
             "gunicorn>=22",  # several processes on one spool
             "hypothesis>=6",

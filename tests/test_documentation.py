@@ -329,26 +329,6 @@ def test_the_servers(production: Callable[[str], Path], program: str, tmp_path: 
         process.communicate()
 
 
-def test_the_unit_of_systemd(tmp_path: Path) -> None:
-    """It runs what the README runs, as the user that the README makes, and systemd knows every word of it."""
-    (unit,) = blocks(OPERATION, "ini")
-    assert "/etc/systemd/system/smsgw.service" in OPERATION
-    parser = configparser.ConfigParser(interpolation=None)
-    parser.optionxform = str  # type: ignore[assignment,method-assign]
-    parser.read_string(unit)
-    service = parser["Service"]
-    assert f"runuser -u {service['User']} -- {service['ExecStart']}\n" in README
-    assert f"adduser --system --group {service['User']} " in README
-    if shutil.which("systemd-analyze") is None:
-        return
-    path = tmp_path / "smsgw.service"
-    unit = unit.replace("ExecStart=/opt/smsgw/bin/", f"ExecStart={Path(sys.executable).parent}/")
-    path.write_text(unit.replace("User=smsgw", "User=root"))
-    command = ["systemd-analyze", "verify", "--man=no", str(path)]
-    said = subprocess.run(command, capture_output=True, text=True, check=False).stderr
-    assert str(path) not in said
-
-
 def test_a_wrong_setting_stops_the_servers(production: Callable[[str], Path]) -> None:
     path = production(PRODUCTION.replace("smsgw.plugins =", "smsgw.plugin ="))
     for command in (["pserve", path], ["gunicorn", "--no-control-socket", "-b", "127.0.0.1:0", "--paste", path]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import os
 import re
 import shlex
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests import mutation
+from tests.tmpfs import need
 
 Build = Callable[..., set[str]]
 
@@ -113,3 +115,47 @@ def test_the_wheel_of_the_example_has_everything(build: Build) -> None:
     names = build(EXAMPLE, "src", "pyproject.toml", "README.md")
     assert (sources(EXAMPLE / "src", ".") | {"./smsgw_example/py.typed"}) - {f"./{name}" for name in names} == set()
     assert {name.partition("/")[0] for name in names} == {"smsgw_example", "smsgw_example-1.0.dist-info"}
+
+
+UNIT = ROOT / "packaging" / "smsgw.service"
+
+
+def test_the_unit_runs_what_pip_installs() -> None:
+    """As the user that the document makes, and the package."""
+    parser = configparser.ConfigParser(interpolation=None, strict=False)
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.read(UNIT)
+    service = parser["Service"]
+    operation = (ROOT / "docs" / "operation.md").read_text()
+    assert f"\nrunuser -u {service['User']} -- {service['ExecStart']}\n" in operation
+    assert f"\nadduser --system --group {service['User']} " in operation
+    assert f"\nu {service['User']} " in (UNIT.parent / "smsgw.sysusers").read_text()
+
+
+def test_systemd_knows_every_word_of_the_unit(tmp_path: Path) -> None:
+    need("systemd-analyze")
+    path = tmp_path / "smsgw.service"
+    unit = UNIT.read_text().replace("ExecStart=/opt/smsgw/bin/", f"ExecStart={Path(sys.executable).parent}/")
+    path.write_text(unit.replace("User=smsgw", "User=root"))
+    command = ["systemd-analyze", "verify", "--man=no", str(path)]
+    said = subprocess.run(command, capture_output=True, text=True, check=False).stderr
+    assert str(path) not in said
+
+
+def test_the_unit_is_hardened() -> None:
+    """10.0 would be a service that may do everything."""
+    need("systemd-analyze")
+    command = ["systemd-analyze", "security", "--offline=true", "--threshold=20", "--no-pager", str(UNIT)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+def test_the_package_has_what_every_shipped_plugin_needs() -> None:
+    """The extra ``all`` is that of each plugin together."""
+    wanted: dict[str, set[str]] = {}
+    for requirement in metadata("smsgw").get_all("Requires-Dist"):
+        name, _, marker = requirement.partition(";")
+        for extra in re.findall(r'extra == "(\w+)"', marker):
+            wanted.setdefault(extra, set()).add(name.strip())
+    of_plugins = {name for extra in wanted.keys() - {"all", "lint", "test", "testing"} for name in wanted[extra]}
+    assert wanted["all"] == of_plugins

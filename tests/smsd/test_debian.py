@@ -1,4 +1,4 @@
-"""Debian's smsd as it is shipped, and a gateway by the README's commands: what is posted is on the phone.
+"""Debian's smsd as it is shipped, and a gateway by pip, as docs/operation.md has it: what is posted is on the phone.
 
 The commands run as root on a copy of this machine: namespaces in which its file systems are written to in memory. There
 smsd is installed anew, with its own init script, default file and configuration; only its modem is emulated.
@@ -31,7 +31,7 @@ GATEWAY = "runuser -u smsgw -- /opt/smsgw/bin"
 INI = "/etc/smsgw/production.ini"
 SPOOL = "/var/spool/sms"
 SEND, READ = [command for command in blocks(README, "sh") if command.startswith("curl")][:2]
-INSTALL, SERVE = blocks(README.partition("## With a real smsd\n")[2], "sh")[:2]
+INSTALL, SERVE = blocks(OPERATION.partition("## By pip\n")[2], "sh")[:2]
 
 # What is written to these folders stays in memory. The first process takes in the children of dead ones, as init does.
 COPY = """\
@@ -213,7 +213,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
 
 
 def test_a_message_reaches_the_phone(machine: Machine) -> None:
-    """From the README's first command to the status that clients read, with nothing done that it does not say."""
+    """From the document's first command to the status that clients read, with nothing done that it does not say."""
     machine.start_smsd()
     before = len(machine.modem.messages())
     ids = machine.send()
