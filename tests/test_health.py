@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waitress import wasyncore
+from waitress.server import create_server
 
 from smsgw.hookspecs import hookimpl
 from smsgw.journal.tables import Broken
@@ -208,36 +210,57 @@ def let_go() -> Iterator[None]:
     Stuck.go.set()
 
 
-def test_it_answers_while_all_threads_are_busy(make_gateway: Callable[..., Gateway], let_go: None) -> None:
-    from waitress.server import create_server
+@contextlib.contextmanager
+def served(app: Any, port: int, threads: int) -> Iterator[None]:
+    """By waitress, in this process."""
+    stop, open_files = threading.Event(), {}
 
+    def serve() -> None:
+        server = create_server(app, map=open_files, listen=f"127.0.0.1:{port}", threads=threads)
+        is_up.set()
+        while not stop.is_set():
+            wasyncore.loop(timeout=0.1, map=open_files, count=1)
+        server.task_dispatcher.shutdown(timeout=5)
+        server.close()
+        wasyncore.close_all(open_files, ignore_all=True)
+
+    is_up = threading.Event()
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        assert is_up.wait(60)
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_it_answers_while_all_threads_are_busy(make_gateway: Callable[..., Gateway], let_go: None) -> None:
     port, own = free_port(), free_port()
     changes = {"smsgw.plugins": "htpasswd stuck allow", "smsgw.health.listen": f"127.0.0.1:{own}"}
     gateway = make_gateway(changes, stuck=Stuck)
-    server = create_server(gateway.app.app, listen=f"127.0.0.1:{port}", threads=2)
-    threading.Thread(target=server.run, daemon=True).start()
     body = json.dumps({"mobiles": ["79680000000"], "text": "Hi"})
     headers = {"Authorization": basic("lvv", USERS["lvv"]), "Content-Type": "application/json"}
     senders = [http.client.HTTPConnection("127.0.0.1", port, timeout=60) for _ in range(2)]
-    for sender in senders:
-        sender.request("POST", "/api/v1.0/sms/outgoing", body, headers)
-    for _ in senders:
-        assert Stuck.entered.acquire(timeout=60)
-    with pytest.raises(TimeoutError):
-        ask(port, "/health/live", timeout=0.5)
-    assert ask(own, "/health/live") == (200, {"status": "ok"})
-    assert ask(own, "/health/ready") == (200, {"ready": True, "wrong": []})
-    assert ask(own, "/api/v1.0/monitoring") == (200, {"monitoring": "ok"})
-    assert ask(own, "/health")[0] == 401
-    assert ask(own, "/health", user="root")[1]["status"] == "ok"
-    for path, method in (("/api/v1.0/sms/sent/", "GET"), ("/health/live", "POST"), ("/", "GET")):
-        assert ask(own, path, method, user="root")[0] == 404
-    Stuck.go.set()
-    assert [sender.getresponse().status for sender in senders] == [201, 201]
-    for sender in senders:
-        sender.close()
-    server.task_dispatcher.shutdown(timeout=5)
-    server.close()
+    with served(gateway.app.app, port, threads=2):
+        for sender in senders:
+            sender.request("POST", "/api/v1.0/sms/outgoing", body, headers)
+        for _ in senders:
+            assert Stuck.entered.acquire(timeout=60)
+        with pytest.raises(TimeoutError):
+            ask(port, "/health/live", timeout=0.5)
+        eventually(lambda: _answers(own))
+        assert ask(own, "/health/live") == (200, {"status": "ok"})
+        assert ask(own, "/health/ready") == (200, {"ready": True, "wrong": []})
+        assert ask(own, "/api/v1.0/monitoring") == (200, {"monitoring": "ok"})
+        assert ask(own, "/health")[0] == 401
+        assert ask(own, "/health", user="root")[1]["status"] == "ok"
+        for path, method in (("/api/v1.0/sms/sent/", "GET"), ("/health/live", "POST"), ("/", "GET")):
+            assert ask(own, path, method, user="root")[0] == 404
+        Stuck.go.set()
+        assert [sender.getresponse().status for sender in senders] == [201, 201]
+        for sender in senders:
+            sender.close()
 
 
 def test_another_process_takes_the_address_over(make_gateway: Callable[..., Gateway], tmp_path: Path) -> None:

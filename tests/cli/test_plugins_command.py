@@ -61,7 +61,7 @@ def test_the_shipped_ones() -> None:
         assert "cannot be loaded" not in found[name]
         assert " smsgw 1" in found[name]
         assert "`" not in found[name]
-    assert "  authenticate holds  " in found["htpasswd"]
+    assert "  authenticate holds fault  " in found["htpasswd"]
     assert "  permits " in found["whitelist"]
 
 

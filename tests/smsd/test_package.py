@@ -15,11 +15,13 @@ from typing import Any, Self
 
 import pytest
 
-from tests.conftest import eventually
+from tests.conftest import FULL, eventually
 from tests.test_documentation import OPERATION, README, ROOT, block, blocks
 from tests.tmpfs import need
 
 from .modem import Modem
+
+pytestmark = pytest.mark.skipif(not FULL, reason="it takes minutes, and is run with SMSGW_TESTS=full")
 
 LONG = 120.0  # seconds for what takes smsd up to 20, which looks every 10
 SEND = next(command for command in blocks(README, "sh") if command.startswith("curl"))
