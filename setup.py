@@ -15,8 +15,9 @@ WEBHOOKS = [
     "h11>=0.14",  # HTTP without a network: ours goes to addresses that were judged, in bounded time
     "standardwebhooks>=1.1",  # signatures as receivers check them; without dependencies since that version
 ]
+METRICS = ["prometheus_client>=0.21"]  # Prometheus' text format
 HOURS = ["tzdata"]  # time zones, where the system has none
-ALL = [*HOURS, *HTPASSWD, *JWT, *LDAP, *LIMIT, *POSTGRESQL, *TRANSLITERATE, *WEBHOOKS]  # for every shipped plugin
+ALL = [*HOURS, *HTPASSWD, *JWT, *LDAP, *LIMIT, *METRICS, *POSTGRESQL, *TRANSLITERATE, *WEBHOOKS]  # for every shipped plugin
 TESTING = ["pytest>=8", "webtest>=3"]  # tests of plugins against the real application
 
 VERSION = "1.1.0.dev0"  # of what is built from this folder; the commit of a release says "1.1.0"
@@ -61,6 +62,7 @@ setup(
         "smsgw_plugins.audit",
         "smsgw_plugins.jwt",
         "smsgw_plugins.ldap",
+        "smsgw_plugins.metrics",
         "smsgw_plugins.quota",
         "smsgw_plugins.quota.migrations",
         "smsgw_plugins.token",
@@ -100,6 +102,7 @@ setup(
         "limit": LIMIT,
         # Exact versions: a new one may find what the old one let pass. ./check and .ci/run both take them from here.
         "lint": ["mypy==2.4.1", "ruff==0.17.6"],
+        "metrics": METRICS,
         "postgresql": POSTGRESQL,
         "quota": HOURS,
         "store": [],
@@ -131,6 +134,7 @@ setup(
             "jwt = smsgw_plugins.jwt:Jwt",
             "ldap = smsgw_plugins.ldap:Ldap",
             "limit = smsgw_plugins.limit:Limit",
+            "metrics = smsgw_plugins.metrics:Metrics",
             "quota = smsgw_plugins.quota:Quota",
             "signature = smsgw_plugins.signature:Signature",
             "simulator = smsgw_plugins.simulator:Simulator",

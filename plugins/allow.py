@@ -11,7 +11,7 @@ from smsgw.settings import Words
 
 EVERYBODY = frozenset({"send", "submit", "list"})
 OWNERS = frozenset({"read", "cancel"})
-ADMINISTRATORS = frozenset({"read", "read-all", "delete", "cancel", "health"})
+ADMINISTRATORS = frozenset({"read", "read-all", "delete", "cancel", "health", "metrics"})
 
 
 class Allow:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
@@ -19,10 +20,12 @@ from smsgw import security
 from smsgw.application import Application, application
 from smsgw.batch import Batch, Draft, Outcome
 from smsgw.gateway import Reply, once
+from smsgw.logs import indented
 from smsgw.mailbox import Found
-from smsgw.model import Identity, Options, Query, StatusReport, StoredMessage
+from smsgw.model import Identity, Measure, Options, Query, StatusReport, StoredMessage, Unavailable
 from smsgw.options import stray
 from smsgw.origin import origin
+from smsgw.plugins import Misbehaved, ask, implementations, kind
 from smsgw.refusals import Forbidden, Invalid, NoneAccepted, NotFound, Refused, Rejection, TooLate, invalid
 from smsgw.security import AUTHENTICATED
 from smsgw.settings import is_userid
@@ -69,7 +72,9 @@ __all__ = [
     "client_address",
     "find",
     "find_received",
+    "journal_lag",
     "malformed",
+    "measures",
     "origin",
     "problem",
     "read_query",
@@ -81,6 +86,8 @@ __all__ = [
     "strict_body",
     "waiting",
 ]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +181,34 @@ def waiting(registry: Registry) -> Sequence[Waiting]:
     """What waits in each queue now. It lists their folders, which takes the longer, the more waits."""
     parts: Application = registry.application
     return look(parts.layout, parts.queue)
+
+
+def journal_lag(registry: Registry) -> float:
+    """Seconds for which the journal has lacked something that is in smsd's folders; 0: it has all.
+
+    They are counted from the first call in this process that found it so: call it regularly.
+
+    :raises Unavailable: the journal is out of service.
+    """
+    parts: Application = registry.application
+    return parts.journal.lag()
+
+
+def measures(registry: Registry) -> Sequence[Measure]:
+    """The numbers of all plugins (the hook ``measures``), without those of a plugin that has none now."""
+    parts: Application = registry.application
+    found: list[Measure] = []
+    for plugin in implementations(parts.plugins.hook.measures):
+        try:
+            answer = ask(plugin, {})
+            if not isinstance(answer, list | tuple) or not all(isinstance(each, Measure) for each in answer):
+                raise Misbehaved(plugin, f"should answer a list of Measure, and answered {kind(answer)}")
+            found += answer
+        except Unavailable as error:
+            log.warning("the plugin %r has no numbers now: %s (%s)", plugin.plugin_name, error, error.__cause__)
+        except Exception as error:
+            log.error("the plugin %r failed to tell its numbers%s", plugin.plugin_name, indented(error))
+    return found
 
 
 def _check(identity: Identity, drafts: Sequence[Draft], options: Options) -> None:

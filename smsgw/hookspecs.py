@@ -12,7 +12,7 @@ import pluggy
 from pyramid.request import Request
 from pyramid.security import Allowed, Denied
 
-from smsgw.model import Alarm, Allowance, Credentials, Event, Identity, Message, Options, Submission
+from smsgw.model import Alarm, Allowance, Credentials, Event, Identity, Measure, Message, Options, Submission
 
 PROJECT = "smsgw"
 
@@ -139,6 +139,16 @@ def fault() -> str | None:
     ``GET /health`` tells it. Where all plugins with ``authenticate`` have a fault, ``GET /health/ready`` answers 503.
     It is called often and returns at once: a plugin tells what its last requests met, and forgets that after a minute.
     """
+
+
+@hookspec
+def measures() -> Sequence[Measure]:
+    """Numbers of the plugin as they stand now, for whom watches the gateway.
+
+    The plugin ``metrics`` asks for them at each ``GET /metrics``, in any process: what several processes count belongs
+    into the store. Of a plugin that raises there are none.
+    """
+    raise NotImplementedError
 
 
 @hookspec

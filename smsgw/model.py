@@ -315,6 +315,21 @@ class QueueStuck(Alarm):
     """Messages do not leave a queue."""
 
 
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A number of a plugin as it stands now, such as how many of its deliveries wait.
+
+    ``name`` is in small letters with ``_``, and has the unit at its end (``webhooks_waiting``, ``oldest_seconds``);
+    ``about`` is a sentence for people. ``labels`` tell several of one name apart: each has the same labels, of few
+    values.
+    """
+
+    name: str
+    about: str
+    value: float
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
 class TooMany(Exception):
     """A limit would be exceeded; nothing of the submission is sent. Raised by plugins that wrap ``deliver``.
 

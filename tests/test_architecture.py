@@ -86,6 +86,7 @@ MAY_IMPORT = {
         *("smsgw.application", "smsgw.batch", "smsgw.gateway", "smsgw.model", "smsgw.options", "smsgw.refusals"),
         *("smsgw.mailbox", "smsgw.origin", "smsgw.security", "smsgw.settings", "smsgw.spool", "smsgw.status"),
         *("smsgw.tracing", "smsgw.views"),
+        *("smsgw.logs", "smsgw.plugins"),
     },
     "smsgw.tracing": {"smsgw.application", "smsgw.model", "smsgw.origin", "smsgw.security", "smsgw.views"},
     "smsgw.errors": {

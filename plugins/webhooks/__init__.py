@@ -11,7 +11,7 @@ from pyramid.config import Configurator
 
 from smsgw.api import application
 from smsgw.hookspecs import hookimpl
-from smsgw.model import Alarm, Event, Identity
+from smsgw.model import Alarm, Event, Identity, Measure
 from smsgw.settings import Boolean, Number
 from smsgw.store import open_store
 from smsgw.tls import make_context
@@ -86,6 +86,7 @@ class Webhooks:
         self._webhooks: Table
         self._outbox: Outbox
         self._dispatcher: Dispatcher
+        self._failures: Failures
 
     def includeme(self, config: Configurator) -> None:
         found = application(config)
@@ -95,7 +96,8 @@ class Webhooks:
         self._rights = Rights(found.permits, found.holds, self._groups_days)
         self._dispatcher = Dispatcher(self._outbox, self._rights, self._post, self._lease, self._clock)
         self._resources = found.resources
-        failures, look_ups = Failures(store, self._lease), LookUps(self._per_user + SPARE, self._clock)
+        self._failures = failures = Failures(store, self._lease)
+        look_ups = LookUps(self._per_user + SPARE, self._clock)
         config.registry.webhooks = views.Endpoints(
             self._webhooks, failures, self._rights, self._post, look_ups, self._per_user, self._clock
         )
@@ -118,3 +120,14 @@ class Webhooks:
     @hookimpl
     def background(self, stop: threading.Event) -> None:
         self._dispatcher.run(stop)
+
+    @hookimpl
+    def measures(self) -> Sequence[Measure]:
+        """
+        :raises Unavailable: the database is out of service.
+        """
+        waiting, failed = self._failures.totals()
+        return [
+            Measure("webhooks_waiting", "Deliveries that wait for their next attempt.", waiting),
+            Measure("webhooks_failed", "Deliveries that were given up, and can be replayed.", failed),
+        ]

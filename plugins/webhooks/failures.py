@@ -9,7 +9,7 @@ from sqlalchemy import and_, func, or_, select, update
 
 from smsgw.store import Store
 
-from .table import DELIVERIES
+from .table import DELIVERIES, WEBHOOKS
 
 SOME = 10000  # deliveries that are replayed in one transaction: others write to the database meanwhile
 
@@ -32,6 +32,14 @@ class Failures:
         of_it = and_(_column.webhook == webhook, or_(_column.due.is_not(None), _column.failed.is_not(None)))
         (found,) = self._store.execute(asked.where(of_it))
         return found.waiting, found.failed
+
+    def totals(self) -> tuple[int, int]:
+        """How many deliveries wait, and how many were given up, of all webhooks."""
+        counts = []
+        for column in (_column.due, _column.failed):  # each has an index that begins with the webhook
+            of_all = select(func.count()).select_from(WEBHOOKS).join(DELIVERIES, _column.webhook == WEBHOOKS.c.id)
+            counts.append(int(self._store.execute(of_all.where(column.is_not(None)))[0][0]))
+        return counts[0], counts[1]
 
     def last_error(self, webhook: str) -> str | None:
         """The error of the latest event that waits and was tried; ``None``: none of those that wait was tried."""

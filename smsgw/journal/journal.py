@@ -58,6 +58,15 @@ class Folder:
     seen: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Missed:
+    """What was not here: a folder's time (ns), up to when all was here then, and when that was noticed (monotonic)."""
+
+    wanted: int
+    before: int | None
+    at: float
+
+
 class Journal:
     """Shared by all threads.
 
@@ -69,6 +78,7 @@ class Journal:
         self.database = database
         self._name = name
         self._folders = folders
+        self._missed: dict[str, _Missed] = {}
 
     def begin(self, plugins: Iterable[str], folders: Iterable[Path], since: int) -> dict[str, Folder]:
         """Let the spool be known, and the plugins that are told of events from now on; returns how its folders stand.
@@ -139,6 +149,22 @@ class Journal:
                 return
             time.sleep(LOOK)
             now = self.seen()
+
+    def lag(self) -> float:
+        """Seconds since the first call that found something in a folder that is still not here; 0: all is here.
+
+        :raises Unavailable: the database is out of service.
+        """
+        now, seen = time.monotonic(), self.seen()
+        missed: dict[str, _Missed] = {}
+        for folder in map(str, self._folders):
+            known, found = self._missed.get(folder), seen.get(folder)
+            if known is None or _is_seen(known.wanted, known.before, found):
+                known = _Missed(_modified(Path(folder)), found, now)
+            if known.wanted and not _is_seen(known.wanted, known.before, found):
+                missed[folder] = known
+        self._missed = missed
+        return max((now - known.at for known in missed.values()), default=0.0)
 
     def find(self, query: Query) -> Sequence[Remembered]:
         """The messages that the query asks for, newest first.
