@@ -79,6 +79,8 @@ class TestAllow(PolicyConformance):
             (None, lvv, "delete", stored(owner="lvv")),
             (Allowed, OPS, "delete", stored(owner="lvv")),
             (Allowed, root, "read-all", None),
+            (None, lvv, "metrics", None),
+            (Allowed, root, "metrics", None),
         ]
 
 
