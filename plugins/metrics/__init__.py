@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 
 import colander
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -22,12 +22,12 @@ from pyramid.security import NO_PERMISSION_REQUIRED
 
 from smsgw.api import application, client_address, journal_lag, measures, smsd, waiting
 from smsgw.hookspecs import hookimpl
-from smsgw.model import Alarm, Event, Unavailable
+from smsgw.model import Alarm, Event, Message, Submission, Unavailable
 from smsgw.settings import UNIX, Address, Boolean, Networks
 from smsgw.store import open_store
 
 from .counters import TABLES, Counters, Key
-from .events import counted
+from .events import HEARS, accepted, counted
 from .families import Found, of_counters, of_gateway, of_plugins, of_queues, of_smsd
 
 PATH, PERMISSION = "/metrics", "metrics"
@@ -36,6 +36,8 @@ LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1"))
 
 class Metrics:
     """Counts what becomes of messages and requests, and tells it."""
+
+    hears = HEARS
 
     class Settings(colander.MappingSchema):
         allow = colander.SchemaNode(
@@ -55,6 +57,12 @@ class Metrics:
         config.add_tween("smsgw_plugins.metrics.requests.tween_factory")
         config.add_route("metrics", PATH, request_method=("GET", "HEAD"))
         config.add_view(self._tell, route_name="metrics", permission=NO_PERMISSION_REQUIRED)
+
+    @hookimpl(wrapper=True)
+    def deliver(self, submission: Submission) -> Generator[None, Sequence[Message], Sequence[Message]]:
+        taken = yield
+        self._counters.count(accepted(taken, by_user=self._by_user))
+        return taken
 
     @hookimpl
     def notify(self, events: Sequence[Event | Alarm]) -> None:

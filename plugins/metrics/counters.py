@@ -1,7 +1,7 @@
 """Counters that all processes of a gateway add to: one table in the gateway's database, which each scrape reads.
 
-Nothing is counted twice. Events come with their keys, of which the last are kept. A process keeps what it has counted
-of requests until that is written, or the process is killed.
+Nothing is counted twice. Events come with their keys, of which the last are kept. What a process has counted of
+requests and sends is written every few seconds, and when the process ends, unless it is killed.
 """
 
 from __future__ import annotations

@@ -1,22 +1,36 @@
-"""What each event of a message counts for."""
+"""What the sending of messages, and each event of a message, counts for."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
-from smsgw.model import Accepted, Event, Failed, Received, Sent
-from smsgw.status import EVENT_NAMES
+from smsgw.model import Accepted, Event, Failed, Message, Received, Sent
+from smsgw.status import EVENT_NAMES, EVENTS
 from smsgw.text import measure
 
 from .counters import Key, key
 
+# For Accepted the follower would read each file once more, which costs as much as a send. So ``deliver`` counts them.
+HEARS = tuple(event for event in EVENTS.values() if event is not Accepted)
 UNKNOWN, OTHER = "unknown", "other"
 NO_QUEUE = {
     "Wrong provider queue": "wrong queue",
     "Destination number does not match any provider": "no provider",
 }
 _OF_MODEM = re.compile(r"CM([ES]) ERROR: (\d{1,3})\b")  # 3GPP TS 27.005, 3.2.5, and TS 27.007, 9.2: some 200 are used
+
+
+def accepted(messages: Sequence[Message], *, by_user: bool) -> Mapping[Key, float]:
+    """The counters that messages of one user add to which the gateway accepts, and how much."""
+    if not messages:
+        return {}
+    found: dict[Key, float] = {key("messages_accepted"): len(messages)}
+    if by_user:
+        user = messages[0].content.sender
+        found[key("user_messages", user=user, event="accepted")] = len(messages)
+        found[key("user_parts_accepted", user=user)] = sum(message.content.parts for message in messages)
+    return found
 
 
 def counted(event: Event, *, by_user: bool) -> Mapping[Key, float]:
@@ -33,8 +47,6 @@ def _counted(event: Event, by_user: bool) -> Iterator[tuple[Key, float]]:
         yield key("parts_sent"), parts(message.headers, message.text)
     if by_user and message.owner and not isinstance(event, Received):
         yield key("user_messages", user=message.owner, event=name), 1
-        if isinstance(event, Accepted):
-            yield key("user_parts_accepted", user=message.owner), parts(message.headers, message.text)
 
 
 def reason(written: str | None) -> str:

@@ -19,7 +19,7 @@ from .counters import Key, key
 from .requests import BUCKETS, REASONS, SENDS, bound
 
 MESSAGES = {
-    "accepted": "Messages that came into the spool",
+    "accepted": "Messages that the gateway accepted",
     "sent": "Messages that the network took",
     "failed": "Messages that smsd gave up",
     "delivered": "Messages that the phone has, as status reports say",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,15 +13,16 @@ import sqlalchemy as sa
 from prometheus_client.parser import text_string_to_metric_families
 
 from smsgw.hookspecs import hookimpl
-from smsgw.model import Accepted, Identity, Measure, Unavailable
+from smsgw.model import Delivered, Identity, Measure, StatusReport, Unavailable
 from smsgw.store import Store
-from smsgw.testing import stored
+from smsgw.testing import message, stored
 from smsgw_plugins.metrics.counters import KEPT, TABLES, TOLD, Counters, key
-from smsgw_plugins.metrics.events import counted, reason
+from smsgw_plugins.metrics.events import accepted, counted, reason
 from tests.conftest import Gateway, eventually
 from tests.server import Server
 
 Make = Callable[..., Gateway]
+DOCUMENT = (Path(__file__).parent.parent.parent / "docs" / "metrics.md").read_text()
 NEAR = {"REMOTE_ADDR": "127.0.0.1"}
 STATUS = (
     "GSM1:\t26-11-29 10:08:42,\tBlocked,\t0,\t2,\t0,\tssi: -73 dBm (Excellent), ber: < 0.2 %\n"
@@ -114,9 +116,12 @@ def test_what_becomes_of_messages(make: Make) -> None:
 
 
 def test_users_are_counted_where_asked_for_alone() -> None:
-    event = Accepted(stored(), datetime.now(UTC))
-    assert counted(event, by_user=False) == {key("messages_accepted"): 1}
-    assert key("user_messages", user="lvv", event="accepted") in counted(event, by_user=True)
+    event = Delivered(stored(), datetime.now(UTC), StatusReport("report/1", 0, "Ok", "", datetime.now(UTC)))
+    assert counted(event, by_user=False) == {key("messages_delivered"): 1}
+    assert key("user_messages", user="lvv", event="delivered") in counted(event, by_user=True)
+    assert accepted((message(),), by_user=False) == {key("messages_accepted"): 1}
+    assert accepted((message(),), by_user=True)[key("user_parts_accepted", user="lvv")] == 1
+    assert accepted((), by_user=True) == {}
 
 
 def test_reasons_are_few() -> None:
@@ -196,6 +201,36 @@ def test_numbers_of_other_plugins(make: Make, caplog: pytest.LogCaptureFixture) 
     for wrong in (Unavailable("later"), RuntimeError("never")):
         gateway.plugin("tank").wrong = wrong
         assert scrape(gateway)("tank_litres", side="left") is None
+
+
+def test_the_example_of_the_document(make: Make) -> None:
+    (source,) = re.findall(r"```python\n(.*?)```", DOCUMENT, re.S)
+    found: dict[str, Any] = {}
+    exec(compile(source, "docs/metrics.md", "exec"), found)
+    assert scrape(make("credit", credit=found["Credit"]))("credit_euros", modem="GSM1") == 120.5
+
+
+def test_the_settings_of_the_document(make: Make) -> None:
+    settings = dict(re.findall(r"^(smsgw\.\S+) = (.*)$", DOCUMENT, re.M))
+    assert settings.keys() == {"smsgw.plugins", "smsgw.metrics.allow"}
+    gateway = make(changes=settings)
+    gateway.get("/metrics", user=None, extra_environ={"REMOTE_ADDR": "192.0.2.7"})
+
+
+def test_a_journal_that_falls_behind(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    gateway = make()
+    eventually(lambda: scrape(gateway)("journal_lag_seconds") == 0)
+
+    def broken(*_: object) -> Any:
+        raise Unavailable("The gateway's journal is out of service")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(gateway.application.journal), "put", broken)
+        gateway.put("sent", "other.1", "To: 79680000000\nSent: 26-11-29 10:00:00\n\nHi")
+        first = eventually(lambda: scrape(gateway)("journal_lag_seconds"))
+        assert scrape(gateway)("journal_lag_seconds") > first
+    eventually(lambda: scrape(gateway)("journal_lag_seconds") == 0)
+    eventually(lambda: scrape(gateway)("messages_sent_total") == 1)
 
 
 def test_webhooks(make: Make) -> None:
