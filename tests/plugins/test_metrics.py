@@ -18,6 +18,7 @@ from smsgw.store import Store
 from smsgw.testing import message, stored
 from smsgw_plugins.metrics.counters import KEPT, TABLES, TOLD, Counters, key
 from smsgw_plugins.metrics.events import accepted, counted, reason
+from tests.cli.conftest import executable
 from tests.conftest import Gateway, eventually
 from tests.server import Server
 
@@ -299,7 +300,10 @@ def test_several_processes(tmp_path: Path, base_settings: dict[str, str]) -> Non
             key("smsgw_request_duration_seconds_count", api="v1", status="2xx"),
         )
         assert eventually(lambda: found()[sent] == 12 and found().get(count, 0) >= 12)
+        ini = tmp_path / f"{server.port}.ini"
+        assert executable("send", ini, "--user", "lvv", "--to", "112", "Hi").status == 0
+        assert eventually(lambda: found()[sent] == 13 == found()[key("smsgw_messages_accepted_total")])
         server.stop()
         server.start()
-        assert found()[sent] == 12
+        assert found()[sent] == 13 == found()[key("smsgw_messages_accepted_total")]
         assert found()[count] >= 12, "what processes counted until they ended is not lost"
