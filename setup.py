@@ -17,7 +17,7 @@ WEBHOOKS = [
 ]
 METRICS = ["prometheus_client>=0.21"]  # Prometheus' text format
 HOURS = ["tzdata"]  # time zones, where the system has none
-ALL = [*HOURS, *HTPASSWD, *JWT, *LDAP, *LIMIT, *METRICS, *POSTGRESQL, *TRANSLITERATE, *WEBHOOKS]  # for every shipped plugin
+ALL = [*HOURS, *HTPASSWD, *JWT, *LDAP, *LIMIT, *METRICS, *POSTGRESQL, *TRANSLITERATE, *WEBHOOKS]  # all plugins
 TESTING = ["pytest>=8", "webtest>=3"]  # tests of plugins against the real application
 
 VERSION = "1.1.0.dev0"  # of what is built from this folder; the commit of a release says "1.1.0"
