@@ -20,7 +20,7 @@ from smsgw_plugins.metrics.counters import KEPT, TABLES, TOLD, Counters, key
 from smsgw_plugins.metrics.events import accepted, counted, reason
 from tests.cli.conftest import executable
 from tests.conftest import Gateway, eventually
-from tests.server import Server
+from tests.server import Server, free_port
 
 Make = Callable[..., Gateway]
 DOCUMENT = (Path(__file__).parent.parent.parent / "docs" / "metrics.md").read_text()
@@ -237,6 +237,15 @@ def test_a_journal_that_falls_behind(make: Make, monkeypatch: pytest.MonkeyPatch
 def test_webhooks(make: Make) -> None:
     gateway = make("webhooks", {"smsgw.webhooks.allow_private": "true"})
     assert scrape(gateway)("webhooks_waiting") == scrape(gateway)("webhooks_failed") == 0
+    body = {"url": f"http://127.0.0.1:{free_port()}/", "events": ["message.received"]}
+    gateway.call("POST_JSON", "/api/v2/webhooks", body, user="root", status=201)
+    gateway.put("incoming", "GSM1.a", "From: 79680000000\nReceived: 26-11-29 10:00:00\nModem: GSM1\n\nHello")
+    assert eventually(lambda: scrape(gateway)("webhooks_waiting") == 1)
+    store = gateway.application.stores.shared
+    assert store is not None
+    store.execute(sa.text("UPDATE webhooks_deliveries SET due = NULL, failed = 1"))
+    found = scrape(gateway)
+    assert (found("webhooks_waiting"), found("webhooks_failed")) == (0, 1)
 
 
 def test_a_database_that_is_out_of_service(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
