@@ -35,11 +35,17 @@ class Failures:
 
     def totals(self) -> tuple[int, int]:
         """How many deliveries wait, and how many were given up, of all webhooks."""
-        counts = []
-        for column in (_column.due, _column.failed):  # each has an index that begins with the webhook
-            of_all = select(func.count()).select_from(WEBHOOKS).join(DELIVERIES, _column.webhook == WEBHOOKS.c.id)
-            counts.append(int(self._store.execute(of_all.where(column.is_not(None)))[0][0]))
-        return counts[0], counts[1]
+        of_each = [  # each is found by an index that begins with the webhook, past what is delivered
+            select(func.count())
+            .select_from(DELIVERIES)
+            .where(_column.webhook == WEBHOOKS.c.id, column.is_not(None))
+            .scalar_subquery()
+            for column in (_column.due, _column.failed)
+        ]
+        (found,) = self._store.execute(
+            select(*(func.coalesce(func.sum(each), 0) for each in of_each)).select_from(WEBHOOKS)
+        )
+        return int(found[0]), int(found[1])
 
     def last_error(self, webhook: str) -> str | None:
         """The error of the latest event that waits and was tried; ``None``: none of those that wait was tried."""
