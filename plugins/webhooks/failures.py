@@ -35,17 +35,16 @@ class Failures:
 
     def totals(self) -> tuple[int, int]:
         """How many deliveries wait, and how many were given up, of all webhooks."""
-        of_each = [  # each is found by an index that begins with the webhook, past what is delivered
+        waiting, failed = (  # each is found by an index that begins with the webhook, past what is delivered
             select(func.count())
             .select_from(DELIVERIES)
             .where(_column.webhook == WEBHOOKS.c.id, column.is_not(None))
             .scalar_subquery()
             for column in (_column.due, _column.failed)
-        ]
-        (found,) = self._store.execute(
-            select(*(func.coalesce(func.sum(each), 0) for each in of_each)).select_from(WEBHOOKS)
         )
-        return int(found[0]), int(found[1])
+        sums = select(func.sum(waiting).label("waiting"), func.sum(failed).label("failed")).select_from(WEBHOOKS)
+        (found,) = self._store.execute(sums)
+        return int(found.waiting or 0), int(found.failed or 0)
 
     def last_error(self, webhook: str) -> str | None:
         """The error of the latest event that waits and was tried; ``None``: none of those that wait was tried."""
