@@ -203,6 +203,12 @@ def measures(registry: Registry) -> Sequence[Measure]:
             answer = ask(plugin, {})
             if not isinstance(answer, list | tuple) or not all(isinstance(each, Measure) for each in answer):
                 raise Misbehaved(plugin, f"should answer a list of Measure, and answered {kind(answer)}")
+            labels = {
+                each.name: each.labels.keys() for each in reversed([*found, *answer])
+            }  # of the first of that name
+            for each in answer:
+                if each.labels.keys() != labels[each.name]:
+                    raise Misbehaved(plugin, f"has {each.name!r} with other labels than before")
             found += answer
         except Unavailable as error:
             log.warning("the plugin %r has no numbers now: %s (%s)", plugin.plugin_name, error, error.__cause__)

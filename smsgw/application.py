@@ -52,7 +52,7 @@ from smsgw.spool.sending.idempotency import Receipts
 from smsgw.spool.sending.queue import Queue
 from smsgw.spool.sending.writer import Writer
 from smsgw.store import Stores
-from smsgw.watching import Watch
+from smsgw.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class Application:
     layout: Layout
     stores: Stores
     locks: Locks
-    watch: Watch
+    watchdog: Watchdog
     writer: Writer
     folders: Folders
     queue: Queue
@@ -201,9 +201,13 @@ def make(raw: Mapping[str, Any]) -> Application:
     gateway = Gateway(hook, Delivery(hook, writer), settings, layout, receipts)
     mailbox = Mailbox(hook, layout, folders, cancel, journal)
 
-    watch = Watch(modems, layout, journal, settings.health.stuck_seconds, lambda: wake_all(notifiers))
+    watchdog = Watchdog(modems, layout, journal, settings.health.stuck_seconds, lambda: wake_all(notifiers))
     feeder = Feeder(layout, queue)
-    background: list[tuple[str, Work]] = [("feeder", feeder.run), ("retention", retention.run), ("watch", watch.run)]
+    background: list[tuple[str, Work]] = [
+        ("feeder", feeder.run),
+        ("retention", retention.run),
+        ("watchdog", watchdog.run),
+    ]
     background += [(plugin.plugin_name, asking(plugin, "stop")) for plugin in implementations(hook.background)]
     background += [("follower", follower.run), *((notifier.name, notifier.run) for notifier in notifiers)]
     owner = Owner(
@@ -221,7 +225,7 @@ def make(raw: Mapping[str, Any]) -> Application:
         layout=layout,
         stores=stores,
         locks=locks,
-        watch=watch,
+        watchdog=watchdog,
         writer=writer,
         folders=folders,
         queue=queue,

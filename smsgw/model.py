@@ -5,6 +5,7 @@ All of them are immutable. This module imports nothing of smsgw.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -315,6 +316,9 @@ class QueueStuck(Alarm):
     """Messages do not leave a queue."""
 
 
+_MEASURE = re.compile(r"[a-z][a-z0-9_]*")
+
+
 @dataclass(frozen=True, slots=True)
 class Measure:
     """A number of a plugin as it stands now, such as how many of its deliveries wait.
@@ -322,12 +326,25 @@ class Measure:
     ``name`` is in small letters with ``_``, and has the unit at its end (``webhooks_waiting``, ``oldest_seconds``);
     ``about`` is a sentence for people. ``labels`` tell several of one name apart: each has the same labels, of few
     values.
+
+    :raises ValueError: Prometheus would not take that.
     """
 
     name: str
     about: str
     value: float
     labels: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not _MEASURE.fullmatch(self.name):
+            raise ValueError(f"{self.name!r} is no name of a measure: write small letters, digits and _")
+        if not isinstance(self.value, int | float):
+            raise ValueError(f"{self.name!r} should be a number")
+        for label, word in self.labels.items():
+            if not _MEASURE.fullmatch(label):
+                raise ValueError(f"{label!r} is no name of a label: write small letters, digits and _")
+            if not isinstance(word, str):
+                raise ValueError(f"the label {label!r} should be a word")
 
 
 class TooMany(Exception):

@@ -568,8 +568,8 @@ def test_the_examples_of_alarms(
     tmp_path: Path, make_gateway: MakeGateway, monkeypatch: pytest.MonkeyPatch, password_file: Path
 ) -> None:
     """The webhook's command, and the plugin, which sends by the queue of another modem."""
-    monkeypatch.setattr("smsgw.watching.PERIOD", 0.2)
-    monkeypatch.setattr("smsgw.watching.SETTLED", 0.2)
+    monkeypatch.setattr("smsgw.watchdog.PERIOD", 0.2)
+    monkeypatch.setattr("smsgw.watchdog.SETTLED", 0.2)
     spool, stats = make_spool(tmp_path / "smsd"), tmp_path / "stats"
     stats.mkdir()
     conf = tmp_path / "smsd.conf"

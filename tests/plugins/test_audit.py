@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import grp
 import hashlib
 import hmac
 import json
 import os
+import pwd
 import re
 import shlex
 import socket
@@ -318,3 +320,17 @@ def test_what_the_page_says(audited: Audited, path: Path) -> None:
         shell = question.replace("/var/log/smsgw/audit.jsonl", shlex.quote(str(path))).replace("smsgw.http.01JD…", id)
         told = subprocess.run(["sh", "-c", shell], check=True, capture_output=True, text=True).stdout
         assert json.loads(told)["action"] == action
+
+
+def test_the_folder_of_the_page(tmp_path: Path) -> None:
+    """Its command makes the folder of its setting, and the rules of logrotate are about the file there."""
+    file = re.search(r"^smsgw.audit.path = (.*)$", TEXT, re.M)
+    assert file is not None
+    assert block(TEXT, "text", "rotate 24").startswith(f"{file[1]} {{")
+    folder = str(Path(file[1]).parent)
+    command = block(TEXT, "sh", "install -d")
+    assert command.split()[-1] == folder
+    user, group = pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(os.getegid()).gr_name
+    command = command.replace("-o smsgw -g smsgw", f"-o {user} -g {group}").replace(folder, str(tmp_path / "log"))
+    subprocess.run(["sh", "-c", command], check=True)
+    assert (tmp_path / "log").stat().st_mode & 0o777 == 0o750

@@ -204,6 +204,36 @@ def test_numbers_of_other_plugins(make: Make, caplog: pytest.LogCaptureFixture) 
         assert scrape(gateway)("tank_litres", side="left") is None
 
 
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"name": "no name"}, "'no name' is no name of a measure"),
+        ({"name": "Tank"}, "'Tank' is no name of a measure"),
+        ({"labels": {"a-b": "1"}}, "'a-b' is no name of a label"),
+        ({"labels": {"side": 1}}, "the label 'side' should be a word"),
+        ({"value": "7"}, "'tank_litres' should be a number"),
+        ({"labels": {"other": "1"}}, "has 'tank_litres' with other labels than before"),
+    ],
+)
+def test_numbers_that_prometheus_would_not_take(
+    make: Make, caplog: pytest.LogCaptureFixture, changes: dict[str, Any], sentence: str
+) -> None:
+    """One plugin's mistake costs no other number."""
+
+    class Leaky:
+        @hookimpl
+        def measures(self) -> Any:
+            return [
+                Measure(**{"name": "tank_litres", "about": "Its own", "value": 7, "labels": {"side": "l"}} | changes)
+            ]
+
+    gateway = make("tank leaky", tank=Tank, leaky=Leaky)
+    found = scrape(gateway)
+    assert found("tank_litres", side="right") == 7
+    assert found("journal_up") == 1
+    assert sentence in caplog.text
+
+
 def test_the_example_of_the_document(make: Make) -> None:
     (source,) = re.findall(r"```python\n(.*?)```", DOCUMENT, re.S)
     found: dict[str, Any] = {}

@@ -15,7 +15,7 @@ from smsgw.hookspecs import hookimpl
 from smsgw.journal.alarms import standing
 from smsgw.journal.tables import EVENTS
 from smsgw.model import Alarm, Event, ModemDown, ModemUp, QueueStuck, Unavailable
-from smsgw.watching import PERIOD, SETTLED, Watch
+from smsgw.watchdog import PERIOD, SETTLED, Watchdog
 from tests.conftest import Gateway, eventually
 from tests.receiver import Receiver
 from tests.smsd.server import Smsd
@@ -54,8 +54,8 @@ class Hearing:
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     assert PERIOD + SETTLED + 60 < 120  # a modem that hangs is silent for a minute before it counts
     assert PERIOD + 90 < 120
-    monkeypatch.setattr("smsgw.watching.PERIOD", 0.2)
-    monkeypatch.setattr("smsgw.watching.SETTLED", 0.4)
+    monkeypatch.setattr("smsgw.watchdog.PERIOD", 0.2)
+    monkeypatch.setattr("smsgw.watchdog.SETTLED", 0.4)
     monkeypatch.setattr("smsgw.journal.notifier.RETRY", 0.1)
     yield
     Listening.heard.clear()
@@ -103,10 +103,10 @@ def test_a_modem_is_down_and_up_again(watched: Gateway, status: Path, caplog: py
 
 
 def test_a_modem_that_flutters_is_no_news(watched: Gateway, status: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("smsgw.watching.SETTLED", 60.0)
+    monkeypatch.setattr("smsgw.watchdog.SETTLED", 60.0)
     for content in (BLOCKED, IDLE) * 3:
         status.write_text(content)
-        watched.application.watch.look()
+        watched.application.watchdog.look()
     assert standing(watched.application.journal) == {}
 
 
@@ -144,7 +144,7 @@ def test_the_journal_is_out_of_service(
         raise Unavailable("The gateway's journal is out of service")
 
     with monkeypatch.context() as patch:
-        patch.setattr("smsgw.watching.standing", fail)
+        patch.setattr("smsgw.watchdog.standing", fail)
         status.write_text(BLOCKED)
         eventually(lambda: "nobody can be told of modems and queues now" in caplog.text)
     eventually(lambda: told() == [(ModemDown, "GSM1")])
@@ -153,9 +153,9 @@ def test_the_journal_is_out_of_service(
 # Queues
 
 
-def watch(gateway: Gateway, stuck: float) -> Watch:
+def watch(gateway: Gateway, stuck: float) -> Watchdog:
     parts = gateway.application
-    return Watch(parts.modems, parts.layout, parts.journal, stuck, lambda: [each.wake() for each in parts.notifiers])
+    return Watchdog(parts.modems, parts.layout, parts.journal, stuck, lambda: [each.wake() for each in parts.notifiers])
 
 
 def put(gateway: Gateway, kind: str, name: str, age: float = 0) -> Path:

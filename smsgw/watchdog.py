@@ -38,7 +38,7 @@ class _Queue:
     has_moved: bool = False
 
 
-class Watch:
+class Watchdog:
     """Looks at one spool, while its process owns it.
 
     :param stuck: seconds in which nothing leaves a queue before it is stuck.
