@@ -88,11 +88,12 @@ def _receiver(secret: str | None) -> type[BaseHTTPRequestHandler]:
             length = self.headers.get("Content-Length", "")
             body = self.rfile.read(int(length)) if length.isdecimal() and int(length) <= MOST else b""
             is_good = secret is None or is_right(secret, dict(self.headers), body)
+            judgement = "was not checked" if secret is None else "is right" if is_good else "is wrong"
+            title = visible(f"{self.headers.get('webhook-id', '')}: the signature {judgement}")
+            # Before the answer, and in one piece: others come at the same time.
+            click.echo(f"{title}\n{_shown(body)}")
             self.send_response(204 if is_good else 401)
             self.end_headers()
-            judgement = "was not checked" if secret is None else "is right" if is_good else "is wrong"
-            click.echo(visible(f"{self.headers.get('webhook-id', '')}: the signature {judgement}"))
-            click.echo(_shown(body))
 
         def log_message(self, format: str, *arguments: Any) -> None:
             """Log nothing: ``do_POST`` shows what comes in."""
