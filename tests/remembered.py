@@ -18,6 +18,7 @@ from smsgw.journal.database import Database
 from smsgw.journal.tables import MESSAGES as TABLE
 from smsgw.model import Event, Unavailable
 from smsgw.testing import Gateway
+from tests import programs
 from tests.conftest import eventually
 
 MESSAGES, INBOX = "/api/v2/messages", "/api/v2/inbox"
@@ -102,8 +103,7 @@ def ini_of(gateway: Gateway, folder: Path) -> Path:
 
 def command(gateway: Gateway, *words: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """``smsgw journal …`` of that gateway."""
-    order = [SMSGW, "journal", *words, ini_of(gateway, folder)]
-    return subprocess.run(order, capture_output=True, text=True, check=False)
+    return programs.run([SMSGW, "journal", *words, ini_of(gateway, folder)])
 
 
 class Ear:

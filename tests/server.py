@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.client
 import itertools
 import json
@@ -31,6 +32,7 @@ from typing import IO, Any
 from inotify_simple import INotify, flags
 
 from .conftest import OUTGOING, USERS
+from .programs import Program
 
 TIMEOUT = 120.0  # seconds for what takes less than one on a quiet machine
 PORTS = 1000  # for each process of the tests
@@ -84,7 +86,8 @@ class Server:
     """One server on a port of its own; the context manager starts and always ends it.
 
     `folder` gets its ini file, whose `[app:main]` has `settings` and whose `[server:main]` has `waitress`. `enter` is a
-    command that the server's command line is appended to, such as one that enters a namespace.
+    command that the server's command line is appended to, such as one that enters a namespace. `environment` is added
+    to that of this process.
     """
 
     def __init__(
@@ -95,6 +98,7 @@ class Server:
         workers: int = 0,
         waitress: Mapping[str, str] | None = None,
         enter: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -106,7 +110,9 @@ class Server:
         else:
             program, self._ready, options = "pserve", "Serving on ", []
         self._command = [*enter, _installed(program), *options, str(self._ini)]
-        self._process: subprocess.Popen[bytes] | None = None
+        self._enters = bool(enter)
+        self._environment = os.environ | dict(environment or {})
+        self._process: subprocess.Popen[bytes] | Program | None = None
         self._lines: list[str] = []
         self._written = threading.Condition()
         self._ended = True
@@ -153,15 +159,15 @@ class Server:
         with self._written:
             begin = len(self._lines)
             self._ended = False
-        self._process = subprocess.Popen(
-            self._command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # so that its workers die with it, whatever happens
-        )
-        assert self._process.stdout is not None
-        self._reader = threading.Thread(target=self._read, args=[self._process.stdout], daemon=True)
+        reading, writing = os.pipe()
+        with open(os.devnull, "rb") as nothing, os.fdopen(writing, "wb") as output:
+            options: Any = {"stdin": nothing, "stdout": output, "stderr": output, "env": self._environment}
+            # In a session of its own, so that its workers die with it, whatever happens.
+            if self._enters:
+                self._process = subprocess.Popen(self._command, start_new_session=True, **options)
+            else:
+                self._process = Program(self._command, **options)
+        self._reader = threading.Thread(target=self._read, args=[os.fdopen(reading, "rb")], daemon=True)
         self._reader.start()
 
         def is_listening() -> bool:
@@ -185,15 +191,15 @@ class Server:
         process.terminate()
         self._reader.join(timeout)  # stderr is at its end when the last process is
         self.kill()
-        return process.returncode
+        return process.wait()
 
     def kill(self) -> None:
         """SIGKILL to all its processes at once; returns when they are dead. Nothing happens if it does not run."""
         process = self._process
         if process is None:
             return
-        # The group lives as long as a process of it, also unreaped: the main process is waited for only afterwards.
-        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # all of them have ended
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         self._reader.join()
         self._process = None

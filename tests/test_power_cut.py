@@ -10,8 +10,6 @@ from __future__ import annotations
 import itertools
 import os
 import random
-import subprocess
-import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -31,6 +29,7 @@ from smsgw.spool.sending.idempotency import Receipts
 from smsgw.spool.sending.put_file import PutFile, in_python
 from smsgw.spool.sending.queue import Queue
 from smsgw.spool.sending.writer import Writer
+from tests import programs
 from tests.conftest import make_spool
 from tests.filesystem import Note, Watch
 from tests.test_faults import submission
@@ -335,8 +334,9 @@ def restored(tree: Tree, spool: Path) -> Path:
 def test_what_was_accepted_is_there_once_and_whole_wherever_the_power_fails(tmp_path: Path, name: str) -> None:
     scenario, spool = SCENARIOS[name], make_spool(tmp_path / "spool")
     watch = Watch(tmp_path, spool)
-    code = "import sys; from tests.test_power_cut import run; run(*sys.argv[1:])"
-    subprocess.run([sys.executable, "-c", code, name, spool], env=os.environ | watch.environment, check=True)
+    script = tmp_path / "script"
+    script.write_text("import sys; from tests.test_power_cut import run; run(*sys.argv[1:])")
+    assert programs.run([script, name, spool], env=os.environ | watch.environment).returncode == 0
     notes = watch.notes()
     contents = contents_of(notes, spool)
     outcomes: dict[Tree, Outcome] = {}

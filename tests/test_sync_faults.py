@@ -33,12 +33,11 @@ def watch(tmp_path: Path, spool: Spool) -> Watch:
 def start(tmp_path: Path, base_settings: dict[str, str], watch: Watch) -> Iterator[Start]:
     """Start a server on a spool that is used already, with `fsync` and with these settings."""
     environment = {name: value for name, value in watch.environment.items() if name != "NOTES"}
-    enter = ["env", *(f"{name}={value}" for name, value in environment.items())]
     servers: list[Server] = []
 
     def start(**settings: str) -> Server:
-        changes = {f"smsgw.{name}": value for name, value in settings.items()}
-        servers.append(Server(tmp_path, base_settings | {"smsgw.fsync": "true"} | changes, enter=enter))
+        changes = {"smsgw.fsync": "true"} | {f"smsgw.{name}": value for name, value in settings.items()}
+        servers.append(Server(tmp_path, base_settings | changes, environment=environment))
         return servers[-1].start()
 
     yield start

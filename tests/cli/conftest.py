@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from smsgw.cli import main
+from tests import programs
 from tests.server import free_port
 
 SMSGW = Path(sys.executable).with_name("smsgw")
@@ -40,8 +41,11 @@ def smsgw(*arguments: object, stdin: str | bytes = "", env: Mapping[str, str] | 
 
 
 def executable(*arguments: object, stdin: bytes = b"", enter: Sequence[str | Path] = (), **options: Any) -> Ended:
-    """Run the real one; ``enter`` is a command that its command line is appended to."""
+    """Run the real one; ``enter`` is a command that its command line is appended to, ``options`` are subprocess's."""
     command = [*map(str, enter), str(SMSGW), *map(str, arguments)]
+    if not enter and not options:
+        ran = programs.run(command, input=stdin)
+        return Ended(ran.returncode, ran.stdout, ran.stderr)
     ended = subprocess.run(command, input=stdin, capture_output=True, timeout=60, check=False, **options)
     return Ended(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
 

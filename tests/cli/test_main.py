@@ -6,12 +6,10 @@ import fcntl
 import os
 import pty
 import re
-import resource
 import shutil
 import signal
 import struct
 import subprocess
-import sys
 import termios
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import IO
 
 import pytest
 
+from tests import programs
 from tests.cli.conftest import SMSGW, Ini, executable, smsgw
 from tests.conftest import eventually
 
@@ -26,21 +25,7 @@ Install = Callable[..., None]
 COMMANDS = ["check", "journal", "login", "plugins", "preview", "send"]
 
 
-def cost(*command: str | Path) -> float:
-    """Seconds of processor time that a command takes, at best: what else runs on a core makes it slower."""
-
-    def once() -> float:
-        before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        return resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
-
-    return min(once() for _ in range(3))
-
-
-def test_help_is_quick_and_quiet() -> None:
-    """It takes little more than the libraries of the plugins, whose commands it lists."""
-    libraries = "import sqlalchemy, ldap3, cryptography, phonenumbers, pyramid.config"
-    assert cost(SMSGW, "--help") < 4 * cost(sys.executable, "-c", libraries)
+def test_help() -> None:
     told = executable("--help")
     assert (told.status, told.err) == (0, "")
     assert set(COMMANDS) <= set(re.findall(r"^  ([a-z]+) ", told.out, re.M))
@@ -230,8 +215,8 @@ def complete(*words: str, cwd: Path | None = None) -> list[str]:
     """What bash would be offered for the last of the words."""
     env = {**os.environ, "_SMSGW_COMPLETE": "bash_complete", "COMP_CWORD": str(len(words))}
     env["COMP_WORDS"] = " ".join(["smsgw", *words])
-    ended = subprocess.run([SMSGW], env=env, capture_output=True, text=True, check=True, cwd=cwd)
-    assert ended.stderr == ""
+    ended = programs.run([SMSGW], env=env, cwd=cwd)
+    assert (ended.returncode, ended.stderr) == (0, "")
     return ended.stdout.splitlines()
 
 

@@ -27,6 +27,7 @@ from smsgw.store import Store
 from smsgw.testing import OutageConformance
 from smsgw_plugins.token import text
 from smsgw_plugins.token.table import TABLES
+from tests import programs
 from tests.conftest import OUTGOING, Gateway, basic, eventually, sha
 from tests.postgresql import Postgresql
 from tests.server import Server, free_port
@@ -450,7 +451,7 @@ class TestCommands:
 
     def test_it_is_said_where_nobody_could_use_one(self, base_settings: dict[str, str], tmp_path: Path) -> None:
         ini = write_ini(tmp_path, base_settings)
-        made = subprocess.run([SMSGW, "token", "create", ini, "--user", "ops"], capture_output=True, text=True)
+        made = programs.run([SMSGW, "token", "create", ini, "--user", "ops"])
         assert (made.returncode, text.is_token(made.stdout.strip())) == (0, True)
         assert "smsgw.plugins does not name 'token'" in made.stderr
 
@@ -459,10 +460,10 @@ class TestCommands:
         made = subprocess.run([SMSGW, "token", "create", tokens.ini, "--user", "ops"], capture_output=True, text=True)
         assert (made.returncode, text.is_token(made.stdout.strip())) == (0, True)
         id = text.id_of(made.stdout)
-        listed = subprocess.run([SMSGW, "token", "list", tokens.ini], capture_output=True, text=True, check=True)
+        listed = programs.run([SMSGW, "token", "list", tokens.ini])
         assert listed.stdout.splitlines()[1].startswith(f"{id}  ops  ")
-        subprocess.run([SMSGW, "token", "revoke", id, tokens.ini], check=True, capture_output=True)
-        none = subprocess.run([SMSGW, "token", "revoke", "x", tokens.ini], capture_output=True, text=True, check=False)
+        assert programs.run([SMSGW, "token", "revoke", id, tokens.ini]).returncode == 0
+        none = programs.run([SMSGW, "token", "revoke", "x", tokens.ini])
         assert (none.returncode, none.stdout) == (1, "")
 
 
@@ -503,10 +504,10 @@ class TestAsRoot:
         os.chown(link, self.GATEWAY, self.GATEWAY, follow_symlinks=False)
         for arguments in (["token", "create", "--user", "ops", ini], ["token", "list", ini], ["login", ini, "ops"]):
             given = f"{text.make()}\n".encode()
-            ended = subprocess.run([SMSGW, *arguments], input=given, capture_output=True, check=False)
-            assert (ended.returncode, b"Traceback" in ended.stderr) == (1, False), ended.stderr
-            assert b"is out of service" in ended.stderr + ended.stdout
-        subprocess.run([SMSGW, "check", ini], capture_output=True, check=False)
+            ended = programs.run([SMSGW, *arguments], input=given)
+            assert (ended.returncode, "Traceback" in ended.stderr) == (1, False), ended.stderr
+            assert "is out of service" in ended.stderr + ended.stdout
+        programs.run([SMSGW, "check", ini])
         assert [(path.name, path.read_bytes()) for path in own.iterdir()] == before
 
     def test_its_folder_is_not_made(self, base_settings: dict[str, str], tmp_path: Path) -> None:
