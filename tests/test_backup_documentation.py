@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests import programs
 from tests.conftest import eventually, make_spool, sha
 from tests.postgresql import Postgresql
 from tests.server import Server
@@ -58,7 +59,9 @@ class Machine:
                 folder = Path(self._shell(f"{line}\npwd", folder).splitlines()[-1])
 
     def smsgw(self, *words: str) -> str:
-        return self._shell(f"smsgw {' '.join(words)} {self.ini}", self.root)
+        ran = programs.run([BIN / "smsgw", *" ".join(words).split(), self.ini], cwd=self.root)
+        assert ran.returncode == 0, ran.stderr
+        return ran.stdout
 
     def ask(self, path: str, **request: Any) -> Any:
         reply = self.server.request("POST" if "body" in request else "GET", path, **request)
@@ -78,7 +81,8 @@ class Machine:
 
     def remember(self, count: int) -> None:
         """Return when the journal has so many messages that were sent, as the command says."""
-        eventually(lambda: ["sent", str(count)] in [line.split() for line in self.smsgw("journal status").splitlines()])
+        eventually(lambda: list(self.found().values()).count("sent") == count)
+        assert ["sent", str(count)] in [line.split() for line in self.smsgw("journal status").splitlines()]
 
     def found(self) -> dict[str, str]:
         return {message["id"]: message["status"] for message in self.ask(MESSAGES)["messages"]}

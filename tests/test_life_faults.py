@@ -27,7 +27,7 @@ import pytest
 import sqlalchemy
 from inotify_simple import INotify, flags
 
-from tests.conftest import OUTGOING
+from tests.conftest import FULL, OUTGOING, at_length
 from tests.postgresql import Postgresql
 from tests.recorder import Recorder
 from tests.server import Reply, Server, free_port
@@ -36,7 +36,7 @@ from tests.smsd.pdu import Submitted
 from tests.smsd.server import Smsd
 from tests.test_faults import owner_among
 
-SECONDS = 15.0  # of faults
+SECONDS = at_length(15, 8)  # of faults
 PATIENCE = 120.0  # seconds until what goes on without faults has come to its end
 CLIENTS = 6
 LONG = "0123456789" * 40  # three parts
@@ -302,7 +302,7 @@ class World:
         return {(event.type, event.message) for event in self.recorders[user].heard()}
 
 
-@pytest.fixture(params=["postgresql", "sqlite"])
+@pytest.fixture(params=["postgresql", "sqlite"] if FULL else ["sqlite"])
 def world(request: pytest.FixtureRequest, tmp_path: Path, base_settings: dict[str, str]) -> Iterator[World]:
     with contextlib.ExitStack() as ended:
         database, store = None, f"sqlite:///{tmp_path / 'store.sqlite3'}"
