@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import re
 from importlib.metadata import entry_points
@@ -158,6 +159,7 @@ MAY_IMPORT = {
 }
 
 
+@functools.cache
 def modules() -> list[tuple[str, Path]]:
     found = []
     for package, folder in (("smsgw", "smsgw"), ("smsgw_plugins", "plugins")):
@@ -167,6 +169,7 @@ def modules() -> list[tuple[str, Path]]:
     return found
 
 
+@functools.cache
 def imports(module: str, path: Path) -> set[str]:
     """Its imports by full names; one that is relative names a module of the same package, which mypy can follow."""
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
