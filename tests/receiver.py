@@ -74,7 +74,7 @@ class Receiver:
         with self._changed:
             return list(self._deliveries)
 
-    def wait(self, count: int, seconds: float = 20) -> list[Delivery]:
+    def wait(self, count: int, seconds: float = 60) -> list[Delivery]:
         """All attempts, as soon as there are so many."""
         with self._changed:
             assert self._changed.wait_for(lambda: len(self._deliveries) >= count, seconds), self._deliveries

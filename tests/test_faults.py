@@ -513,7 +513,7 @@ def test_another_worker_takes_over_when_the_owner_is_killed(
         leftover = spool.writers / "leftover"
         leftover.mkdir()
         (leftover / "smsgw.http.torn").write_bytes(b"To: 7968")
-        wait_until(lambda: not names(spool.writers, "leftover"), spool.writers, timeout=5)
+        wait_until(lambda: not names(spool.writers, "leftover"), spool.writers)
         assert server.send(ONE).status == 201
         owner = owner_among(workers, spool.state, tmp_path / "scratch")
         assert owner is not None

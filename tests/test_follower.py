@@ -32,7 +32,7 @@ from smsgw.spool.layout import Layout, from_folder
 from smsgw.spool.locks import Locks
 from smsgw.spool.sending.queue import Queue
 from smsgw.store import Store
-from tests.conftest import Gateway, eventually, make_spool
+from tests.conftest import PATIENCE, Gateway, eventually, make_spool
 
 PLUGINS = """
 import queue
@@ -167,7 +167,7 @@ def test_what_happened_while_nobody_ran(listening: Callable[[], tuple[Gateway, A
     (gateway.spool / "outgoing" / id).rename(gateway.spool / "sent" / id)
     gateway.put("incoming", "GSM1.x", "From: 7916\n\nHi")
     _, ear, _ = listening()
-    events = [ear.get(timeout=10) for _ in range(2)]
+    events = [ear.get(timeout=PATIENCE) for _ in range(2)]
     assert {type(event): event.message.id for event in events} == {Sent: id, Received: "GSM1.x"}
 
 
@@ -458,7 +458,7 @@ def test_one_message_that_is_refused_holds_up_no_other(ear: Ear, monkeypatch: py
         heard = [ear.heard.get(timeout=60) for _ in names[1:]]
         assert sorted(heard) == [f"Received {name}" for name in names if name != "in6"]
         ear.listen()
-        eventually(lambda: ear.refused.get(timeout=10) == 1)  # alone
+        eventually(lambda: ear.refused.get(timeout=PATIENCE) == 1)  # alone
         ear.refuses = lambda event: False
         ear.hear("Received in6")
         ear.listen()
@@ -494,7 +494,7 @@ def test_a_message_that_is_refused_keeps_its_order(ear: Ear) -> None:
     with ear.listening():
         ear.refuses = "Accepted m1".__eq__
         path = ear.put("outgoing", "m1")
-        ear.refused.get(timeout=10)
+        ear.refused.get(timeout=PATIENCE)
         path.rename(ear.spool / "sent" / "m1")
         ear.listen()
         ear.refuses = lambda event: False
@@ -647,15 +647,15 @@ def test_what_is_sent_is_told_before_what_arrived(ear: Ear) -> None:
     with ear.listening():
         ear.refuses = "Sent m1".__eq__
         ear.sent("m1", "21")
-        ear.refused.get(timeout=10)
+        ear.refused.get(timeout=PATIENCE)
         ear.report("r1", 21)
         ear.hear("Accepted m1")
         ear.listen()
         ear.refuses = "Delivered m1".__eq__
         ear.hear("Sent m1")
-        ear.refused.get(timeout=10)
+        ear.refused.get(timeout=PATIENCE)
     with ear.listening():
-        ear.refused.get(timeout=10)
+        ear.refused.get(timeout=PATIENCE)
         ear.refuses = lambda event: False
         ear.hear_at_last("Delivered m1")
 
@@ -669,7 +669,7 @@ def test_of_two_reports_the_first_counts_also_where_it_is_refused(ear: Ear, monk
         ear.hear("Accepted m1", "Sent m1", "Accepted m2", "Sent m2")
         ear.refuses = "Undelivered m1".__eq__
         ear.report("r1", 21, "70,No")
-        ear.refused.get(timeout=10)
+        ear.refused.get(timeout=PATIENCE)
         ear.report("r2", 21)
         ear.report("r3", 22)
         ear.hear("Delivered m2")
@@ -770,7 +770,7 @@ def test_more_than_the_kernel_remembers(ear: Ear) -> None:
     with ear.listening():
         ear.refuses = hangs
         ear.put("incoming", "first")
-        assert begun.wait(10)
+        assert begun.wait(PATIENCE)
         for number in range(most // 2 + 100):  # each makes and removes a name
             path = ear.spool / "outgoing" / f".{number}"
             path.touch()
@@ -833,7 +833,7 @@ def test_a_first_look_that_is_interrupted(ear: Ear, monkeypatch: pytest.MonkeyPa
         written = Journal.put
         patched.setattr(Journal, "put", put)
         with following(ear.layout, ear.notify, stop=stop, is_waiting=False):
-            assert stop.wait(30)
+            assert stop.wait(PATIENCE)
     ear.put("sent", "new")
     with ear.listening():
         ear.hear("Accepted new", "Sent new")

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from smsgw.model import Event
 from smsgw.spool.layout import from_folder
-from tests.conftest import at_length, eventually, make_spool
+from tests.conftest import PATIENCE, at_length, eventually, make_spool
 from tests.test_follower import following
 
 MODEMS, NUMBERS, BYTES = 2, 2, 2
@@ -97,7 +97,7 @@ class World:
         """All folders were looked into."""
         for _ in range(2):
             self.put("incoming", ping := f"ping{next(self._names)}", "From: 911\n\nHi")
-            while self.pings.get(timeout=10) != ping:
+            while self.pings.get(timeout=PATIENCE) != ping:
                 pass
 
     def put(self, kind: str, name: str, content: str) -> None:

@@ -14,7 +14,7 @@ import pytest
 from smsgw import main
 from smsgw.hookspecs import hookimpl
 from smsgw.model import Credentials, Identity
-from tests.conftest import Gateway, eventually, make_spool
+from tests.conftest import PATIENCE, Gateway, eventually, make_spool
 
 BASE = "htpasswd allow"
 
@@ -616,7 +616,7 @@ def test_background_and_views(make_gateway: Callable[..., Gateway], distribution
     distribution("acme", BACKGROUND, work="Work", views="Views")
     gateway = make_gateway({"smsgw.plugins": f"{BASE} work views"})
     work = gateway.application.plugins.get_plugin("work")
-    assert work.begun.wait(10)
+    assert work.begun.wait(PATIENCE)
     assert gateway.get("/acme").json == {"who": "lvv"}
     gateway.get("/acme", user=None, status=401)
     gateway.get("/acme2", status=403)
@@ -627,7 +627,7 @@ def test_background_and_views(make_gateway: Callable[..., Gateway], distribution
     assert not waiting.begun.is_set()
     gateway.application.owner.stop()
     assert work.ended.is_set()
-    assert waiting.begun.wait(10)
+    assert waiting.begun.wait(PATIENCE)
     assert not [thread for thread in threading.enumerate() if thread.name == "smsgw-work" and not thread.is_alive()]
 
 
@@ -637,9 +637,9 @@ def test_background_follows_a_spool_that_is_made_anew(
     distribution("acme", BACKGROUND, work="Work", views="Views")
     gateway = make_gateway({"smsgw.plugins": f"{BASE} work"})
     work = gateway.application.plugins.get_plugin("work")
-    assert work.begun.wait(10)
+    assert work.begun.wait(PATIENCE)
     gateway.spool.rename(gateway.spool.with_name("old"))
-    assert work.ended.wait(10)
+    assert work.ended.wait(PATIENCE)
     (gateway.spool / "outgoing").mkdir(parents=True)
     eventually(lambda: work.times == 2)
     gateway.send()

@@ -252,7 +252,7 @@ def test_queues(tmp_path: Path, serve: Callable[..., Server]) -> None:
             for queue in ("north", "rest")
         ]
         outgoing = smsd.spool / "outgoing"
-        wait_until(lambda: not list(outgoing.glob("smsgw.*")), outgoing, timeout=20)
+        wait_until(lambda: not list(outgoing.glob("smsgw.*")), outgoing, timeout=120)
         listed = server.request("GET", f"{SMS}/checked/").json
         assert set(listed["message_id"]) == set(ids)
         for id in ids:

@@ -118,8 +118,8 @@ def test_each_message_has_its_fate(
         texts = {NUMBERS[name]: LONG if len(fate.parts) > 1 else "Hi" for name, fate in FATES.items()}
         sent = [post(gateway, texts), post(gateway, texts)]
         reports = 2 * sum(len(part) for fate in FATES.values() for part in fate.parts)
-        smsd.wait("sent", 2 * len(FATES), timeout=30)
-        smsd.wait("report" if report_folder else "incoming", reports, timeout=30)
+        smsd.wait("sent", 2 * len(FATES), timeout=120)
+        smsd.wait("report" if report_folder else "incoming", reports, timeout=120)
         wanted = {name: fate.status if all_ids else fate.by_last for name, fate in FATES.items()}
         for ids in sent:
             assert {name: status(gateway, ids[NUMBERS[name]]) for name in FATES} == wanted
@@ -240,7 +240,7 @@ def test_reports_that_waited_while_smsd_was_down(tmp_path: Path, serve: Callable
         for number in reversed(numbers):
             smsd.modem.report(parts[number], 70 if number.endswith("7") else 0)
         smsd.start()
-        smsd.wait("report", 2 * len(numbers), timeout=30)
+        smsd.wait("report", 2 * len(numbers), timeout=120)
         found = {number: status(gateway, ids[number]) for number in numbers}
         assert found == {number: "undelivered" if number.endswith("7") else "delivered" for number in numbers}
 

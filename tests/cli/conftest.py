@@ -46,7 +46,7 @@ def executable(*arguments: object, stdin: bytes = b"", enter: Sequence[str | Pat
     if not enter and not options:
         ran = programs.run(command, input=stdin)
         return Ended(ran.returncode, ran.stdout, ran.stderr)
-    ended = subprocess.run(command, input=stdin, capture_output=True, timeout=60, check=False, **options)
+    ended = subprocess.run(command, input=stdin, capture_output=True, timeout=120, check=False, **options)
     return Ended(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
 
 
