@@ -71,6 +71,33 @@ def pytest_xdist_auto_num_workers() -> int:
     return min(max(2 * len(os.sched_getaffinity(0)), 4), 8)
 
 
+# The files that take longest: they come first, or one process would still be at them when the others are done.
+LONG = (
+    "smsd/test_package.py",
+    "smsd/test_debian.py",
+    "test_backup_documentation.py",
+    "plugins/test_webhooks_faults.py",
+    "plugins/test_token.py",
+    "test_power_cut.py",
+    "test_testing.py",
+    "test_documentation.py",
+    "test_faults.py",
+    "test_life_faults.py",
+    "cli/test_documented.py",
+    "cli/test_journal.py",
+    "test_packaging.py",
+    "test_smsd.py",
+    "test_life.py",
+    "plugins/test_jwt.py",
+    "test_journal_faults.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    place = {Path(__file__).parent / name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path, len(LONG)))
+
+
 def pytest_report_header() -> str:
     return "smsgw: all tests" if FULL else "smsgw: a sample of the tests; all are run with SMSGW_TESTS=full"
 
