@@ -13,8 +13,9 @@ import re
 import sys
 import zoneinfo
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import colander
@@ -168,118 +169,100 @@ def is_userid(value: object) -> bool:
     return isinstance(value, str) and is_header_value(value) and not value.startswith("@") and value != "*"
 
 
-def _setting(typ: Any, missing: Any, description: str, validator: Any = None) -> colander.SchemaNode:
-    return colander.SchemaNode(typ, missing=missing, description=description, validator=validator)
+def _setting(typ: Any, missing: Any, description: str, validator: Any = None, **options: Any) -> Any:
+    node = colander.SchemaNode(typ, missing=missing, description=description, validator=validator)
+    return field(metadata={"node": node}, **options)
 
 
-def _text(description: str, validator: Any = None) -> colander.SchemaNode:
+def _text(description: str, validator: Any = None, **options: Any) -> Any:
     """A setting that may be left out."""
-    return _setting(colander.String(), None, description, validator)
+    return _setting(colander.String(), None, description, validator, **options)
 
 
-def _number(missing: int | None, least: int, most: int | None, description: str) -> colander.SchemaNode:
+def _number(missing: int | None, least: int, most: int | None, description: str) -> Any:
     return _setting(colander.Integer(), missing, description, colander.Range(least, most))
 
 
-class CoreSchema(colander.MappingSchema):
-    """The settings under ``smsgw.`` that belong to no plugin."""
-
-    spool = _text("the folder of smsd's folders")
-    smsd_conf = _text("or smsd's own file, from which folders, queues and modems are taken")
-    state = _text("smsgw's own folder, on the file system of outgoing; else .smsgw in there")
-    store = _text("SQLAlchemy URL of the database of plugins with a memory; else a file in smsgw's own folder")
-    plugins = _setting(Words(), (), "plugins, in the order in which they are asked")
-    prefix = _setting(
-        colander.String(),
-        "smsgw.http.",
-        "how message ids, which are names of files, begin",
-        colander.Regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}\Z", "may have letters, digits, '.', '_' and '-'"),
-    )
-    fsync = _setting(Boolean(), True, "whether a reply waits until the message is on disk")
-    outgoing_depth = _number(
-        500, 0, None, "how many files may wait with smsd, before others wait in smsgw's own folder; 0: any number"
-    )
-    file_mode = _setting(Mode(), 0o660, "of spool files, which smsd must be able to read")
-    file_group = _text("group of spool files; else that of outgoing")
-    max_body = _number(4 * 1024 * 1024, 1, None, "bytes of a request's body")
-    max_recipients = _number(10000, 1, 1000000, "recipients of one request")
-    max_parts = _number(10, 1, MAX_PARTS, "parts of one text")
-    default_queue = _text("smsd's queue for messages whose sender names none", _header_value)
-    get_send = _setting(Boolean(), False, "whether messages can be sent by GET, which logs of proxies then keep")
-    region = _text(
-        "country, such as RU, in which numbers may be written without its code; else international only", _region
-    )
-    guesses_per_user = _number(10, 0, 10000, "wrong passwords a minute for a user from one address; 0: no limit")
-    guesses_per_address = _number(100, 0, 10000, "wrong passwords a minute from an address; 0: no limit")
-    trusted_proxies = _setting(Networks(), (), "addresses and networks whose X-Forwarded-For is believed, or unix")
+def _schema(settings: type) -> colander.MappingSchema:
+    """The schema of a class whose fields are settings, or parts that have schemas of their own."""
+    schema = colander.MappingSchema()
+    for each in fields(settings):
+        if node := each.metadata.get("node"):
+            schema[each.name] = node.clone()
+    return schema
 
 
-class JournalSchema(colander.MappingSchema):
+@dataclass(frozen=True, slots=True)
+class JournalSettings:
     """The settings ``smsgw.journal.*``."""
 
-    keep_days = _number(365, 1, 100_000, "days for which the journal keeps a message whose file is gone")
-    keep_files_days = _number(
+    keep_days: int = _number(365, 1, 100_000, "days for which the journal keeps a message whose file is gone")
+    keep_files_days: int | None = _number(
         None, 1, 100_000, "days after which files in sent, failed, incoming and report are deleted; else never"
     )
 
 
-class HealthSchema(colander.MappingSchema):
-    """The settings under ``smsgw.health.``."""
+@dataclass(frozen=True, slots=True)
+class HealthSettings:
+    """The settings ``smsgw.health.*``."""
 
-    listen = _setting(
+    listen: str | None = _setting(
         colander.String(),
         None,
         "host and port of a listener for /health alone, which answers while all threads of the server are busy",
         colander.Regex(r"([^\s:]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}\Z", "should be one such as 127.0.0.1:5001"),
     )
-    stats = _text("the folder of smsd's statistics; else the one that smsd's own file names")
-    smsd_is_here = _setting(Boolean(), True, "whether smsd's processes can be seen from here, and not in a container")
-    stuck_seconds = _number(90, 10, 86_400, "seconds without progress after which a queue is stuck")
+    stats: str | None = _text("the folder of smsd's statistics; else the one that smsd's own file names")
+    smsd_is_here: bool = _setting(
+        Boolean(), True, "whether smsd's processes can be seen from here, and not in a container"
+    )
+    stuck_seconds: int = _number(90, 10, 86_400, "seconds without progress after which a queue is stuck")
 
 
-@dataclass(frozen=True, slots=True)
-class JournalSettings:
-    """The journal's settings, as ``JournalSchema`` read them."""
-
-    keep_days: int
-    keep_files_days: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class HealthSettings:
-    """The settings of health, as ``HealthSchema`` read them."""
-
-    listen: str | None
-    stats: str | None
-    smsd_is_here: bool
-    stuck_seconds: int
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The core's settings, as ``CoreSchema`` read them."""
+    """The core's settings: those under ``smsgw.`` that belong to no plugin."""
 
-    spool: str | None
-    smsd_conf: str | None
-    state: str | None
-    store: str | None = field(repr=False)  # it may have a password in it
-    plugins: tuple[str, ...]
-    prefix: str
-    fsync: bool
-    outgoing_depth: int
-    file_mode: int
-    file_group: str | None
-    max_body: int
-    max_recipients: int
-    max_parts: int
-    default_queue: str | None
-    get_send: bool
-    region: str | None
-    guesses_per_user: int
-    guesses_per_address: int
-    trusted_proxies: tuple[Address, ...]
+    spool: str | None = _text("the folder of smsd's folders")
+    smsd_conf: str | None = _text("or smsd's own file, from which folders, queues and modems are taken")
+    state: str | None = _text("smsgw's own folder, on the file system of outgoing; else .smsgw in there")
+    store: str | None = _text(
+        "SQLAlchemy URL of the database of plugins with a memory; else a file in smsgw's own folder",
+        repr=False,  # it may have a password in it
+    )
+    plugins: tuple[str, ...] = _setting(Words(), (), "plugins, in the order in which they are asked")
+    prefix: str = _setting(
+        colander.String(),
+        "smsgw.http.",
+        "how message ids, which are names of files, begin",
+        colander.Regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}\Z", "may have letters, digits, '.', '_' and '-'"),
+    )
+    fsync: bool = _setting(Boolean(), True, "whether a reply waits until the message is on disk")
+    outgoing_depth: int = _number(
+        500, 0, None, "how many files may wait with smsd, before others wait in smsgw's own folder; 0: any number"
+    )
+    file_mode: int = _setting(Mode(), 0o660, "of spool files, which smsd must be able to read")
+    file_group: str | None = _text("group of spool files; else that of outgoing")
+    max_body: int = _number(4 * 1024 * 1024, 1, None, "bytes of a request's body")
+    max_recipients: int = _number(10000, 1, 1000000, "recipients of one request")
+    max_parts: int = _number(10, 1, MAX_PARTS, "parts of one text")
+    default_queue: str | None = _text("smsd's queue for messages whose sender names none", _header_value)
+    get_send: bool = _setting(Boolean(), False, "whether messages can be sent by GET, which logs of proxies then keep")
+    region: str | None = _text(
+        "country, such as RU, in which numbers may be written without its code; else international only", _region
+    )
+    guesses_per_user: int = _number(10, 0, 10000, "wrong passwords a minute for a user from one address; 0: no limit")
+    guesses_per_address: int = _number(100, 0, 10000, "wrong passwords a minute from an address; 0: no limit")
+    trusted_proxies: tuple[Address, ...] = _setting(
+        Networks(), (), "addresses and networks whose X-Forwarded-For is believed, or unix"
+    )
     journal: JournalSettings
     health: HealthSettings
+
+
+CoreSchema, JournalSchema, HealthSchema = (
+    partial(_schema, settings) for settings in (Settings, JournalSettings, HealthSettings)
+)
 
 
 def refuse_defaults(defaults: Mapping[str, str]) -> None:
