@@ -1,25 +1,7 @@
 """What every authentication plugin must pass, and further those whose backend can be down, or slow.
 
 Each ``…Conformance`` is a base class of an author's tests, whose attributes and fixtures say what is tested:
-
-    class TestAcme(OutageConformance, DelayConformance):
-        plugin = "acme"
-
-        @pytest.fixture
-        def settings(self, server):
-            return {"smsgw.acme.url": server.url}
-
-        @pytest.fixture
-        def users(self):
-            return {"ann": "SecretPAss", "bob": "Alarm!ng"}
-
-        @pytest.fixture
-        def broken(self, server):
-            return server.stopped
-
-        @pytest.fixture
-        def slow(self, server):
-            return server.hanging
+docs/plugin-reference.md, "Conformance", shows it.
 """
 
 from __future__ import annotations
@@ -54,7 +36,6 @@ ODD_USERIDS = ("", " ", "\0", "*", "%", "@alarms", "*)(uid=*", "../lvv", "\x1b[2
 
 Start = Callable[[], AbstractContextManager[Candidate]]
 Trouble = Callable[[], AbstractContextManager[Any]]
-Check = Callable[[Candidate], None]
 
 
 class AuthenticationConformance(Conformance):
@@ -99,30 +80,6 @@ class AuthenticationConformance(Conformance):
     def candidate(self, start: Start) -> Iterator[Candidate]:
         with start() as candidate:
             yield candidate
-
-    @pytest.fixture
-    def tells_no_secret(
-        self, users: Mapping[str, str], secrets: Sequence[str], caplog: pytest.LogCaptureFixture
-    ) -> Check:
-        """Check that neither the log nor a reply nor a repr has a secret in it, whoever asks."""
-
-        def check(candidate: Candidate) -> None:
-            for scheme, userid, secret in self.each(users):
-                shown = (secret, f"{secret}Wr0ng")
-                with caplog.at_level(logging.DEBUG):
-                    replies = [self.request(candidate, scheme, userid, word) for word in shown]
-                fields = [field for word in shown for field in self.headers(scheme, userid, word).values()]
-                told = {
-                    "the log": caplog.text,
-                    "a reply": "".join(f"{reply.headers} {reply.text}" for reply in replies),
-                    "the plugin's repr": repr(candidate.plugin),
-                }
-                words = {*users.values(), *secrets, *(field.rpartition(" ")[2] for field in fields)} - {"", userid}
-                for where, text in told.items():
-                    said = f"{where} has a secret in it, that of {userid!r} or one beside it"
-                    demand(not any(word in text for word in words), said, SECRETS)
-
-        return check
 
     def answer(self, candidate: Candidate, scheme: str, userid: str, secret: str) -> Any:
         """What the plugin alone says; an exception that it raises is its answer."""
@@ -250,8 +207,28 @@ class AuthenticationConformance(Conformance):
                 else:
                     demand(not is_in, f"asked by several threads, a wrong secret was answered {answer!r}", THREADS)
 
-    def test_secrets_are_told_to_nobody(self, candidate: Candidate, tells_no_secret: Check) -> None:
-        tells_no_secret(candidate)
+    def test_secrets_are_told_to_nobody(
+        self,
+        candidate: Candidate,
+        users: Mapping[str, str],
+        secrets: Sequence[str],
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """Neither the log nor a reply nor a repr has a secret in it, whoever asks."""
+        for scheme, userid, secret in self.each(users):
+            shown = (secret, f"{secret}Wr0ng")
+            with caplog.at_level(logging.DEBUG):
+                replies = [self.request(candidate, scheme, userid, word) for word in shown]
+            fields = [field for word in shown for field in self.headers(scheme, userid, word).values()]
+            told = {
+                "the log": caplog.text,
+                "a reply": "".join(f"{reply.headers} {reply.text}" for reply in replies),
+                "the plugin's repr": repr(candidate.plugin),
+            }
+            words = {*users.values(), *secrets, *(field.rpartition(" ")[2] for field in fields)} - {"", userid}
+            for where, text in told.items():
+                said = f"{where} has a secret in it, that of {userid!r} or one beside it"
+                demand(not any(word in text for word in words), said, SECRETS)
 
     # What the checks have in common
 
@@ -287,7 +264,13 @@ class OutageConformance(AuthenticationConformance):
     def test_a_backend_that_is_down(self, start: Start, users: Mapping[str, str], broken: Trouble) -> None:
         for scheme, userid, secret in self.each(users):
             with start() as candidate, broken():
-                self._out_of_service(candidate, scheme, userid, secret, "while the backend is down")
+                reply, when = self.request(candidate, scheme, userid, secret), "while the backend is down"
+                said = "should be answered 503 (raise smsgw.model.Unavailable), and is answered"
+                demand(reply.status_int == 503, f"{when}, {userid!r} {said} {reply.status_int}", OUTAGE)
+                seconds = reply.headers.get("Retry-After", "")
+                is_number = seconds.isdigit() and int(seconds) > 0
+                demand(is_number, f"{when}, the reply's Retry-After should be seconds, and is {seconds!r}", OUTAGE)
+                demand(not candidate.behind.asked, f"{when}, the next plugin is asked; it should not be", OUTAGE)
 
     def test_wrong_secrets_while_it_is_down(self, start: Start, users: Mapping[str, str], broken: Trouble) -> None:
         for scheme, userid, secret in self.each(users):
@@ -319,10 +302,15 @@ class OutageConformance(AuthenticationConformance):
             self._comes_back(candidate, scheme, userid, secret)
 
     def test_secrets_are_told_to_nobody_while_it_is_down(
-        self, candidate: Candidate, broken: Trouble, tells_no_secret: Check
+        self,
+        candidate: Candidate,
+        users: Mapping[str, str],
+        secrets: Sequence[str],
+        caplog: pytest.LogCaptureFixture,
+        broken: Trouble,
     ) -> None:
         with broken():
-            tells_no_secret(candidate)
+            self.test_secrets_are_told_to_nobody(candidate, users, secrets, caplog)
 
     def _comes_back(self, candidate: Candidate, scheme: str, userid: str, secret: str) -> None:
         __tracebackhide__ = True
@@ -334,16 +322,6 @@ class OutageConformance(AuthenticationConformance):
             eventually(lambda: status() == 200)
         last = status()
         demand(last == 200, f"10 seconds after the backend is back in service, {userid!r} is answered {last}", OUTAGE)
-
-    def _out_of_service(self, candidate: Candidate, scheme: str, userid: str, secret: str, when: str) -> None:
-        __tracebackhide__ = True
-        reply = self.request(candidate, scheme, userid, secret)
-        said = "should be answered 503 (raise smsgw.model.Unavailable), and is answered"
-        demand(reply.status_int == 503, f"{when}, {userid!r} {said} {reply.status_int}", OUTAGE)
-        seconds = reply.headers.get("Retry-After", "")
-        is_number = seconds.isdigit() and int(seconds) > 0
-        demand(is_number, f"{when}, the reply's Retry-After should be seconds, and is {seconds!r}", OUTAGE)
-        demand(not candidate.behind.asked, f"{when}, the next plugin is asked; it should not be", OUTAGE)
 
 
 class DelayConformance(AuthenticationConformance):

@@ -1,23 +1,7 @@
 """What plugins that decide about messages must pass: ``PolicyConformance`` and ``RouteConformance``.
 
 Each is a base class for an author's class of tests, whose fixture ``answers`` says what the plugin should answer:
-
-    class TestCheap(PolicyConformance):
-        plugin = "cheap"
-
-        @pytest.fixture
-        def answers(self):
-            return [
-                (Denied, Identity("lvv"), "send", message("112")),
-                (None, Identity("lvv"), "send", message("79680000000")),
-            ]
-
-    class TestCarrier(RouteConformance):
-        plugin = "carrier"
-
-        @pytest.fixture
-        def answers(self):
-            return [(Options(queue="MTS"), Identity("lvv"), message("79160000000"))]
+docs/plugin-reference.md, "Conformance", shows it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""What every text transform must pass: ``TransformConformance``, a base class for an author's class of tests.
-
-class TestShout(TransformConformance):
-    plugin = "shout"
-"""
+"""What every text transform must pass: ``TransformConformance``, a base class for an author's class of tests."""
 
 from __future__ import annotations
 
