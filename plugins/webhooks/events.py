@@ -7,12 +7,12 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from smsgw.model import Accepted, Alarm, Event, Received, Reported
+from smsgw.model import Accepted, Alarm, Event, Identity, Received, Reported
 from smsgw.resources import Resources, moment
 from smsgw.status import ALARM_NAMES, EVENT_NAMES
 
 from .outbox import Entry
-from .rights import Listener, Rights
+from .rights import Permits, Rights
 from .table import Webhook
 
 TYPES: dict[type[Event | Alarm], str] = {
@@ -28,30 +28,30 @@ def entries(
     """What the webhooks shall hear of, in the order of the events.
 
     Users hear of their own messages; who may read all messages hears of all; who may see how the gateway is hears of
-    modems and queues. A webhook hears of nothing that happened
-    before it was made.
+    modems and queues. A webhook hears of nothing that happened before it was made.
 
     :param events: of the types in ``TYPES``.
     :param now: milliseconds since 1970 (UTC); what makers may read then, their webhooks hear of.
     :raises Unavailable: nobody can tell now whether a webhook has ended.
     """
-    listeners = [(webhook, found) for webhook in webhooks if (found := rights.listener(webhook, now))]
+    listeners = [(webhook, *found) for webhook in webhooks if (found := rights.listener(webhook, now))]
     for event in events:
         type_, body = TYPES[type(event)], None
-        for webhook, listener in listeners:
+        for webhook, maker, reads_all in listeners:
             if (
                 type_ in webhook.events
                 and event.at.timestamp() >= webhook.created - SLACK
-                and _may_hear(event, listener, rights)
+                and _may_hear(event, maker, reads_all, rights.permits)
             ):
                 body = body or _body(type_, event, resources)
                 yield Entry(_id(webhook, type_, event), webhook.id, type_, _about(event), body)
 
 
-def _may_hear(event: Event | Alarm, listener: Listener, rights: Rights) -> bool:
+def _may_hear(event: Event | Alarm, maker: Identity, reads_all: bool, permits: Permits) -> bool:
     if isinstance(event, Alarm):
-        return rights.may_see_health(listener)
-    return (listener.reads_all or _is_own(event, listener)) and rights.may_read(listener, event.message)
+        return permits(maker, "health", None)
+    is_own = not isinstance(event, Received) and event.message.owner == maker.userid
+    return (reads_all or is_own) and permits(maker, "read", event.message)
 
 
 def _about(event: Event | Alarm) -> str:
@@ -59,10 +59,6 @@ def _about(event: Event | Alarm) -> str:
     if isinstance(event, Alarm):
         return f"{ALARM_NAMES[type(event)].partition('.')[0]}/{event.name}"
     return event.message.id
-
-
-def _is_own(event: Event, listener: Listener) -> bool:
-    return not isinstance(event, Received) and event.message.owner == listener.identity.userid
 
 
 def _id(webhook: Webhook, type_: str, event: Event | Alarm) -> str:
@@ -79,15 +75,13 @@ def _hashed(said: list[str]) -> str:
 
 
 def _body(type_: str, event: Event | Alarm, resources: Resources) -> str:
-    """The body of each attempt."""
-    return json.dumps({"type": type_, "timestamp": moment(event.at), "data": _resource(event, resources)})
-
-
-def _resource(event: Event | Alarm, resources: Resources) -> dict[str, Any]:
-    """The message as it was at the event; or which modem or queue, what is wrong, and what to do."""
+    """The body of each attempt: the message as it was at the event, or what is wrong with a modem or queue."""
+    content: dict[str, Any]
     if isinstance(event, Alarm):
         kind = ALARM_NAMES[type(event)].partition(".")[0]
-        return {kind: event.name, "detail": event.what, "remedy": event.remedy}
-    if isinstance(event, Received):
-        return resources.received(event.message)
-    return resources.sent(event.message, event.report if isinstance(event, Reported) else None)
+        content = {kind: event.name, "detail": event.what, "remedy": event.remedy}
+    elif isinstance(event, Received):
+        content = resources.received(event.message)
+    else:
+        content = resources.sent(event.message, event.report if isinstance(event, Reported) else None)
+    return json.dumps({"type": type_, "timestamp": moment(event.at), "data": content})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from sqlalchemy import or_, update
 
@@ -22,14 +21,6 @@ Permits = Callable[[Identity, str, object], bool]
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Listener:
-    """Who listens through a webhook at a moment; ``reads_all``: also to the messages of others."""
-
-    identity: Identity
-    reads_all: bool
-
-
 class Rights:
     """Asks the policies, and the plugins that gave out credentials.
 
@@ -39,7 +30,7 @@ class Rights:
     """
 
     def __init__(self, permits: Permits, holds: Callable[[str], bool], days: int) -> None:
-        self._permits = permits
+        self.permits = permits
         self._holds = holds
         self._days = days
 
@@ -53,8 +44,8 @@ class Rights:
             return None
         return f"It was made with {credential}, which is no longer valid"
 
-    def listener(self, webhook: Webhook, now: int) -> Listener | None:
-        """``None``: the webhook has ended.
+    def listener(self, webhook: Webhook, now: int) -> tuple[Identity, bool] | None:
+        """Who listens through a webhook, and whether to others' messages too; ``None``: the webhook has ended.
 
         :param now: milliseconds since 1970 (UTC).
         :raises Unavailable: nobody can tell now.
@@ -63,14 +54,8 @@ class Rights:
         if self.end(webhook):
             return None
         if maker.credential is None and now - webhook.signed_in > self._days * DAY:
-            return Listener(Identity(maker.userid), reads_all=False)
-        return Listener(maker, self._permits(maker, "read-all", None))
-
-    def may_see_health(self, listener: Listener) -> bool:
-        return self._permits(listener.identity, "health", None)
-
-    def may_read(self, listener: Listener, message: object) -> bool:
-        return self._permits(listener.identity, "read", message)
+            return Identity(maker.userid), False
+        return maker, self.permits(maker, "read-all", None)
 
 
 class SignIns:
