@@ -33,14 +33,6 @@ class _Hash:
     stored: str
 
 
-@dataclass(frozen=True, slots=True)
-class _File:
-    """The users of the file, and one hash of each kind."""
-
-    users: dict[str, _Hash]
-    kinds: dict[tuple[str, int], _Hash]
-
-
 class Htpasswd:
     """An authentication backend. A wrong password takes one hash of each kind in the file, also for unknown users."""
 
@@ -63,11 +55,11 @@ class Htpasswd:
     def authenticate(self, credentials: Credentials) -> Identity | Denied | None:
         if credentials.scheme != "Basic":
             return None
-        file = self._current()
-        own = file.users.get(credentials.userid)
+        users = self._current()
+        own = users.get(credentials.userid)
         if own is not None and self._is_right(credentials.secret, own.stored):
             return Identity(credentials.userid, credential=f"{CREDENTIAL}{credentials.userid}")
-        for kind, other in file.kinds.items():
+        for kind, other in {each.kind: each for each in users.values()}.items():
             if own is None or kind != own.kind:
                 _verify(credentials.secret, other.stored)
         return None if own is None else Denied("wrong password")
@@ -77,7 +69,7 @@ class Htpasswd:
         """A user holds as long as the file has them, whatever their password is now."""
         if not credential.startswith(CREDENTIAL):
             return None
-        return credential.removeprefix(CREDENTIAL) in self._current().users
+        return credential.removeprefix(CREDENTIAL) in self._current()
 
     @hookimpl
     def fault(self) -> str | None:
@@ -87,14 +79,14 @@ class Htpasswd:
             return f"{self._path} cannot be read: {error.strerror}"
         return None
 
-    def _current(self) -> _File:
+    def _current(self) -> dict[str, _Hash]:
         try:
             return self._file.current()
         except OSError as error:
             log.error("%s cannot be read: %s", self._path, error.strerror)
             raise HTTPServiceUnavailable("The password file cannot be read") from error
 
-    def _read(self, content: bytes) -> _File:
+    def _read(self, content: bytes) -> dict[str, _Hash]:
         users: dict[str, _Hash] = {}
         for line in content.decode("utf-8", "replace").splitlines():
             userid, colon, stored = line.strip().partition(":")
@@ -106,7 +98,7 @@ class Htpasswd:
                 users.setdefault(userid, found)  # Apache takes the first
         if not users:
             log.warning("%s: there is no user with a password in it", self._path)
-        return _File(users, {found.kind: found for found in users.values()})
+        return users
 
     def _is_right(self, secret: str, stored: str) -> bool:
         """Whether that is the password. One that was right is not hashed again."""
