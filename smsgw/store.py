@@ -142,16 +142,17 @@ class Store:
             self._is_forking = True
             self._engine.dispose()
 
-    def after_fork(self, *, is_child: bool) -> None:
-        """Go on. A child begins anew: another thread of its parent may have been setting up the engine."""
-        if is_child:
-            self._engine = _make_engine(self._url, is_durable=self._is_durable)
-            self._turn = threading.Lock() if self._turn is not None else None
-            self._breaker = _Breaker()
-            self._is_forking = False
-        elif self._turn is not None and self._is_forking:
+    def after_fork_in_parent(self) -> None:
+        if self._turn is not None and self._is_forking:
             self._is_forking = False  # first: another thread that forks may have the turn as soon as it is released
             self._turn.release()
+
+    def after_fork_in_child(self) -> None:
+        """Begin anew: another thread of the parent may have been setting up the engine."""
+        self._engine = _make_engine(self._url, is_durable=self._is_durable)
+        self._turn = threading.Lock() if self._turn is not None else None
+        self._breaker = _Breaker()
+        self._is_forking = False
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
@@ -369,17 +370,13 @@ def _is_answer(error: BaseException) -> bool:
 
 def _watch_forks(store: Store) -> None:
     """Tell a store of each fork of this process, for as long as it is in use."""
-    found = weakref.ref(store)
 
-    def tell(work: Callable[[Store], None]) -> Callable[[], None]:
-        def hook() -> None:
-            if (store := found()) is not None:
-                work(store)
-
-        return hook
+    def told(work: Callable[[], None]) -> Callable[[], None]:
+        found = weakref.WeakMethod(work)
+        return lambda: None if (method := found()) is None else method()
 
     os.register_at_fork(
-        before=tell(lambda store: store.before_fork()),
-        after_in_parent=tell(lambda store: store.after_fork(is_child=False)),
-        after_in_child=tell(lambda store: store.after_fork(is_child=True)),
+        before=told(store.before_fork),
+        after_in_parent=told(store.after_fork_in_parent),
+        after_in_child=told(store.after_fork_in_child),
     )

@@ -258,9 +258,9 @@ def test_two_threads_that_fork_at_once(lite: Store, monkeypatch: pytest.MonkeyPa
     turn = Turn()
     monkeypatch.setattr(lite, "_turn", turn)
     lite.before_fork()
-    lite.after_fork(is_child=False)
+    lite.after_fork_in_parent()
     assert turn.lock.locked()
-    lite.after_fork(is_child=False)
+    lite.after_fork_in_parent()
     assert not turn.lock.locked()
 
 
