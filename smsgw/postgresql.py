@@ -49,9 +49,7 @@ class Bounded(psycopg.Connection[Any]):
 
 
 def make_engine(url: URL) -> Engine:
-    """
-    :raises ConfigurationError: libpq does not know something that stands behind the ``?`` of the URL.
-    """
+    """:raises ConfigurationError: libpq does not know something that stands behind the ``?`` of the URL."""
     try:
         psycopg.conninfo.make_conninfo(**dict[str, Any](url.query))
     except psycopg.Error as error:

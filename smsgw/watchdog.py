@@ -71,9 +71,7 @@ class Watchdog:
                 is_broken = True
 
     def look(self) -> None:
-        """
-        :raises Unavailable: the journal is out of service; what has changed is noted at a later look.
-        """
+        """:raises Unavailable: the journal is out of service; what has changed is noted at a later look."""
         modems = self._modems.look().modems
         found = dict(self._of_modems(modems)) | dict(self._of_queues())
         known = standing(self._journal)

@@ -77,9 +77,7 @@ class Quota:
 
     @hookimpl
     def limits(self, identity: Identity) -> list[Allowance]:
-        """
-        :raises Unavailable: the database is out of service.
-        """
+        """:raises Unavailable: the database is out of service."""
         left = self._counters.left(self._claims(Submission(identity, ())))
         return [
             Allowance(

@@ -109,9 +109,7 @@ class Webhooks:
 
     @hookimpl
     def notify(self, events: Sequence[Event | Alarm]) -> None:
-        """
-        :raises Unavailable: the database is out of service; nothing was noted.
-        """
+        """:raises Unavailable: the database is out of service; nothing was noted."""
         now = int(self._clock() * 1000)
         if noted := list(entries(events, self._webhooks.all(), self._rights, self._resources, now)):
             self._outbox.add(noted, now)
@@ -123,9 +121,7 @@ class Webhooks:
 
     @hookimpl
     def measures(self) -> Sequence[Measure]:
-        """
-        :raises Unavailable: the database is out of service.
-        """
+        """:raises Unavailable: the database is out of service."""
         waiting, failed = self._failures.totals()
         return [
             Measure("webhooks_waiting", "Deliveries that wait for their next attempt.", waiting),

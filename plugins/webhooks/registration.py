@@ -52,9 +52,7 @@ class LookUps:
         self._until = 0.0
 
     def count(self, userid: str) -> None:
-        """
-        :raises TooMany: that is one too many of this user.
-        """
+        """:raises TooMany: that is one too many of this user."""
         now = self._clock()
         with self._lock:
             if not 0 < self._until - now <= MINUTE:
