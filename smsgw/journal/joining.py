@@ -23,21 +23,14 @@ MOST = 400  # references in one condition: databases take none of any length
 
 
 @dataclass(frozen=True, slots=True)
-class Fate:
-    """What became of a sent message finally, by the status report that says so."""
-
-    id: str
-    report: StatusReport
-
-
-@dataclass(frozen=True, slots=True)
 class Joined:
     """What status reports say of messages, whose message each report is about, and which one each that came is about.
 
-    Reports are known by their places.
+    Messages are known by their ids, and reports by their places. ``fates`` has the report that says finally what became
+    of a message.
     """
 
-    fates: Sequence[Fate]
+    fates: Mapping[str, StatusReport]
     owners: Mapping[str, str | None]
     messages: Mapping[str, str | None]
 
@@ -59,7 +52,7 @@ def join(connection: Connection, spool: int, sendings: Sequence[Sending], report
     whole, new = Reports(rows.values(), known), {report.status.place for report in reports}
     messages = {each.status.place: whole.message_of(each) for each in known if each.status.place in new}
     about = {id for id in messages.values() if id is not None} | {sending.id for sending in sendings}
-    fates = [Fate(id, fate) for id in sorted(about) if (fate := whole.fate(id))]
+    fates = {id: fate for id in sorted(about) if (fate := whole.fate(id))}
     looked = known if sendings else [report for report in known if report.status.place in new]
     return Joined(fates, {report.status.place: whole.owner_of(report) for report in looked}, messages)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, select, update
 
-from smsgw.journal.joining import Fate, join
+from smsgw.journal.joining import join
 from smsgw.journal.tables import (
     EVENTS,
     FILES,
@@ -167,20 +167,19 @@ class Writing:
             if kind == "report":
                 self._connection.execute(update(FILES).where(*same).values(owner=key(owner)))
         told = {id for place, id in joined.messages.items() if place in news}
-        known = self._known({fate.id for fate in joined.fates}, is_received=False)
-        for fate in joined.fates:
-            row = known.get(fate.id)
-            if row is not None and row["status"] == "sent":
-                self._decide(row, fate, is_news=fate.id in told or f"sent/{fate.id}" in news)
+        known = self._known(joined.fates.keys(), is_received=False)
+        for id, report in joined.fates.items():
+            if id in known and known[id]["status"] == "sent":
+                self._decide(known[id], report, is_news=id in told or f"sent/{id}" in news)
 
-    def _decide(self, row: Mapping[str, Any], fate: Fate, *, is_news: bool) -> None:
-        name = status_of("sent", fate.report)
+    def _decide(self, row: Mapping[str, Any], report: StatusReport, *, is_news: bool) -> None:
+        name = status_of("sent", report)
         columns = MESSAGES.c
-        same = [columns.id == fate.id, columns.is_received.is_(False), columns.spool == self._spool]
-        decided = {"status": name, "report": write_report(fate.report)}
+        same = [columns.id == row["id"], columns.is_received.is_(False), columns.spool == self._spool]
+        decided = {"status": name, "report": write_report(report)}
         self._connection.execute(update(MESSAGES).where(*same).values(decided))
         if is_news:
-            self._tell(name, read_message(row), fate.report.at, row["ends"] - 1, fate.report)
+            self._tell(name, read_message(row), report.at, row["ends"] - 1, report)
 
     def _tell(
         self, event: str, message: StoredMessage, at: datetime, ends: int, report: StatusReport | None = None
