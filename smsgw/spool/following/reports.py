@@ -19,10 +19,9 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from operator import attrgetter
-from typing import Protocol
+from operator import attrgetter, itemgetter
 
-from smsgw.model import StatusReport
+from smsgw.model import StatusReport, StoredMessage
 from smsgw.numbers import from_spool
 
 EARLY = 2.0  # seconds by which a report can be written before its message reaches "sent", beside the time of sending
@@ -90,17 +89,7 @@ def _reference(byte: str, modem: str, number: str) -> Reference:
     return f"{int(byte)} {modem} {from_spool(number)}"
 
 
-class Readable(Protocol):
-    """A file that was read: a ``SpoolFile`` or a ``StoredMessage``."""
-
-    @property
-    def headers(self) -> Mapping[str, str]: ...
-
-    @property
-    def text(self) -> str: ...
-
-
-def first_written(found: Readable, header: str, written: float, moment: Moment) -> float:
+def first_written(found: StoredMessage, header: str, written: float, moment: Moment) -> float:
     """When smsd wrote a file, in seconds since the epoch: it may have been touched since, or put back from a backup.
 
     :param header: where smsd says so, ``Sent`` or ``Received``: in seconds, and perhaps in another time zone. So the
@@ -112,7 +101,7 @@ def first_written(found: Readable, header: str, written: float, moment: Moment) 
     return said.timestamp() if written - said.timestamp() > REWRITTEN else written
 
 
-def sending_of(id: str, found: Readable, written: float, owner: str | None, moment: Moment) -> Sending | None:
+def sending_of(id: str, found: StoredMessage, written: float, owner: str | None, moment: Moment) -> Sending | None:
     """The same of a file of ``sent``; ``None``: no reports can be about it.
 
     :param written: when the file was, in seconds since the epoch.
@@ -126,7 +115,7 @@ def sending_of(id: str, found: Readable, written: float, owner: str | None, mome
     return Sending(id, began, written, owner, parts)
 
 
-def parse(place: str, found: Readable, written: float, moment: Moment) -> Report | None:
+def parse(place: str, found: StoredMessage, written: float, moment: Moment) -> Report | None:
     """The report that a file of ``report`` or ``incoming`` is; ``None``: it is none.
 
     :param place: the kind and the name of the file, such as ``report/GSM1.2rV5Xc``.
@@ -208,7 +197,7 @@ class Reports:
             return report.about
         then, _ = report.came
         sent = self._sent_as.get(report.reference, [])
-        after = bisect.bisect_right(sent, then, key=_time)
+        after = bisect.bisect_right(sent, then, key=itemgetter(0))
         latest = self._latest(report, (sent[place][1] for place in range(after - 1, -1, -1)))
         coming = sent[after][1] if after < len(sent) and self._sent[sent[after][1]].began <= then else None
         if latest is None or (coming and self._is_decided(report, self._sent[latest].written)):
@@ -284,10 +273,6 @@ class Reports:
             is_in_time = 0 <= report.came[0] - sent.began < LONGEST
             if (is_in_time or report.about == sent.id) and self.message_of(report) == sent.id:
                 yield report
-
-
-def _time(item: tuple[float, str]) -> float:
-    return item[0]
 
 
 def _came(report: Report) -> float:
