@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import Connection, delete, func, insert, select
 
@@ -29,6 +27,7 @@ from smsgw.journal.tables import (
 )
 from smsgw.journal.writing import Found, Writing
 from smsgw.model import Query, Remembered, StoredMessage
+from smsgw.spool.following.reader import modified
 from smsgw.status import ENDED, RECEIVED
 
 PATIENCE = 0.25  # seconds for which a question waits until the follower has seen what was there when it was asked
@@ -68,7 +67,7 @@ class _Missed:
 
 
 class Journal:
-    """Shared by all threads.
+    """Shared by all threads. Each method raises ``Unavailable`` where the database is out of service.
 
     :param name: what this spool is called among those that share the database.
     :param folders: the folders whose files the follower takes in when they have come to an end.
@@ -85,7 +84,6 @@ class Journal:
 
         :param folders: those that are followed.
         :param since: what was in a folder before that time (ns) is no news, where the folder is not known yet.
-        :raises Unavailable: the database is out of service.
         """
         with self.database.writing() as connection:
             spool = self.spool(connection)
@@ -137,40 +135,31 @@ class Journal:
         return has_news
 
     def catch_up(self) -> None:
-        """Return when all is here that had come to an end when this was called; after ``PATIENCE`` in any case.
-
-        :raises Unavailable: the database is out of service.
-        """
+        """Return when all is here that had come to an end when this was called; after ``PATIENCE`` in any case."""
         until = time.monotonic() + PATIENCE
         before = now = self.seen()
-        wanted = {str(folder): modified for folder in self._folders if (modified := _modified(folder))}
-        while any(not _is_seen(modified, before.get(each), now.get(each)) for each, modified in wanted.items()):
+        wanted = {str(folder): changed for folder in self._folders if (changed := modified(folder))}
+        while any(not _is_seen(changed, before.get(each), now.get(each)) for each, changed in wanted.items()):
             if time.monotonic() > until:
                 return
             time.sleep(LOOK)
             now = self.seen()
 
     def lag(self) -> float:
-        """Seconds since the first call that found something in a folder that is still not here; 0: all is here.
-
-        :raises Unavailable: the database is out of service.
-        """
+        """Seconds since the first call that found something in a folder that is still not here; 0: all is here."""
         now, seen = time.monotonic(), self.seen()
         missed: dict[str, _Missed] = {}
         for folder in map(str, self._folders):
             known, found = self._missed.get(folder), seen.get(folder)
             if known is None or _is_seen(known.wanted, known.before, found):
-                known = _Missed(_modified(Path(folder)), found, now)
+                known = _Missed(modified(Path(folder)), found, now)
             if known.wanted and not _is_seen(known.wanted, known.before, found):
                 missed[folder] = known
         self._missed = missed
         return max((now - known.at for known in missed.values()), default=0.0)
 
     def find(self, query: Query) -> Sequence[Remembered]:
-        """The messages that the query asks for, newest first.
-
-        :raises Unavailable: the database is out of service.
-        """
+        """The messages that the query asks for, newest first."""
         statuses = tuple(name for name in query.statuses if name in ENDED)
         if not statuses:
             return []
@@ -180,22 +169,20 @@ class Journal:
             wanted = [MESSAGES.c.id.in_(list(ids)), MESSAGES.c.is_received == is_received]
             found = connection.execute(select(MESSAGES).where(*wanted)).mappings()
             # A condition on the status might make the database look through all of that status.
-            rows = [_remembered(dict(row)) for row in found if row["status"] in statuses]
+            rows = [
+                Remembered(read_message(row), read_report(row["report"]), row["began"])
+                for row in map(dict, found)
+                if row["status"] in statuses
+            ]
         return sorted(rows, key=lambda row: row.position, reverse=True)
 
     def message(self, id: str, *, is_received: bool) -> Remembered | None:
-        """That message; ``None``: it is unknown, or has not come to an end.
-
-        :raises Unavailable: the database is out of service.
-        """
+        """That message; ``None``: it is unknown, or has not come to an end."""
         names = (RECEIVED.name,) if is_received else tuple(ENDED - {RECEIVED.name})
         return next(iter(self.find(Query(names, ids=(id,)))), None)
 
     def page(self, kind: str, owner: str | None, limit: int, offset: int) -> tuple[int, list[str]]:
-        """How many files there are of that kind and owner (``None``: of all), and the names of one page, newest first.
-
-        :raises Unavailable: the database is out of service.
-        """
+        """How many files of that kind and owner (``None``: of all) there are, and the names of a page, newest first."""
         with self.database.reading() as connection:
             columns = FILES.c
             wanted = [columns.spool == self.reader(connection), columns.kind == kind]
@@ -205,10 +192,7 @@ class Journal:
             return total, list(connection.execute(newest.limit(limit).offset(offset)).scalars())
 
     def owner(self, kind: str, name: str) -> str | None:
-        """Whose that file is: of a status report, whose its message is; ``None``: nobody's, or not known yet.
-
-        :raises Unavailable: the database is out of service.
-        """
+        """Whose that file is: of a status report, whose its message is; ``None``: nobody's, or not known yet."""
         with self.database.reading() as connection:
             columns = FILES.c
             wanted = [columns.spool == self.reader(connection), columns.kind == kind, columns.name == name]
@@ -219,8 +203,6 @@ class Journal:
         """Within the block, and from then on, nobody remembers that message; all is as it was where the block raises.
 
         What plugins are still to be told of it stays until they are.
-
-        :raises Unavailable: the database is out of service, and nothing was done.
         """
         with self.database.writing() as connection:
             spool, is_received = self.spool(connection), message.kind == RECEIVED.kind
@@ -236,14 +218,11 @@ class Journal:
             yield
 
     def is_whole(self) -> bool:
-        """Whether all files of all folders are here.
-
-        :raises Unavailable: the database is out of service.
-        """
+        """Whether all files of all folders are here."""
         return self.seen().keys() >= set(map(str, self._folders))
 
     def standing(self) -> Standing:
-        """:raises Unavailable: the database is out of service."""
+        """How it stands now."""
         with self.database.reading() as connection:
             spool = self.reader(connection)
             counted = select(MESSAGES.c.status, func.count()).where(MESSAGES.c.spool == spool)
@@ -272,10 +251,7 @@ class Journal:
         return {row.folder: Folder(row.begun, row.modified) for row in connection.execute(rows)}
 
     def seen(self) -> dict[str, int]:
-        """The folders of which all is here, each with the time (ns) up to which.
-
-        :raises Unavailable: the database is out of service.
-        """
+        """The folders of which all is here, each with the time (ns) up to which."""
         with self.database.reading() as connection:
             known = self._folders_of(connection, self.reader(connection))
         return {folder: each.seen for folder, each in known.items() if each.seen is not None}
@@ -289,15 +265,3 @@ def _is_seen(wanted: int, before: int | None, now: int | None) -> bool:
     :param now: up to when all is here.
     """
     return now is not None and (now == wanted or (now > wanted and now != before))
-
-
-def _modified(folder: Path) -> int:
-    """When something came into a folder, or left it (ns); 0: it is not there, and so nothing is missing."""
-    try:
-        return os.stat(folder).st_mtime_ns
-    except OSError:
-        return 0
-
-
-def _remembered(row: Mapping[str, Any]) -> Remembered:
-    return Remembered(read_message(row), read_report(row["report"]), row["began"])

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,7 +23,7 @@ from smsgw.journal.writing import Found
 from smsgw.model import Unavailable
 from smsgw.spool.file import is_message
 from smsgw.spool.following import reports
-from smsgw.spool.following.reader import ENDED, UNDER_WAY, Reader, written
+from smsgw.spool.following.reader import ENDED, UNDER_WAY, Reader, modified, written
 from smsgw.spool.following.watch import Watch
 
 PERIOD, LONGEST = 0.25, 10.0  # seconds between two looks where the kernel cannot tell of changes, and where it can
@@ -159,10 +158,10 @@ class Follower:
         """Find out from the kernel what changed."""
         now, self._is_settled = time.time_ns(), True
         for folder in self._places:
-            modified = _modified(folder)
+            changed = modified(folder)
             # A folder that changed a moment ago can change again and show the same time: it is asked again.
-            is_settled = abs(now - modified) > TICK
-            self._standing[folder] = modified if is_settled else modified - 1
+            is_settled = abs(now - changed) > TICK
+            self._standing[folder] = changed if is_settled else changed - 1
             self._is_settled &= is_settled
         queued = self._reader.queued() if "outgoing" in self._kinds else []
         for folder, names in self._watch.news([*self._places, *queued]).items():
@@ -283,14 +282,6 @@ class Follower:
             if what not in self._broken:
                 log.error("following %s: %s (%s); it is tried again", what, error, error.__cause__)
             self._broken.add(what)
-
-
-def _modified(folder: Path) -> int:
-    """When something came into a folder, or left it (ns); 0: it is not there."""
-    try:
-        return os.stat(folder).st_mtime_ns
-    except OSError:
-        return 0
 
 
 def _steps(names: Iterable[str] | Iterable[Name]) -> Iterator[list]:  # type: ignore[type-arg]

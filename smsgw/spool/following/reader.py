@@ -122,3 +122,11 @@ def followed(layout: Layout) -> list[Path]:
 def written(status: os.stat_result) -> int:
     """When a file was written (ns), as far as a database takes it for a number."""
     return max(min(status.st_mtime_ns, LATEST), -LATEST)
+
+
+def modified(folder: Path) -> int:
+    """When something came into a folder, or left it (ns); 0: it is not there."""
+    try:
+        return os.stat(folder).st_mtime_ns
+    except OSError:
+        return 0
