@@ -32,11 +32,7 @@ class Database:
     """The journal's database; shared by all threads."""
 
     def __init__(self, store: Store) -> None:
-        self._store = store
-
-    @property
-    def store(self) -> Store:
-        return self._store
+        self.store = store
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Connection]:
@@ -47,7 +43,7 @@ class Database:
         self._make_folder()
         with self._watched():
             try:
-                with self._store.begin() as connection:
+                with self.store.begin() as connection:
                     yield connection
             except IntegrityError as error:  # which nothing that is written here can be
                 raise Broken("a constraint does not hold") from error
@@ -58,7 +54,7 @@ class Database:
 
         :raises Unavailable: the database is out of service.
         """
-        with self._watched(), self._store.begin(is_reading=True) as connection:
+        with self._watched(), self.store.begin(is_reading=True) as connection:
             yield connection
 
     def analyze(self) -> None:
@@ -66,14 +62,14 @@ class Database:
 
         :raises Unavailable: the database is out of service.
         """
-        if self._store.path is None:
+        if self.store.path is None:
             for table in TABLES.tables:
                 with self.writing() as connection:
                     connection.exec_driver_sql(f"ANALYZE {table}")
 
     def heal(self) -> bool:
         """Put a broken file aside, so that a new one begins; whether there was one."""
-        folder = self._store.folder
+        folder = self.store.folder
         if folder is None or not (folder / MARK).exists():
             return False
         aside = folder.with_name(f"{folder.name}.{MARK}")
@@ -87,9 +83,9 @@ class Database:
         return True
 
     def _make_folder(self) -> None:
-        if self._store.folder is not None:
+        if self.store.folder is not None:
             with contextlib.suppress(OSError):  # which writing then tells
-                os.mkdir(self._store.folder, 0o700)
+                os.mkdir(self.store.folder, 0o700)
 
     @contextlib.contextmanager
     def _watched(self) -> Iterator[None]:
@@ -108,9 +104,9 @@ class Database:
             raise Unavailable("The gateway's journal is out of service") from (error.__cause__ or error)
 
     def _mark(self) -> None:
-        if self._store.folder is not None:
+        if self.store.folder is not None:
             with contextlib.suppress(OSError):  # there is the next one who finds it broken
-                Path(self._store.folder / MARK).touch()
+                Path(self.store.folder / MARK).touch()
 
 
 def open_database(stores: Stores) -> Database:
