@@ -53,7 +53,7 @@ _TAKE = (
     update(DELIVERIES)
     .where(DELIVERIES.c.number.in_(select(_taken.c.number)))
     .values(due=bindparam("until"), attempts=DELIVERIES.c.attempts + 1)
-    .returning(*(DELIVERIES.c[name] for name in ("number", "id", "type", "message", "body", "attempts")))
+    .returning(*(DELIVERIES.c[name] for name in ("number", "id", "body", "attempts")))
 )
 _WITH_DUE = select(WEBHOOKS).where(
     exists().where(DELIVERIES.c.webhook == WEBHOOKS.c.id, DELIVERIES.c.due <= bindparam("now"))
@@ -66,8 +66,6 @@ class Delivery:
 
     number: int
     id: str
-    type: str
-    message: str
     body: str
     attempts: int
 
