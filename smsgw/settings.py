@@ -260,6 +260,7 @@ class Settings:
     health: HealthSettings
 
 
+# Called, each makes a schema, as a class of Colander's does.
 CoreSchema, JournalSchema, HealthSchema = (
     partial(_schema, settings) for settings in (Settings, JournalSettings, HealthSettings)
 )
