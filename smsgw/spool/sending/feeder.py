@@ -48,6 +48,7 @@ class Feeder:
         self._last: dict[str, str] = {}  # by priority: the user who had the last turn
         self._aside: dict[Path, float] = {}  # what failed, and when it is tried again
         self._failures = 0
+        self._is_full = False  # whether the last look used up all the room
         self._told: set[str] = set()  # of what goes wrong, what was logged
 
     def run(self, stop: threading.Event) -> None:
@@ -76,16 +77,21 @@ class Feeder:
         self._failures = 0
         places = [self._queue.scheduled, self._queue.waiting, *(self._queue.waiting / name for name in PRIORITIES)]
         waiting = [each for priority in PRIORITIES for each in self._queue.turns(priority).values()]
+        was_full, self._is_full = self._is_full, False
         is_followed = bool(waiting)  # what smsd does
-        self._watch.news(itertools.chain(places, *waiting, self._smsd if is_followed else ()))
+        # Until smsd takes something nothing can enter: nobody need be woken by each message that comes to wait.
+        comes = () if was_full else itertools.chain(places, *waiting)
+        self._watch.news(itertools.chain(comes, self._smsd if is_followed else ()))
         self._retry()
         self._adopt()
         next_time = self._let_join()
         if self._queue.is_anybody_waiting():
             with self._queue.room.for_waiting() as room:
-                self._feed(room)
+                self._is_full = self._feed(room) == room
             if not is_followed:
                 return 0.0
+        if was_full and not self._is_full:
+            return 0.0
         if not self._aside:
             self._told.clear()
         return min(max(next_time - time.time(), 0.0), PERIOD)
@@ -106,7 +112,8 @@ class Feeder:
             self._try(self._queue.join, folder)
         return time.time() + PERIOD
 
-    def _feed(self, room: int) -> None:
+    def _feed(self, room: int) -> int:
+        """Let as many enter as there is room; how many did."""
         fed = 0
         for priority in PRIORITIES:
             users = self._queue.turns(priority)
@@ -121,6 +128,7 @@ class Feeder:
                     turns.append(user)
         if fed:
             self._queue.sync(self._layout.outgoing)
+        return fed
 
     def _next(self, priority: str, user: str, folders: Sequence[Path]) -> Path | None:
         """The message of that user that has to enter next; ``None``: none waits."""
