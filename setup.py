@@ -15,6 +15,7 @@ WEBHOOKS = [
     "h11>=0.14",  # HTTP without a network: ours goes to addresses that were judged, in bounded time
     "standardwebhooks>=1.1",  # signatures as receivers check them; without dependencies since that version
 ]
+GRANIAN = ["granian>=2.8"]  # a server that is not written in Python
 METRICS = ["prometheus_client>=0.21"]  # Prometheus' text format
 HOURS = ["tzdata"]  # time zones, where the system has none
 ALL = [*HOURS, *HTPASSWD, *JWT, *LDAP, *LIMIT, *METRICS, *POSTGRESQL, *TRANSLITERATE, *WEBHOOKS]  # all plugins
@@ -94,6 +95,7 @@ setup(
     # An extra without packages was needed by an older version; who still names it installs nothing more.
     extras_require={
         "all": ALL,
+        "granian": GRANIAN,
         "history": [],
         "hours": HOURS,
         "htpasswd": HTPASSWD,
@@ -113,6 +115,7 @@ setup(
         "test": [
             *ALL,
             *TESTING,
+            *GRANIAN,
             "gunicorn>=22",  # several processes on one spool
             "hypothesis>=6",
             "pytest-cov>=7",  # which tests run a line, for tests.mutation
@@ -125,6 +128,7 @@ setup(
     entry_points={
         "console_scripts": ["smsgw = smsgw.cli:main"],
         "paste.app_factory": ["main = smsgw:main"],
+        "paste.server_runner": ["granian = smsgw.granian_server:serve"],
         "smsgw.plugins": [
             "allow = smsgw_plugins.allow:Allow",
             "audit = smsgw_plugins.audit:Audit",

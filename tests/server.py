@@ -5,7 +5,7 @@
         server.kill()
         server.start()  # on the same port
 
-`workers` takes gunicorn with so many worker processes instead of `pserve` with waitress.
+`workers` takes gunicorn with so many worker processes instead of `pserve` with waitress; with `granian`, that instead.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Server:
 
     `folder` gets its ini file, whose `[app:main]` has `settings` and whose `[server:main]` has `waitress`. `enter` is a
     command that the server's command line is appended to, such as one that enters a namespace. `environment` is added
-    to that of this process.
+    to that of this process. `granian` are settings of granian, which serves with `workers` processes, at least one.
     """
 
     def __init__(
@@ -97,14 +97,19 @@ class Server:
         *,
         workers: int = 0,
         waitress: Mapping[str, str] | None = None,
+        granian: Mapping[str, str] | None = None,
         enter: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._ini = folder / f"{self.port}.ini"
-        self._waitress = {"use": "egg:waitress#main", "listen": f"127.0.0.1:{self.port}"} | dict(waitress or {})
-        if workers:
+        listen = {"listen": f"127.0.0.1:{self.port}"}
+        self._waitress = {"use": "egg:waitress#main"} | listen | dict(waitress or {})
+        self._granian = {"use": "egg:smsgw#granian", "workers": str(max(workers, 1))} | listen | dict(granian or {})
+        if granian is not None:
+            program, self._ready, options = "pserve", "Started worker-", ["--server-name", "granian"]
+        elif workers:
             program, self._ready = "gunicorn", "Listening at: "
             options = ["--no-control-socket", "--workers", str(workers), "--bind", f"127.0.0.1:{self.port}", "--paste"]
         else:
@@ -121,11 +126,12 @@ class Server:
     def configure(self, settings: Mapping[str, str]) -> None:
         """Write the ini file anew; the next `start` reads it."""
         app = {"use": "egg:smsgw"} | dict(settings)
-        self._ini.write_text(_section("app:main", app) + _section("server:main", self._waitress) + LOGGING)
+        servers = _section("server:main", self._waitress) + _section("server:granian", self._granian)
+        self._ini.write_text(_section("app:main", app) + servers + LOGGING)
 
     @property
     def pid(self) -> int:
-        """Of the main process, which with gunicorn serves nothing itself."""
+        """Of the main process, which with gunicorn and granian serves nothing itself."""
         if self._process is None:
             raise RuntimeError("the server is not running")
         return self._process.pid
@@ -177,11 +183,23 @@ class Server:
             with self._written:
                 self._written.wait_for(lambda: self._ended or is_listening(), timeout)
                 assert is_listening(), f"the server ended or does not listen:\n{''.join(self._lines[begin:])}"
-            self.request("GET", MONITORING, user=None, timeout=timeout)
+            self.await_answer(timeout)
         except BaseException:
             self.kill()
             raise
         return self
+
+    def await_answer(self, timeout: float = TIMEOUT) -> None:
+        """Ask until it answers: granian says that it has started a moment before it listens."""
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                self.request("GET", MONITORING, user=None, timeout=timeout)
+                return
+            except ConnectionRefusedError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(0.02)
 
     def stop(self, timeout: float = TIMEOUT) -> int:
         """SIGTERM, and SIGKILL after `timeout` seconds; returns the main process's exit status."""
@@ -240,13 +258,16 @@ class Server:
         if body is not None:
             sent["Content-Type"] = "application/json"
             content = json.dumps(body)
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        connection = self.connection(timeout)
         try:
             connection.request(method, path, content, sent)
             response = connection.getresponse()
             return Reply(response.status, response.headers, response.read())
         finally:
             connection.close()
+
+    def connection(self, timeout: float) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
 
     def send(self, mobiles: Sequence[str], text: str = "Hi, Jack!", *, key: str | None = None, **options: Any) -> Reply:
         """POST a message by v1.0; `key` is its `Idempotency-Key`, `options` are those of `request`."""

@@ -65,6 +65,7 @@ MAY_IMPORT = {
         *("smsgw.journal", "smsgw.logs", "smsgw.model", "smsgw.plugins", "smsgw.spool", "smsgw.spool.sending"),
     },
     "smsgw.listener": set(),
+    "smsgw.granian_server": {"smsgw.listener", "smsgw.model", "smsgw.settings"},
     "smsgw.watchdog": {"smsgw.journal", "smsgw.model", "smsgw.spool", "smsgw.status"},
     "smsgw.guessing": {"smsgw.spool", "smsgw.spool.sending"},
     "smsgw.security": {"smsgw.logs", "smsgw.plugins", "smsgw.guessing", "smsgw.model", "smsgw.settings"},
@@ -140,7 +141,7 @@ MAY_IMPORT = {
     },
     "smsgw.cli.check": {
         *("smsgw.cli", "smsgw.cli.check", "smsgw.gateway", "smsgw.model", "smsgw.plugins", "smsgw.refusals"),
-        *("smsgw.settings", "smsgw.spool", "smsgw.spool.sending", "smsgw.store", "smsgw.text"),
+        *("smsgw.granian_server", "smsgw.settings", "smsgw.spool", "smsgw.spool.sending", "smsgw.store", "smsgw.text"),
     },
     "smsgw.testing": {
         *(

@@ -28,6 +28,7 @@ from colander import MappingSchema
 from pyramid.paster import get_app
 
 from smsgw import api, cli, model
+from smsgw.granian_server import ServerSchema, read_settings
 from smsgw.mailbox import SEARCHED
 from smsgw.options import MAX_DELAY, MAX_VALIDITY
 from smsgw.refusals import Rejection
@@ -224,6 +225,12 @@ def test_the_two_commands_are_those_that_ci_runs() -> None:
 
 def test_production_ini_explains_every_setting() -> None:
     assert set(re.findall(r"^#?(smsgw\.[a-z_.]+) =", PRODUCTION, re.M)) == known_settings()
+    granian = PRODUCTION.partition("[server:granian]\n")[2].partition("\n[")[0]
+    written = dict(re.findall(r"^#?([a-z_]+) = (.+)$", granian, re.M))
+    assert written.pop("use") == "egg:smsgw#granian"
+    defaults = {node.name: node.missing for node in ServerSchema().children}
+    assert written.keys() == defaults.keys()
+    assert read_settings({name: written[name] for name in written if defaults[name] is not None}) == defaults
 
 
 def test_no_document_names_a_setting_that_is_none() -> None:
@@ -302,10 +309,12 @@ def test_production_ini(production: Callable[[str], Path], every: bool, tmp_path
         router.registry.application.owner.stop()
 
 
-@pytest.mark.parametrize("program", ["pserve", "gunicorn"])
-def test_the_servers(production: Callable[[str], Path], program: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("server", ["waitress", "gunicorn", "granian"])
+def test_the_servers(production: Callable[[str], Path], server: str, tmp_path: Path) -> None:
     """production.ini by the commands of README and operation.md."""
-    command = re.findall(rf"/bin/({program} .*production\.ini.*)\n", README + OPERATION)[0]
+    program = "gunicorn" if server == "gunicorn" else "pserve"
+    more = " --server-name granian" if server == "granian" else ""
+    command = re.findall(rf"/bin/({program} .*production\.ini{more}.*)\n", README + OPERATION)[0]
     path = production(PRODUCTION)
     words = [str(path) if word.endswith("production.ini") else word for word in shlex.split(command)[1:]]
     port = re.search(r"^listen = 127.0.0.1:(\d+)", path.read_text(), re.M)
@@ -318,9 +327,10 @@ def test_the_servers(production: Callable[[str], Path], program: str, tmp_path: 
     )
     try:
         assert process.stderr is not None
-        assert any("Serving on" in line or "Booting worker" in line for line in process.stderr)
+        assert any(re.search("Serving on|Booting worker|Started worker", line) for line in process.stderr)
         client = object.__new__(Server)
         client.port = int(port[1])
+        client.await_answer()
         assert client.monitor().json == {"monitoring": "ok"}
         assert client.send(["79680000000"]).status == 201
         assert len(list((tmp_path / "spool" / "outgoing").glob("smsgw.http.*"))) == 1

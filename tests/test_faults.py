@@ -178,10 +178,11 @@ class Load:
         return True
 
 
+@pytest.mark.parametrize("granian", [None, {}], ids=["waitress", "granian"])
 def test_nothing_is_lost_torn_or_doubled_by_kills_under_load(
-    tmp_path: Path, base_settings: dict[str, str], spool: Spool
+    tmp_path: Path, base_settings: dict[str, str], spool: Spool, granian: dict[str, str] | None
 ) -> None:
-    server, chance = Server(tmp_path, base_settings), random.Random()
+    server, chance = Server(tmp_path, base_settings, granian=granian), random.Random()
     load = Load(server)
     clients = [("single", ONE, False), ("other", ONE, False), ("bulk", MANY, False)]
     clients += [("single-again", ONE, True), ("bulk-again", MANY, True)]
@@ -503,10 +504,11 @@ def _locks_of(pid: int, inode: int) -> set[tuple[int, int]]:
     return {lock for lock in found if lock[0] == inode}
 
 
+@pytest.mark.parametrize("granian", [None, {}], ids=["gunicorn", "granian"])
 def test_another_worker_takes_over_when_the_owner_is_killed(
-    run: Callable[..., Server], spool: Spool, tmp_path: Path
+    run: Callable[..., Server], spool: Spool, tmp_path: Path, granian: dict[str, str] | None
 ) -> None:
-    server = run(workers=3)
+    server = run(workers=3, granian=granian)
     workers, owners = set(server.workers), []
     os.kill(server.pid, signal.SIGSTOP)  # or it starts a new worker, which may be the first to come
     while workers:

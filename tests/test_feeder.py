@@ -372,10 +372,12 @@ def test_a_folder_of_smsgw_s_own_that_somebody_removes(make_gateway: MakeGateway
 # Several processes
 
 
-@pytest.mark.parametrize("workers", [2, 4])
-def test_several_processes_stay_near_the_depth(tmp_path: Path, base_settings: dict[str, str], workers: int) -> None:
+@pytest.mark.parametrize(("workers", "granian"), [(2, None), (4, None), (2, {})])
+def test_several_processes_stay_near_the_depth(
+    tmp_path: Path, base_settings: dict[str, str], workers: int, granian: dict[str, str] | None
+) -> None:
     spool = Path(base_settings["smsgw.spool"])
-    shared = Server(tmp_path, base_settings | shallow(40), workers=workers)
+    shared = Server(tmp_path, base_settings | shallow(40), workers=workers, granian=granian)
     with shared as server, Depth(spool / "outgoing") as depth:
 
         def post(client: int) -> list[str]:

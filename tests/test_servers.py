@@ -1,4 +1,4 @@
-"""Requests that no client library sends, over sockets, to both servers: JSON or the server's own text, never a 5xx."""
+"""Requests that no client library sends, over sockets, to each server: JSON or the server's own text, never a 5xx."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import USERS, basic, sha
-from tests.server import Server
+from tests.server import TIMEOUT, Server
 
 AUTHORIZATION = f"Authorization: {basic('lvv', USERS['lvv'])}"
 POST = f"POST /api/v1.0/sms/outgoing HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n{AUTHORIZATION}\r\n"
@@ -28,7 +28,8 @@ REQUESTS = {
     "no body": (f"{POST}Content-Length: 0\r\n\r\n", {400}),
     "a length that is none": (f"{POST}Content-Length: x\r\n\r\n{BODY}", {400}),
     "a length below nought": (f"{POST}Content-Length: -1\r\n\r\n{BODY}", {400}),
-    "bad chunks to monitoring": (f"GET /api/v1.0/monitoring HTTP/1.1\r\nHost: x\r\n{CHUNKED}ZZ\r\n", {400}),
+    # granian reads no body that nobody asks for.
+    "bad chunks to monitoring": (f"GET /api/v1.0/monitoring HTTP/1.1\r\nHost: x\r\n{CHUNKED}ZZ\r\n", {200, 400}),
     "a path that is not text": (f"GET /api/v1.0/sms/sent/%ff%00 HTTP/1.1\r\nHost: x\r\n{AUTHORIZATION}\r\n\r\n", {404}),
     "a path that leaves the folder": (
         f"GET /api/v1.0/sms/sent/../x HTTP/1.1\r\nHost: x\r\n{AUTHORIZATION}\r\n\r\n",
@@ -44,7 +45,7 @@ REQUESTS = {
 }
 
 
-@pytest.fixture(scope="module", params=["pserve", "gunicorn"])
+@pytest.fixture(scope="module", params=["pserve", "gunicorn", "granian"])
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("servers")
     (folder / "spool" / "outgoing").mkdir(parents=True)
@@ -57,19 +58,22 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         "smsgw.max_body": "4096",
         "smsgw.fsync": "false",
     }
-    with Server(Path(folder), settings, workers=2 if request.param == "gunicorn" else 0) as server:
+    workers, granian = 2 * (request.param != "pserve"), {} if request.param == "granian" else None
+    with Server(Path(folder), settings, workers=workers, granian=granian) as server:
         yield server
 
 
 @pytest.mark.parametrize("name", REQUESTS)
 def test_requests(server: Server, name: str) -> None:
     sent, statuses = REQUESTS[name]
-    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
-        connection.sendall(sent.encode("latin-1"))
-        connection.shutdown(socket.SHUT_WR)
+    is_cut_short = name in ("a body cut short", "a chunk cut short")
+    with socket.create_connection(("127.0.0.1", server.port), timeout=TIMEOUT) as connection:
+        connection.sendall(sent.replace("Host: x\r\n", "Host: x\r\nConnection: close\r\n").encode("latin-1"))
+        if is_cut_short:
+            connection.shutdown(socket.SHUT_WR)
         reply = b"".join(iter(lambda: connection.recv(65536), b""))
-    if not reply and name in ("a body cut short", "a chunk cut short"):
-        return  # waitress closes the connection of a client that hung up
+    if not reply and is_cut_short:
+        return  # waitress and granian close the connection of a client that hung up
     status = int(reply.split()[1])
     assert status in statuses, reply
     assert b"Traceback" not in reply

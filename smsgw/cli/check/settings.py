@@ -6,6 +6,7 @@ import configparser
 import contextlib
 import errno
 import http.client
+import importlib.util
 import ipaddress
 import json
 import logging
@@ -24,7 +25,8 @@ import pluggy
 from smsgw.cli.check.finding import Findings, Topic
 from smsgw.cli.installation import Installation, Wrong, one_line
 from smsgw.gateway import transformed
-from smsgw.model import Identity
+from smsgw.granian_server import read_settings, serve
+from smsgw.model import ConfigurationError, Identity
 from smsgw.plugins import Misbehaved, hooks_of, implementations
 from smsgw.refusals import Invalid
 from smsgw.settings import is_on
@@ -176,8 +178,9 @@ def _is_secret(key: str, value: str) -> bool:
 
 
 def check_server(ini: Path, installation: Installation | None) -> Findings:
-    """``[server:main]``, for pserve, and the logging, for gunicorn too."""
+    """``[server:main]``, for pserve, and the logging, for gunicorn too; ``[server:granian]`` where it is there."""
     yield from _check_logging(ini)
+    yield from _check_granian(ini)
     from paste.deploy.loadwsgi import SERVER as KIND
     from paste.deploy.loadwsgi import loadcontext
 
@@ -208,6 +211,29 @@ def check_server(ini: Path, installation: Installation | None) -> Findings:
         return
     for family, _, _, address in adjustments.listen:
         yield from _check_port(family, address, installation)
+
+
+def _check_granian(ini: Path) -> Findings:
+    """The settings of ``[server:granian]``, which pserve takes only when it is told to."""
+    from paste.deploy.loadwsgi import SERVER as KIND
+    from paste.deploy.loadwsgi import loadcontext
+
+    try:
+        context = loadcontext(KIND, f"config:{ini.absolute()}", name="granian")
+        settings = read_settings(context.local_conf) if context.object is serve else None
+    except (LookupError, OSError, ValueError):
+        return  # there is none; or the file is wrong, and the check of the settings says so
+    except ConfigurationError as error:
+        yield SERVER.error(f"[server:granian]: {error}", "See production.ini for its settings.")
+        return
+    if settings is None:
+        return
+    if importlib.util.find_spec("granian") is None:
+        yield SERVER.ok("[server:granian] cannot be used: granian is not installed")
+    elif settings["threads"] > MANY_THREADS:
+        yield SERVER.warning(
+            f"[server:granian]: threads = {settings['threads']} makes a busy process slower", "Set 4, and more workers."
+        )
 
 
 def _check_logging(ini: Path) -> Findings:
