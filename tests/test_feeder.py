@@ -378,6 +378,7 @@ def test_several_processes_stay_near_the_depth(
 ) -> None:
     spool = Path(base_settings["smsgw.spool"])
     shared = Server(tmp_path, base_settings | shallow(40), workers=workers, granian=granian)
+    took = 10 if granian is None else 30  # at once by a process; granian's often take a bulk each at the same time
     with shared as server, Depth(spool / "outgoing") as depth:
 
         def post(client: int) -> list[str]:
@@ -389,11 +390,11 @@ def test_several_processes_stay_near_the_depth(
 
         with ThreadPoolExecutor(8) as pool:
             ids = [id for found in pool.map(post, range(8)) for id in found]
-        assert depth.read() <= 40 + 10 * (workers - 1)
+        assert depth.read() <= 40 + took * (workers - 1)
         with Smsd(spool).running() as smsd:
             eventually(lambda: len(smsd.taken) == len(ids), 60)
         assert sorted(smsd.taken) == sorted(ids)
-        assert depth.read() <= 40 + 10 * (workers - 1)
+        assert depth.read() <= 40 + took * (workers - 1)
 
 
 def test_kills_under_load_lose_and_double_nothing(tmp_path: Path, base_settings: dict[str, str]) -> None:
