@@ -45,7 +45,7 @@ class ServerSchema(colander.MappingSchema):
     unix_socket = colander.SchemaNode(colander.String(), missing=None, description="path, in place of host and port")
     unix_socket_perms = colander.SchemaNode(Mode(), missing=0o600, description="mode of that socket")
     workers = _number(2, 1, 64, "processes")
-    threads = _number(4, 1, 256, "requests at once in each process")
+    threads = _number(8, 1, 256, "requests at once in each process")
     connection_limit = _number(100, 1, 100_000, "connections at once of each process; others wait")
     max_request_header_size = _number(65_536, 8192, 2**24, "bytes of a request's headers, about")
     header_timeout = _number(30, 1, 60, "seconds for which a connection waits for the headers of a request")

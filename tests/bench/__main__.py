@@ -156,6 +156,51 @@ def processes(folder: Path, scale: Scale) -> Result:
     return at_least("Single sends with two gunicorn processes; with one", *rates, "/s", 1.6, 1.9)
 
 
+def granian(folder: Path, scale: Scale, connections: int, least: float, aim: float, *, fsync: bool = True) -> Result:
+    """As production.ini has it, against a bare view on waitress as production.ini has that."""
+    with (
+        servers.granian(_made(folder / "smsgw"), fsync=fsync) as smsgw,
+        servers.bare(_made(folder / "bare"), servers.PRODUCTION) as bare,
+    ):
+        _warm_up(smsgw, bare)
+        ours, theirs = (dataclasses.replace(each, connections=connections) for each in (smsgw, bare))
+        rates = in_turn(scale.rounds, lambda: ours.rate(scale.seconds), lambda: theirs.rate(scale.seconds))
+    how = f"{'synced' if fsync else 'not synced'}, connections: {connections}"
+    what = f"Single sends under granian, {how}; a bare view on waitress with four threads"
+    return at_least(what, *rates, "/s", least, aim)
+
+
+def granian_sync(folder: Path, scale: Scale) -> Result:
+    with (
+        servers.granian(_made(folder / "synced")) as synced,
+        servers.granian(_made(folder / "not"), fsync=False) as not_synced,
+    ):
+        _warm_up(synced, not_synced)
+        rates = in_turn(scale.rounds, lambda: synced.rate(scale.seconds), lambda: not_synced.rate(scale.seconds))
+    return at_least("Single sends under granian, 16 connections, synced; not synced", *rates, "/s", 0.7, 0.9)
+
+
+def granian_late(folder: Path, scale: Scale) -> Result:
+    with (
+        servers.granian(_made(folder / "smsgw")) as ours,
+        servers.bare(_made(folder / "bare"), servers.PRODUCTION) as theirs,
+    ):
+        _warm_up(ours, theirs)
+        took = in_turn(scale.rounds, lambda: ours.late(scale.seconds), lambda: theirs.late(scale.seconds))
+    what = "99th percentile of single sends under granian, synced, 16 connections; of a bare view on waitress"
+    return at_most(what, f"{took[0] * 1e3:.0f} ms", f"{took[1] * 1e3:.0f} ms", took[2], 1.0, 0.5)
+
+
+def waitress(folder: Path, scale: Scale) -> Result:
+    with (
+        servers.production(_made(folder / "smsgw"), fsync=False) as ours,
+        servers.bare(_made(folder / "bare"), servers.PRODUCTION) as theirs,
+    ):
+        _warm_up(ours, theirs)
+        rates = in_turn(scale.rounds, lambda: ours.rate(scale.seconds), lambda: theirs.rate(scale.seconds))
+    return at_least("Single sends, not synced, four threads of waitress; a bare view on it", *rates, "/s", 0.95, 1.1)
+
+
 def before(folder: Path, scale: Scale) -> Result:
     """Needs ``--before``."""
     with (
@@ -425,6 +470,13 @@ def modems(folder: Path, scale: Scale) -> Result:
 ROWS: dict[str, Callable[[Path, Scale], Result]] = {
     "before": before,
     "send": send,
+    "waitress": waitress,
+    "granian-1": lambda folder, scale: granian(folder, scale, 1, 1.0, 1.2),
+    "granian-16": lambda folder, scale: granian(folder, scale, 16, 2.5, 3.5),
+    "granian-1-unsynced": lambda folder, scale: granian(folder, scale, 1, 1.0, 1.2, fsync=False),
+    "granian-16-unsynced": lambda folder, scale: granian(folder, scale, 16, 2.5, 3.5, fsync=False),
+    "granian-sync": granian_sync,
+    "granian-late": granian_late,
     "v2": v2,
     "processes": processes,
     "bulk": bulk,

@@ -6,6 +6,7 @@ Where no smsd empties the spool, ``smsgw.outgoing_depth`` is 0: a message goes w
 from __future__ import annotations
 
 import base64
+import configparser
 import contextlib
 import functools
 import hashlib
@@ -33,7 +34,9 @@ KINDS = ("outgoing", "checked", "sent", "failed", "incoming", "report")
 PASSWORD = "SecretPAss"
 
 INI = "bench.ini"  # in a server's folder
-PRODUCTION, DEPTH = 4, 500  # threads of waitress, and smsgw.outgoing_depth, as production.ini has them
+SHIPPED = configparser.RawConfigParser()
+SHIPPED.read_string((HERE.parent.parent / "production.ini").read_text("utf-8"))
+PRODUCTION, DEPTH = SHIPPED.getint("server:main", "threads"), 500  # of waitress; and smsgw.outgoing_depth's default
 THREADS = 1  # of waitress, and of each gunicorn process: more make a busy process slower
 CONNECTIONS = 16
 MANY = 128  # so many that it is seldom one of several processes that takes all of them when they come
@@ -132,6 +135,14 @@ class Server:
 
     def load(self, seconds: int, authorization: str = SHA, path: str = OUTGOING, body: str = SEND) -> tuple[int, float]:
         """Send single messages for that long: how many were taken, and in how many seconds."""
+        requests, microseconds, _ = self._load(seconds, authorization, path, body)
+        return requests, microseconds / 1e6
+
+    def late(self, seconds: int) -> float:
+        """Seconds that the slowest hundredth of single sends takes at least."""
+        return self._load(seconds, SHA, OUTGOING, SEND)[2] / 1e6
+
+    def _load(self, seconds: int, authorization: str, path: str, body: str) -> tuple[int, int, int]:
         command = ["wrk", "-t1", f"-c{self.connections}", f"-d{seconds}s", "-s", str(HERE / "load.lua")]
         run = subprocess.run(
             [*command, f"http://127.0.0.1:{self.port}{path}"],
@@ -141,10 +152,10 @@ class Server:
             timeout=seconds + REQUEST,
             check=True,
         )
-        requests, microseconds, failures = map(int, run.stdout.splitlines()[-1].split())
+        requests, microseconds, failures, late = map(int, run.stdout.splitlines()[-1].split())
         if failures or not requests:
             raise RuntimeError(f"{failures} failures beside {requests} replies:\n{run.stdout}")
-        return requests, microseconds / 1e6
+        return requests, microseconds, late
 
     def rate(self, seconds: int, authorization: str = SHA) -> float:
         """Single sends a second."""
@@ -187,9 +198,9 @@ def provider(folder: Path) -> tuple[str, str]:
 
 
 @contextlib.contextmanager
-def bare(folder: Path) -> Iterator[Server]:
+def bare(folder: Path, threads: int = THREADS) -> Iterator[Server]:
     """``bare.py`` under ``pserve``."""
-    with _pserve(folder, BARE) as server:
+    with _pserve(folder, BARE, threads) as server:
         yield server
 
 
@@ -223,6 +234,20 @@ def production(
     """
     with _pserve(folder, _smsgw(folder, fsync, plugins, DEPTH), PRODUCTION, environment, python) as server:
         yield server
+
+
+@contextlib.contextmanager
+def granian(folder: Path, *, fsync: bool = True) -> Iterator[Server]:
+    """The same under granian, with the section of ``production.ini``."""
+    port = _free_port()
+    ini = folder / INI
+    section = {**SHIPPED["server:granian"], "listen": f"127.0.0.1:{port}"}
+    lines = "".join(f"{name} = {value}\n" for name, value in section.items())
+    app = _smsgw(folder, fsync, PLUGINS, DEPTH) + WAITRESS.format(port=port, threads=PRODUCTION)
+    ini.write_text(f"{app}\n[server:granian]\n{lines}")
+    command = ["-m", "pyramid.scripts.pserve", str(ini), "--server-name", "granian"]
+    with _running(folder, command, port) as pid:
+        yield Server(port, pid, folder)
 
 
 def prepared(folder: Path, plugins: str) -> Path:

@@ -232,7 +232,7 @@ def _check_granian(ini: Path) -> Findings:
         yield SERVER.ok("[server:granian] cannot be used: granian is not installed")
     elif settings["threads"] > MANY_THREADS:
         yield SERVER.warning(
-            f"[server:granian]: threads = {settings['threads']} makes a busy process slower", "Set 4, and more workers."
+            f"[server:granian]: threads = {settings['threads']} makes a busy process slower", "Set 8, and more workers."
         )
 
 
