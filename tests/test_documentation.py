@@ -233,6 +233,13 @@ def test_production_ini_explains_every_setting() -> None:
     assert read_settings({name: written[name] for name in written if defaults[name] is not None}) == defaults
 
 
+def test_speed_quotes_rows_of_the_benchmark() -> None:
+    """Which takes the servers from ``production.ini`` itself."""
+    rows = re.findall(r'^    "([a-z0-9-]+)": ', (ROOT / "tests" / "bench" / "__main__.py").read_text(), re.M)
+    quoted = re.findall(r"^\| `([^`]+)` \|", (ROOT / "docs" / "speed.md").read_text(), re.M)
+    assert set(quoted) <= set(rows)
+
+
 def test_no_document_names_a_setting_that_is_none() -> None:
     modules = [module.removeprefix("smsgw.").replace(".", r"\.") for module in (*PUBLIC, "smsgw.testing")]
     words = r"http\.|md\b|service\b|hookspecs|model|resources|status\b|settings|verified|files|testing|cli|api|numbers"
