@@ -10,12 +10,14 @@ new ones read the ini file anew.
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
 from collections.abc import Mapping
 from functools import partial
 from multiprocessing.util import Finalize
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import colander
 
@@ -77,10 +79,20 @@ def serve(app: Any, global_conf: Mapping[str, str], **settings: str) -> None:
         server = _make_server(read_settings(settings))
     except ConfigurationError as error:
         sys.stderr.write(f"smsgw does not start: the server's section: {error}.\n")
-        raise SystemExit(3) from None
+        _exit(3)
     _close(app)
     defaults = {name: value for name, value in global_conf.items() if name not in ("__file__", "here")}
-    server.serve(target_loader=partial(_load, global_conf["__file__"], defaults))
+    try:
+        server.serve(target_loader=partial(_load, global_conf["__file__"], defaults))
+    except SystemExit as ended:  # a worker dies again and again
+        _exit(int(ended.code or 0))
+
+
+def _exit(status: int) -> NoReturn:
+    """``pserve`` makes 0 of every status, and then nobody starts the gateway again."""
+    logging.shutdown()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _make_server(found: Mapping[str, Any]) -> Any:

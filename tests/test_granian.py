@@ -9,6 +9,8 @@ import os
 import signal
 import socket
 import ssl
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -176,8 +178,14 @@ def test_it_stops_when_the_requests_under_way_are_answered(tmp_path: Path, base_
         assert "Traceback" not in server.stderr
 
 
-def test_hangup_takes_the_settings_that_are_there_now(tmp_path: Path, base_settings: dict[str, str]) -> None:
+def test_a_dead_worker_is_replaced_and_hangup_takes_the_settings_that_are_there_now(
+    tmp_path: Path, base_settings: dict[str, str]
+) -> None:
     with Server(tmp_path, base_settings, granian={}) as server:
+        [dead] = server.workers
+        os.kill(dead, signal.SIGKILL)
+        eventually(lambda: server.workers and dead not in server.workers)
+        server.await_answer()
         old = server.workers
         server.configure(base_settings | {"smsgw.get_send": "true"})
         os.kill(server.pid, signal.SIGHUP)
@@ -259,6 +267,11 @@ def test_a_unix_socket(folder: Path, settings: dict[str, str]) -> None:
 def test_settings_that_are_wrong(
     folder: Path, settings: dict[str, str], granian: dict[str, str], sentence: str
 ) -> None:
-    with pytest.raises(AssertionError) as raised:
-        Server(folder, settings, granian=granian).start()
-    assert f"smsgw does not start: the server's section: {sentence}" in str(raised.value)
+    ini = folder / "wrong.ini"
+    lines = {"app:main": {"use": "egg:smsgw"} | settings, "server:main": {"use": "egg:smsgw#granian"} | granian}
+    sections = (f"[{name}]\n" + "".join(f"{key} = {value}\n" for key, value in lines[name].items()) for name in lines)
+    ini.write_text("".join(sections))
+    command = [Path(sys.executable).with_name("pserve"), ini]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+    assert ended.returncode == 3
+    assert f"smsgw does not start: the server's section: {sentence}" in ended.stderr
