@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from passlib.exc import PasswordSizeError, PasswordValueError, UnknownHashError
 from pyramid.httpexceptions import HTTPServiceUnavailable
 from pyramid.security import Denied
 
-from smsgw.files import ParsedFile
+from smsgw.files import ParsedFile, unreadable
 from smsgw.hookspecs import hookimpl
 from smsgw.model import ConfigurationError, Credentials, Identity
 from smsgw.verified import Verified
@@ -49,7 +50,7 @@ class Htpasswd:
                 f"smsgw.htpasswd.path: there is no file {path}; 'htpasswd -B -c {path} USER' makes it"
             ) from error
         except OSError as error:
-            raise ConfigurationError(f"smsgw.htpasswd.path: {path} cannot be read: {error.strerror}") from error
+            raise ConfigurationError(f"smsgw.htpasswd.path: {unreadable(path, error)}") from error
 
     @hookimpl
     def authenticate(self, credentials: Credentials) -> Identity | Denied | None:
@@ -76,14 +77,14 @@ class Htpasswd:
         try:
             self._file.current()
         except OSError as error:
-            return f"{self._path} cannot be read: {error.strerror}"
+            return unreadable(self._path, error)
         return None
 
     def _current(self) -> dict[str, _Hash]:
         try:
             return self._file.current()
         except OSError as error:
-            log.error("%s cannot be read: %s", self._path, error.strerror)
+            log.error("%s", unreadable(self._path, error))
             raise HTTPServiceUnavailable("The password file cannot be read") from error
 
     def _read(self, content: bytes) -> dict[str, _Hash]:
@@ -93,7 +94,10 @@ class Htpasswd:
             if not colon or userid.startswith("#"):
                 continue
             if (found := _parse(stored)) is None:
-                log.warning("%s: %r has no password hash of a scheme that is accepted", self._path, userid)
+                log.warning(
+                    "%s: %r has no password hash of a scheme that is accepted; 'htpasswd -B %s %s' sets a new password",
+                    *(self._path, userid, shlex.quote(str(self._path)), shlex.quote(userid)),
+                )
             else:
                 users.setdefault(userid, found)  # Apache takes the first
         if not users:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import colander
 
+from smsgw.files import unreadable
 from smsgw.hookspecs import hookimpl
 from smsgw.model import ConfigurationError, Identity, TextRefused, Unavailable
 from smsgw.settings import Lines, Words
@@ -116,7 +117,7 @@ class Template:
                 _checked(path.stem)
                 _read(path)
             except OSError as error:
-                raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from None
+                raise ConfigurationError(unreadable(path, error)) from None
             except ValueError as error:
                 raise ConfigurationError(f"the template in {path} {error}") from None
             if path.stem in self._texts:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import grp
 import os
+import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -50,6 +52,19 @@ def stamp(path: Path) -> tuple[int, ...] | None:
     """
     found = _stamp(os.stat(path))
     return None if time.time() - found[0] / 1e9 < RACY else found
+
+
+def unreadable(path: Path | str, error: OSError) -> str:
+    """A sentence without its full stop: that file cannot be read, why, and how to let this process read it."""
+    said = f"{path} cannot be read: {error.strerror}"
+    if not isinstance(error, PermissionError):
+        return said
+    name = shlex.quote(str(path))
+    try:
+        group = grp.getgrgid(os.getegid()).gr_name
+    except KeyError:
+        group = str(os.getegid())
+    return f"{said}; as root: chgrp {group} {name} && chmod g+r {name}"
 
 
 def _stamp(found: os.stat_result) -> tuple[int, ...]:

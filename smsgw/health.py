@@ -92,13 +92,14 @@ class Health:
             self._journal.seen()
             return standing(self._journal), ()
         except Unavailable as error:
-            remedy = "Messages go out all the same. The log says what is wrong."
+            remedy = "Messages go out all the same. Run 'smsgw check', which opens the database, and see the log."
             return {}, [Problem(WARNING, "journal", error.detail, remedy)]
 
     def _of_backends(self) -> Iterator[Problem]:
         faults = dict(self._of_plugins())
         for name, what in faults.items():
-            yield Problem(WARNING, f"plugin {name}", what, "See the log for the reason.")
+            remedy = "Mend that. Where the reason is not clear, run 'smsgw check', and see the log."
+            yield Problem(WARNING, f"plugin {name}", what, remedy)
         if self._backends and faults.keys() >= set(self._backends):
             yield Problem(ERROR, "authentication", "nobody can get in", "Mend what the plugins need that know users.")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shlex
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,8 +24,7 @@ PERIOD = 5.0  # seconds between two looks
 SETTLED = 30.0  # seconds for which a modem must be down, or up, before that counts: smsd may just be starting
 EACH = 0.5  # seconds in which smsd takes one message out of outgoing, without trust_outgoing
 LOCKED = 300.0  # seconds for which a modem may be at one message
-REMEDY = "Run 'smsgw check', and see smsd's log"
-REMOVE = "If no program is at it, remove that .LOCK"
+REMEDY = "Run 'smsgw check'. Where it finds no reason, switch the modem off and on, and restart smsd"
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +109,8 @@ class Watchdog:
                     since = datetime.now(UTC) - timedelta(seconds=seconds)
                     waits = "1 message waits" if len(times) == 1 else f"{len(times)} messages wait"
                     what = f"{waits}, and none has left for {seconds:.0f} seconds"
-                    yield part, Trouble(part, what, REMEDY, since)
+                    held = self._held(folder, times)
+                    yield part, Trouble(part, what, _remove(held[1]) if held else REMEDY, since)
                 elif not times or queue.has_moved:
                     yield part, None
                     yield single, self._of_one(name, folder, times)
@@ -130,14 +131,27 @@ class Watchdog:
     def _of_one(self, name: str, folder: Path, times: Mapping[str, float]) -> Trouble | None:
         """What is wrong with a message that stays, while others leave the queue."""
         part = f"message/{name}"
+        if held := self._held(folder, times):
+            id, lock = held
+            since = datetime.fromtimestamp(times[id], UTC)
+            return Trouble(part, f"{id} waits, and {lock} keeps smsd from taking it", _remove(lock), since)
         for id, began in times.items():
             since = datetime.fromtimestamp(began, UTC)
-            lock = folder / f"{id}.LOCK"
-            if _age(began) > LOCKED and _age(_written(lock)) > LOCKED:
-                return Trouble(part, f"{id} waits, and {lock} keeps smsd from taking it", REMOVE, since)
             if folder == self._layout.outgoing and _age(began) > self._stuck + len(times) * EACH:
                 return Trouble(part, f"{id} waits, and smsd does not take it", REMEDY, since)
         return None
+
+    def _held(self, folder: Path, times: Mapping[str, float]) -> tuple[str, Path] | None:
+        """The first message that a lock holds back, which nobody can be at any more, and that lock."""
+        for id, began in times.items():
+            lock = folder / f"{id}.LOCK"
+            if _age(began) > LOCKED and _age(_written(lock)) > LOCKED:
+                return id, lock
+        return None
+
+
+def _remove(lock: Path) -> str:
+    return f"If no program is at it: rm {shlex.quote(str(lock))}"
 
 
 def _log(alarm: Alarm) -> None:

@@ -17,6 +17,7 @@ from pyramid.events import NewResponse
 from pyramid.response import Response
 
 from smsgw.api import ROOT, application, authenticated, origin
+from smsgw.files import unreadable
 from smsgw.hookspecs import hookimpl
 from smsgw.model import ConfigurationError, Identity, Message, Origin, Submission
 from smsgw.numbers import e164
@@ -145,7 +146,7 @@ def _read_key(path: str) -> bytes:
     try:
         key = Path(path).read_bytes().strip()
     except OSError as error:
-        raise ConfigurationError(f"smsgw.audit.key_file: {path} cannot be read: {error.strerror}") from error
+        raise ConfigurationError(f"smsgw.audit.key_file: {unreadable(path, error)}") from error
     if len(key) < 16:
         raise ConfigurationError(f"smsgw.audit.key_file: {path} should have 16 bytes or more")
     return key

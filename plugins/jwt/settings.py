@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import colander
 
+from smsgw.files import unreadable
 from smsgw.model import ConfigurationError
 from smsgw.settings import Lines, Number, Words
 from smsgw.tls import is_loopback, make_context
@@ -84,7 +85,7 @@ def make_source(settings: Mapping[str, Any]) -> Source:
         try:
             return File(Path(path))
         except OSError as error:
-            raise ConfigurationError(f"smsgw.jwt.key_file: {path} cannot be read: {error.strerror}") from error
+            raise ConfigurationError(f"smsgw.jwt.key_file: {unreadable(path, error)}") from error
         except ValueError as error:
             raise ConfigurationError(f"smsgw.jwt.key_file: {path} {error}") from error
     return _url(url, settings)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from smsgw.files import unreadable
 from smsgw.model import ConfigurationError, Unavailable
 
 from .connections import Connections
@@ -34,13 +35,14 @@ class Account:
 
     def password(self) -> bytes:
         """:raises ConfigurationError: the file cannot be read, can be read by everybody, or has no password in it."""
-        name = f"smsgw.ldap.service_password_file: {self.password_file}"
+        setting = "smsgw.ldap.service_password_file"
+        name = f"{setting}: {self.password_file}"
         try:
             if self.password_file.stat().st_mode & stat.S_IROTH:
                 raise ConfigurationError(f"{name} can be read by everybody; chmod o-r it, and change the password")
             secret = self.password_file.read_bytes().rstrip(b"\r\n")
         except OSError as error:
-            raise ConfigurationError(f"{name} cannot be read: {error.strerror}") from error
+            raise ConfigurationError(f"{setting}: {unreadable(self.password_file, error)}") from error
         if not secret:
             raise ConfigurationError(f"{name} is empty; write the service account's password into it")
         return secret

@@ -23,8 +23,10 @@ def find_layout(settings: Settings) -> Layout:
         )
     if not all(folder.is_absolute() for folder in (layout.state, *folders)):
         raise ConfigurationError("the spool's folders need absolute paths; in an ini file %(here)s is its own folder")
-    if settings.state and not _on_one_file_system(layout):
-        raise ConfigurationError(f"smsgw.state is not on the file system of {layout.outgoing}; put it there")
+    if not _on_one_file_system(layout):
+        raise ConfigurationError(
+            f"smsgw.state, {layout.state}, is not on the file system of {layout.outgoing}; put it there"
+        )
     if settings.default_queue and layout.queues is not None and settings.default_queue not in layout.queues:
         known = ", ".join(layout.queues) or "none"
         raise ConfigurationError(f"smsgw.default_queue is {settings.default_queue!r}, and smsd's queues are: {known}")
@@ -33,7 +35,8 @@ def find_layout(settings: Settings) -> Layout:
 
 def _on_one_file_system(layout: Layout) -> bool:
     """Whether files can be renamed from smsgw's own folder into ``outgoing``, as far as both are there."""
+    state = layout.state if layout.state.exists() else layout.state.parent
     try:
-        return layout.outgoing.stat().st_dev == layout.state.parent.stat().st_dev
+        return layout.outgoing.stat().st_dev == state.stat().st_dev
     except OSError:
         return True

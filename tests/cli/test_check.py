@@ -8,8 +8,8 @@ import pwd
 import shutil
 import socket
 import stat
+import subprocess
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,11 +21,11 @@ from smsgw.cli.check.finding import Level
 from smsgw.hookspecs import hookimpl
 from smsgw.settings import CoreSchema
 from smsgw.spool.daemon import Daemon
-from smsgw.testing import offered, running
+from smsgw.testing import offered
 from tests.cli.conftest import Ended, Ini, as_user, executable, smsgw
 from tests.conftest import at_length, eventually, make_spool
 from tests.postgresql import Postgresql
-from tests.server import LOGGING, Server, free_port
+from tests.server import Server, free_port
 from tests.smsd.server import Smsd
 from tests.test_documentation import PRODUCTION, production
 from tests.tmpfs import Tmpfs
@@ -80,9 +80,7 @@ def test_it_changes_nothing(ini: Ini, base_settings: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"smsgw.plugins": "htpaswd allow"}, ["plugins: ", "'htpaswd'", "did you mean 'htpasswd'?"]),
         ({"smsgw.htpasswd.path": "/nonexistent"}, ["plugins: the plugin 'htpasswd'", "/nonexistent"]),
-        ({"smsgw.spol": "x"}, ["settings: there is no setting 'smsgw.spol'; did you mean 'smsgw.spool'?"]),
         ({"smsgw.spool": "relative"}, ["settings: ", "absolute"]),
         ({"smsgw.file_group": "no-such-group"}, ["plugins: ", "no-such-group"]),
         ({"pyramid.includes": "no_such_module"}, ["plugins: the application cannot be made", "no_such_module"]),
@@ -103,10 +101,8 @@ def test_what_stops_the_start(ini: Ini, changes: dict[str, str | None], said: li
 @pytest.mark.parametrize(
     ("server", "said"),
     [
-        ({"thread": "4"}, "Unknown adjustment 'thread'"),
         ({"listen": "127.0.0.1:http-but-not-quite"}, "Invalid host/port"),
         ({"threads": "four"}, "four"),
-        ({"use": "egg:no_such_server"}, "no_such_server"),
     ],
 )
 def test_a_server_that_would_not_start(ini: Ini, server: dict[str, str | None], said: str) -> None:
@@ -117,71 +113,23 @@ def test_a_server_that_would_not_start(ini: Ini, server: dict[str, str | None], 
     assert said in line
 
 
-WARNINGS: list[tuple[dict[str, str | None], dict[str, str | None], str]] = [
-    ({"smsgw.guesses_per_user": "0"}, {}, "smsgw.guesses_per_user is 0"),
-    ({"smsgw.guesses_per_address": "0"}, {}, "smsgw.guesses_per_address is 0"),
-    ({"smsgw.fsync": "false"}, {}, "smsgw.fsync is off"),
-    ({"smsgw.plugins": "htpasswd allow simulator"}, {}, "the simulator plays smsd"),
-    (
-        {"smsgw.plugins": "htpasswd allow signature transliterate", "smsgw.signature.text": "ACME"},
-        {},
-        "transliterate stands after signature",
-    ),
-    (
-        {"smsgw.plugins": "htpasswd token allow"},
-        {},
-        "token stands after htpasswd",
-    ),
-    (
-        {"smsgw.plugins": "htpasswd allow limit transliterate", "smsgw.limit.parts": "2"},
-        {},
-        "transliterate stands after limit",
-    ),
-    (
-        {"smsgw.plugins": "htpasswd allow signature", "smsgw.signature.text": "— ACME"},
-        {},
-        "every text goes out as UCS2",
-    ),
-    ({}, {"threads": "40"}, "threads = 40"),
-    ({}, {"max_request_body_size": "1000"}, "waitress refuses bodies of over 1000 bytes"),
-    ({}, {"max_request_body_size": None}, "waitress takes in bodies of up to 1073741824"),
-    ({}, {"listen": "0.0.0.0:{port}"}, "passwords cross the network"),
-    (
-        {"smsgw.trusted_proxies": "127.0.0.1"},
-        {"trusted_proxy": "127.0.0.1", "trusted_proxy_headers": "x-forwarded-for"},
-        "both trusted_proxy",
-    ),
-]
-
-
-@pytest.mark.parametrize(("changes", "server", "said"), WARNINGS, ids=[said for *_, said in WARNINGS])
-def test_what_is_unwise(ini: Ini, changes: dict[str, str | None], server: dict[str, str | None], said: str) -> None:
-    server = {key: value and value.replace("{port}", str(free_port())) for key, value in server.items()}
-    told = check(ini(changes, server))
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"smsgw.guesses_per_address": "0"}, "smsgw.guesses_per_address is 0"),
+        (
+            {"smsgw.plugins": "htpasswd allow signature transliterate", "smsgw.signature.text": "ACME"},
+            "transliterate stands after signature",
+        ),
+        ({"smsgw.plugins": "htpasswd token allow"}, "token stands after htpasswd"),
+    ],
+)
+def test_what_is_unwise(ini: Ini, changes: dict[str, str | None], said: str) -> None:
+    told = check(ini(changes))
     assert told.out.splitlines()[0] == "WARNING (0 errors, 1 warning)"
     (line,) = lines(told, "warning")
     assert said in line
     assert told.status == 1
-
-
-@pytest.mark.parametrize(
-    ("changes", "server", "said"),
-    [
-        ({"smsgw.plugins": "allow", "smsgw.htpasswd.path": None}, {}, "no plugin knows users"),
-        ({"smsgw.plugins": "htpasswd", "smsgw.allow.admins": None}, {}, "no plugin permits anything"),
-        ({"smsgw.trusted_proxies": "127.0.0.1"}, {}, "waitress hides X-Forwarded-For"),
-        (
-            {"smsgw.trusted_proxies": "0.0.0.0/0"},
-            {"clear_untrusted_proxy_headers": "false"},
-            "any client can claim any address",
-        ),
-    ],
-)
-def test_what_is_wrong(ini: Ini, changes: dict[str, str | None], server: dict[str, str | None], said: str) -> None:
-    told = check(ini(changes, server))
-    (line,) = lines(told, "error")
-    assert said in line
-    assert told.status == 2
 
 
 def test_the_example_of_a_signature_after_all(ini: Ini) -> None:
@@ -212,15 +160,10 @@ def test_what_is_insecure_by_name(ini: Ini) -> None:
     assert not lines(told, "warning")
 
 
-def test_a_plugin_without_hooks(ini: Ini, distribution: Install) -> None:
+def test_a_plugin_with_a_hook_that_is_not_marked(ini: Ini, distribution: Install) -> None:
     distribution("acme", "class Idle:\n    def transform(me, text): return text\n", idle="Idle")
     told = check(ini({"smsgw.plugins": "htpasswd allow idle"}))
     assert told.status == 3  # a method that is named like a hook, and not marked as one
-    distribution("acme2", "class Idler:\n    pass\n", idler="Idler")
-    told = check(ini({"smsgw.plugins": "htpasswd allow idler"}))
-    assert lines(told, "warning") == [
-        "plugins: idler has no hook, and does nothing. Mark its methods @hookimpl, or take it out."
-    ]
 
 
 @pytest.mark.parametrize(
@@ -239,28 +182,6 @@ def test_a_transform_that_fails(ini: Ini, distribution: Install, body: str, why:
     assert lines(told, "error") == [f"plugins: bad fails to transform 'abc': {why}. Nothing can be sent; correct it."]
 
 
-def test_what_a_plugin_warns_of(ini: Ini, password_file: Path) -> None:
-    password_file.write_text("lvv:plain text\x1b\n")
-    told = check(ini())
-    assert told.status == 1
-    assert any("'lvv' has no password hash" in line for line in lines(told, "warning"))
-
-
-def test_who_can_read_secrets(ini: Ini, password_file: Path) -> None:
-    password_file.chmod(0o644)
-    told = check(ini())
-    assert lines(told, "warning") == [f"settings: everybody can read {password_file}. chmod o-r {password_file}"]
-    password_file.chmod(0o600)
-    path = ini({"smsgw.store": "postgresql://smsgw:Gehe!m@127.0.0.1:1/smsgw"})
-    told = check(path, "-v")
-    assert lines(told, "warning") == [
-        f"settings: everybody can read {path}, and a password stands in it. chmod o-r {path}"
-    ]
-    assert "Gehe!m" not in told.out
-    path.chmod(0o602)
-    assert any(f"everybody can change {path}" in line for line in lines(check(path), "error"))
-
-
 # The spool
 
 
@@ -269,33 +190,11 @@ def spool(base_settings: dict[str, str]) -> Path:
     return Path(base_settings["smsgw.spool"])
 
 
-def test_folders_that_are_not_there(ini: Ini, spool: Path) -> None:
-    path = ini()
-    (spool / "sent").rmdir()
-    told = check(path)
-    assert lines(told, "error") == [
-        f"spool: there is no folder {spool}/sent for sent. Make it: mkdir {spool}/sent, owned by smsd's user."
-    ]
-    shutil.rmtree(spool)
-    assert len(lines(check(path), "error")) == 6
-
-
 def test_folders_that_the_simulator_makes(ini: Ini, spool: Path) -> None:
     shutil.rmtree(spool)
     told = check(ini({"smsgw.plugins": "htpasswd allow simulator"}), "--verbose")
     assert (told.status, lines(told, "error")) == (1, [])
     assert sum("the simulator makes it" in line for line in lines(told, "ok")) == 6
-
-
-def test_what_is_in_the_way(ini: Ini, spool: Path) -> None:
-    probe = spool / "outgoing" / ".smsgw-probe"
-    probe.mkdir()
-    (line,) = lines(check(ini()), "error")
-    assert line == f"spool: {probe} is a folder, and monitoring fails over it. Remove it: rmdir {probe}"
-    probe.rmdir()
-    (spool / "outgoing" / ".smsgw-check").mkdir()
-    (line,) = lines(check(ini()), "error")
-    assert "cannot make a file in" in line
 
 
 def test_what_others_linked_there_is_not_written_to(ini: Ini, spool: Path, tmp_path: Path) -> None:
@@ -307,36 +206,6 @@ def test_what_others_linked_there_is_not_written_to(ini: Ini, spool: Path, tmp_p
         assert check(ini()).status == 0
         assert mine.read_text() == "a" * 1000
         assert not os.path.lexists(trap)
-
-
-def test_messages_that_wait(ini: Ini, spool: Path) -> None:
-    message = spool / "outgoing" / "smsgw.http.X"
-    message.write_text("To: 112\n\nHi")
-    assert check(ini()).status == 0
-    an_hour_ago = time.time() - 3600
-    os.utime(message, (an_hour_ago, an_hour_ago))
-    assert lines(check(ini()), "warning") == [
-        f"spool: a message has waited in {spool}/outgoing for 60 minutes: smsgw.http.X."
-        " See smsd's log for the reason, and GET /health for its modems."
-    ]
-
-
-def test_messages_that_wait_for_a_modem(ini: Ini, spool: Path) -> None:
-    message, lock = spool / "checked" / "smsgw.http.X", spool / "checked" / "smsgw.http.X.LOCK"
-    message.write_text("To: 112\n\nHi")
-    lock.touch()
-    an_hour_ago = time.time() - 3600
-    os.utime(message, (an_hour_ago, an_hour_ago))
-    (line,) = lines(check(ini()), "warning")
-    assert line == (
-        f"spool: a message has waited in {spool}/checked for 60 minutes: {lock} keeps smsd from taking it."
-        f" If no program is at it: rm {lock}"
-    )
-
-
-def test_a_state_that_others_can_enter(ini: Ini, spool: Path) -> None:
-    (spool / "outgoing" / ".smsgw").mkdir(mode=0o755)
-    assert any("others than the gateway can enter" in line for line in lines(check(ini()), "warning"))
 
 
 @pytest.mark.parametrize(
@@ -351,13 +220,6 @@ def test_little_room(tmp_path: Path, ini: Ini, size: str, files: int, said: str)
     (line,) = lines(told, level)
     assert said in line
     assert told.status == Level[level.upper()]
-
-
-def test_another_file_system(tmp_path: Path, ini: Ini, spool: Path) -> None:
-    with Tmpfs(spool / "outgoing" / ".smsgw", "100m") as small:
-        (small.outside).chmod(0o700)
-        told = executable("check", ini(), enter=small.enter)
-    assert any("is on another file system than" in line for line in lines(told, "error"))
 
 
 def test_as_another_user(ini: Ini, spool: Path) -> None:
@@ -378,15 +240,8 @@ def test_as_another_user(ini: Ini, spool: Path) -> None:
     assert executable("check", path, enter=nobody).status == 0
     told = executable("check", path, enter=games)
     assert told.status == 2
-    for said in ("this is games, and the gateway runs as nobody", "games cannot make a file", "games cannot write to"):
+    for said in ("this is games, and the gateway runs as nobody", "games cannot make a file"):
         assert any(said in line for line in lines(told, "error")), said
-
-
-def test_a_folder_that_cannot_be_read(ini: Ini, spool: Path) -> None:
-    (spool / "failed").rmdir()
-    (spool / "failed").write_text("no folder")
-    (line,) = lines(check(ini()), "error")
-    assert line.startswith(f"spool: {spool}/failed cannot be read: Not a directory.")
 
 
 # smsd
@@ -463,16 +318,9 @@ def test_a_pid_of_somebody_else(tmp_path: Path, ini: Ini) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "level", "said"),
     [
-        ("trust_outgoing = yes\n", "", "warning", "has no 'trust_outgoing = yes'"),
         ("notifier = yes\n", "notifier = no\n", "warning", "has no 'notifier = yes'"),
         ("report = {spool}/report\n", "", "warning", "names no folder for 'report'"),
-        ("sent = {spool}/sent\n", "", "warning", "names no folder for 'sent'"),
         ("failed = {spool}/failed\n", "", "warning", "names no folder for 'failed'"),
-        ("devices = GSM1\n", "", "error", "names no modem"),
-        ("devices = GSM1\n", "devices = GSM1, GSM2\n", "error", "has no section [GSM2]"),
-        ("[GSM1]\n", "[queues]\nA = {spool}/checked\n[GSM1]\nqueues = B\n", "warning", "no modem serves the queue A"),
-        ("[GSM1]\n", "[queues]\nA = {spool}/checked\n[GSM1]\n", "warning", "has [queues] and no [providers]"),
-        ("[GSM1]\n", "[GSM1]\ndevice = /dev/no-modem\n", "warning", "there is no /dev/no-modem"),
         ("devices = GSM1\n", "devices = GSM1\nkeep_filename = no\n", "stops", "keep_filename"),
         ("devices = GSM1\n", "devices = GSM1\noutgoing_utf8 = no\n", "stops", "outgoing_utf8"),
     ],
@@ -487,16 +335,6 @@ def test_smsd_s_settings(tmp_path: Path, ini: Ini, old: str, new: str, level: st
     smsd.conf.write_text(text.replace(old, new, 1).replace(str(smsd.modem.device), "/dev/null"))
     told = check(conf(ini, smsd))
     assert any(said in line for line in lines(told, level)), told.out
-
-
-def test_a_simulator_beside_smsd(tmp_path: Path, ini: Ini) -> None:
-    (tmp_path / "smsd").mkdir()
-    smsd = Smsd(tmp_path / "smsd")
-    smsd.modem.unplug()
-    told = check(
-        ini({"smsgw.spool": None, "smsgw.smsd_conf": str(smsd.conf), "smsgw.plugins": "htpasswd allow simulator"})
-    )
-    assert any("the simulator takes the messages of the smsd of" in line for line in lines(told, "error"))
 
 
 def test_files_that_smsd_cannot_read(tmp_path: Path, ini: Ini) -> None:
@@ -629,7 +467,9 @@ def test_a_store_of_several_machines(ini: Ini, distribution: Install, postgresql
     name = url.split("/")[3].partition("?")[0]
     postgresql.sql(url, f"ALTER DATABASE {name} SET default_transaction_read_only = on")
     (line,) = lines(check(path), "error")
-    assert line.startswith("store: the database of smsgw.store can be read only.")
+    assert line.startswith("store: the database of smsgw.store can be read only. Name the one")
+    path = ini({"smsgw.plugins": "htpasswd allow keep", "smsgw.store": postgresql.create()})
+    assert check(path).status == 0
 
 
 def test_a_store_of_another_user(ini: Ini, distribution: Install, spool: Path) -> None:
@@ -643,7 +483,7 @@ def test_a_store_of_another_user(ini: Ini, distribution: Install, spool: Path) -
     file.touch(0o600)
     told = check(ini({"smsgw.plugins": "htpasswd allow keep"}))
     assert lines(told, "error") == [
-        f"store: {file} belongs to root, and the gateway runs as nobody. chown nobody {file}"
+        f"store: {file} belongs to root, and the gateway runs as nobody. As root: chown nobody {file}"
     ]
     shutil.chown(file, "nobody")
     told = check(ini({"smsgw.plugins": "htpasswd allow keep"}), "-v")
@@ -665,12 +505,12 @@ def test_the_journal(ini: Ini, tmp_path: Path) -> None:
     assert f"store: {file} is not there yet; the gateway makes it when it is first needed." in lines(told, "ok")
     assert not file.parent.exists()
     assert lines(look(tmp_path / "nowhere"), "error") == [
-        f"store: {tmp_path / 'nowhere'} is not there, or cannot be written to. Make it, for the gateway's user."
+        f"store: {tmp_path / 'nowhere'} is not there, or cannot be written to."
+        f" As root: install -d -o {OURS} -m 700 {tmp_path / 'nowhere'}"
     ]
     file.parent.touch()
-    assert lines(look(), "error") == [
-        f"store: {file.parent} is not there, or cannot be written to. Make it, for the gateway's user."
-    ]
+    (line,) = lines(look(), "error")
+    assert line.startswith(f"store: {file.parent} is not there, or cannot be written to. As root: install -d")
     file.parent.unlink()
     file.parent.mkdir()
     file.touch()
@@ -680,7 +520,7 @@ def test_the_journal(ini: Ini, tmp_path: Path) -> None:
     file.write_text("this is no database, and long enough to show that it is none" * 10)
     assert lines(look(), "error") == [
         f"store: the database {file} is out of service: file is not a database."
-        " Stop the gateway, and put a backup in its place. Without one, only the journal is made anew."
+        " Start the gateway: it puts that file aside, and makes the journal anew from the spool's files."
     ]
 
 
@@ -694,16 +534,20 @@ def test_a_journal_of_another_user(ini: Ini, spool: Path) -> None:
         path.chmod(0o700)
         shutil.chown(path, "nobody")
     file.touch(0o400)
-    assert lines(check(ini()), "error") == [
-        f"store: {file} belongs to root, and the gateway runs as nobody. chown nobody {file}"
-    ]
-    shutil.chown(file, "nobody")
+    remedy = f"As root: chown nobody {file}"
+    assert lines(check(ini()), "error") == [f"store: {file} belongs to root, and the gateway runs as nobody. {remedy}"]
+    follow(remedy)
     told = executable("check", ini(), enter=as_user("nobody"))
     (line,) = [line for line in lines(told, "error") if line.startswith("store: ")]
-    assert line == (
-        f"store: the database {file} cannot be written to."
-        " Let the gateway's user read and write it, and the folder that it is in."
-    )
+    assert line == f"store: the database {file} cannot be written to. As root: chmod u+rw {file}"
+    follow(line)
+    told = executable("check", ini(), enter=as_user("nobody"))
+    assert not [line for line in lines(told, "error") if line.startswith("store: ")]
+
+
+def follow(line: str) -> None:
+    """Do what a remedy says."""
+    subprocess.run(["sh", "-c", line.partition("As root: ")[2]], check=True)
 
 
 def test_little_room_for_databases(tmp_path: Path, ini: Ini) -> None:
@@ -726,43 +570,10 @@ def test_a_gateway_that_runs(tmp_path: Path, ini: Ini, base_settings: dict[str, 
         told = check(path, "-v")
         assert told.status == 0, told.out
         assert f"server: the gateway answers on 127.0.0.1:{server.port}, and could take a message." in lines(told, "ok")
-        own = make_spool(tmp_path / "own")
-        for is_started_once in (False, True):
-            if is_started_once:
-                with running({"smsgw.spool": str(own), "smsgw.plugins": ""}):
-                    pass
-            other = ini({"smsgw.spool": str(own)}, {"listen": f"127.0.0.1:{server.port}"}, name="other.ini")
-            assert lines(check(other), "error") == [
-                f"server: the gateway on 127.0.0.1:{server.port} is another one: none looks after {own / 'outgoing'}."
-                " Take another port, and start the gateway of this ini file."
-            ]
         shutil.move(spool, spool.with_name("away"))
         assert any("answers 503" in line for line in lines(check(path), "error"))
-
-
-def test_a_port_that_something_else_has(ini: Ini) -> None:
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        other.listen()
-        other.settimeout(0)
-        port = other.getsockname()[1]
-
-        def hang_up() -> None:
-            other.settimeout(20)
-            other.accept()[0].close()
-
-        thread = threading.Thread(target=hang_up)
-        thread.start()
-        told = check(ini({}, {"listen": f"127.0.0.1:{port}"}))
-        thread.join()
-    assert lines(told, "error") == [
-        f"server: something else than a gateway listens on 127.0.0.1:{port}. End it, or take another port."
-    ]
-
-
-def test_an_address_of_another_machine(ini: Ini) -> None:
-    told = check(ini({}, {"listen": "192.0.2.1:5000"}))
-    assert any("nobody can listen on 192.0.2.1:5000" in line for line in lines(told, "error"))
+        shutil.move(spool.with_name("away"), spool)
+        assert check(path).status == 0
 
 
 def test_a_port_that_only_root_may_have(ini: Ini) -> None:
@@ -772,18 +583,6 @@ def test_a_port_that_only_root_may_have(ini: Ini) -> None:
     assert any("server: only root may listen on 0.0.0.0:80" in line for line in lines(told, "error")), (
         told.out + told.err
     )
-
-
-def test_logging_that_would_not_start(ini: Ini) -> None:
-    path = ini()
-    text = path.read_text() + LOGGING
-    path.write_text(text)
-    assert check(path).status == 0
-    path.write_text(text.replace("keys = console", "keys = console, file"))
-    told = check(path)
-    assert lines(told, "stops") == ["server: [handlers] names 'file', and there is no section [handler_file]. Add it."]
-    path.write_text(text.replace("[logger_root]", "[logger_rot]"))
-    assert len(lines(check(path), "stops")) == 2
 
 
 @settings(max_examples=at_length(120, 15))

@@ -131,6 +131,10 @@ class Smsd:
         """Of smsd's main process."""
         return self._running().pid
 
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None
+
     # Life and death
 
     def __enter__(self) -> Smsd:

@@ -14,7 +14,7 @@ import shlex
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -185,13 +185,13 @@ class Machine:
     def _log(self) -> str:
         return self.path("/var/log/smstools/smsd.log").read_text()
 
-    def check(self, level: str) -> list[str]:
+    def check(self, level: str, topics: Sequence[str] = ("smsd", "spool")) -> list[str]:
         """What ``smsgw check`` tells of smsd and the spool at that level, as the gateway's user."""
         told = json.loads(self.run(f"{GATEWAY}/smsgw check {INI} --json || true"))["findings"]
         return [
             f"{found['sentence']} {found['remedy']}".rstrip()
             for found in told
-            if found["level"] == level and found["topic"] in ("smsd", "spool")
+            if found["level"] == level and found["topic"] in topics
         ]
 
 
@@ -319,3 +319,28 @@ def test_the_remedy_for_a_file_system_without_access_lists(machine: Machine) -> 
         machine.run(f"umount --lazy {SPOOL} && deluser smsgw dialout")
         machine.change(INI, "smsgw.file_group = dialout", "#smsgw.file_group = smsd")
         machine.serve()
+
+
+@pytest.mark.parametrize(
+    ("fault", "level", "said"),
+    [
+        (f"deluser --quiet smsgw smsd && chmod 755 {SPOOL}/outgoing", "error", "smsgw cannot make a file in"),
+        (f"chown -R root {SPOOL}/outgoing/.smsgw", "error", ".smsgw belongs to root, as whom somebody has started the"),
+        ("chgrp root /etc/smsgw/htpasswd", "stops", "/etc/smsgw/htpasswd cannot be read: Permission denied; as root: "),
+    ],
+    ids=["not in smsd's group", "started by root", "a password file of root's"],
+)
+def test_the_remedies_for_what_the_gateway_s_user_may_not(machine: Machine, fault: str, level: str, said: str) -> None:
+    machine.start_smsd()
+    before = len(machine.modem.messages())
+    machine.serve()
+    machine.stop()
+    machine.run(fault)
+    (line,) = (line for line in machine.check(level, ("spool", "plugins")) if said in line)
+    found = re.search(r"[Aa]s root: (.*?)(; then restart the gateway)?\.?$", line)
+    assert found
+    machine.run(found[1])
+    assert machine.check(level, ("spool", "plugins")) == []
+    machine.serve()
+    machine.send()
+    machine.wait(before + 2)

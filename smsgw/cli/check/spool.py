@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import grp
 import os
 import shlex
@@ -28,6 +29,7 @@ NAME = ".smsgw-check"  # smsd skips files whose name begins with a dot
 
 FEW_BYTES, NO_BYTES = 200 * 2**20, 20 * 2**20
 FEW_INODES, NO_INODES = 10_000, 500
+OLD = 30  # days
 MANY_WAITING = 3000  # files in outgoing: smsd gets slow with more
 LONG = 600.0  # seconds that a message waits for smsd
 STUCK = 60.0  # seconds that the gateway leaves a complete request
@@ -44,7 +46,7 @@ def check_folders(installation: Installation) -> Findings:
             if "simulator" in installation.smsgw.plugins and not folder.exists():
                 yield SPOOL.ok(f"there is no folder {folder} yet; the simulator makes it when the gateway starts")
             else:
-                yield from _check_folder(kind, folder)
+                yield from _check_folder(kind, folder, layout.outgoing)
     if not layout.outgoing.is_dir():
         return
     yield from _check_outgoing(layout)
@@ -80,6 +82,12 @@ def _check_user(layout: Layout) -> Findings:
             yield SPOOL.warning(
                 "this is root, who can do what the gateway's user perhaps cannot", "Run it as the gateway's user."
             )
+    elif owner == 0 and user != 0:
+        yield SPOOL.error(
+            f"{layout.state} belongs to root, as whom somebody has started the gateway, and this is {user_name(user)}",
+            "Stop the gateway, and start it as its own user when this is done."
+            f" As root: chown -R {user_name(user)} {shlex.quote(str(layout.state))}",
+        )
     elif owner != user:
         found = SPOOL.warning if user == 0 else SPOOL.error
         yield found(
@@ -88,17 +96,20 @@ def _check_user(layout: Layout) -> Findings:
         )
 
 
-def _check_folder(kind: str, folder: Path) -> Findings:
+def _check_folder(kind: str, folder: Path, outgoing: Path) -> Findings:
     try:
         mode = folder.stat().st_mode
         with os.scandir(folder) as entries:
             next(entries, None)
     except FileNotFoundError:
-        yield SPOOL.error(f"there is no folder {folder} for {kind}", f"Make it: mkdir {folder}, owned by smsd's user.")
+        yield SPOOL.error(f"there is no folder {folder} for {kind}", _made_like(folder, outgoing))
+        return
+    except PermissionError as error:
+        yield SPOOL.error(f"{folder} cannot be read: {error.strerror}", _let_in(folder, "rx"))
         return
     except OSError as error:
         yield SPOOL.error(
-            f"{folder} cannot be read: {error.strerror}", "Let the gateway's user be in the folder's group."
+            f"{folder} cannot be read: {error.strerror}", f"Put a folder there. {_made_like(folder, outgoing)}"
         )
         return
     if kind in ("outgoing", "checked"):
@@ -113,7 +124,8 @@ def _check_outgoing(layout: Layout) -> Findings:
     outgoing = layout.outgoing
     if (outgoing / PROBE).is_dir():
         yield SPOOL.error(
-            f"{outgoing / PROBE} is a folder, and monitoring fails over it", f"Remove it: rmdir {outgoing / PROBE}"
+            f"{outgoing / PROBE} is a folder, and monitoring fails over it",
+            f"Remove it: rmdir {shlex.quote(str(outgoing / PROBE))}",
         )
     path = outgoing / NAME
     try:
@@ -125,30 +137,63 @@ def _check_outgoing(layout: Layout) -> Findings:
             os.close(fd)
             os.unlink(path)
     except OSError as error:
-        yield SPOOL.error(
-            f"{_me()} cannot make a file in {outgoing}: {error.strerror}",
-            "Let the gateway's user be in the folder's group, and the group write there.",
-        )
+        yield SPOOL.error(f"{_me()} cannot make a file in {outgoing}: {error.strerror}", _remedy(error, path, layout))
     else:
         yield SPOOL.ok(f"{_me()} can make files in {outgoing}")
+
+
+def _remedy(error: OSError, path: Path, layout: Layout) -> str:
+    """What to do where that file cannot be made."""
+    if error.errno == errno.EACCES:
+        return _let_in(path.parent, "rwx")
+    if error.errno == errno.EROFS:
+        place = next(folder for folder in path.parents if folder.is_mount())
+        return f"See the kernel's log for the reason. Then, as root: mount -o remount,rw {shlex.quote(str(place))}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return _make_room(layout)
+    return f"See the kernel's log for the reason, and remove {path} where it is something else than a file."
+
+
+def _made_like(folder: Path, outgoing: Path) -> str:
+    """How to make a folder of smsd, for the same user as ``outgoing``, or as the folder that it is in."""
+    like = next((each for each in (outgoing, folder.parent) if each.is_dir() and each != folder), None)
+    if like is None:
+        return "Make it for smsd's user, or correct the setting that names it."
+    same, new = f"--reference={shlex.quote(str(like))}", shlex.quote(str(folder))
+    return f"As root: mkdir {new} && chown {same} {new} && chmod {same} {new}"
+
+
+def _let_in(folder: Path, permissions: str) -> str:
+    """How to let this user use a folder of smsd, by the folder's group."""
+    found = folder.stat()
+    remedies = [f"chmod g+{permissions} {shlex.quote(str(folder))}"]
+    if found.st_gid not in (*os.getgroups(), os.getegid()):
+        remedies.insert(0, f"adduser {_me()} {group_name(found.st_gid)}")
+    return f"As root: {' && '.join(remedies)}; then restart the gateway."
+
+
+def _make_room(layout: Layout) -> str:
+    """How to make room in the spool: the journal goes on telling what became of messages whose files are deleted."""
+    folders = [shlex.quote(str(path)) for kind in ("sent", "failed") for path in layout.folders[kind]]
+    if not folders:
+        return "Make room there."
+    return f"Make room. These are messages of over {OLD} days: find {' '.join(folders)} -type f -mtime +{OLD} -delete"
 
 
 def _check_state(layout: Layout) -> Findings:
     state = layout.state
     place = state if state.exists() else state.parent
     try:
-        if place.stat().st_dev != layout.outgoing.stat().st_dev:
-            yield SPOOL.error(
-                f"{state} is on another file system than {layout.outgoing}, and nothing can be sent",
-                "Put smsgw.state on the one of outgoing.",
-            )
+        place.stat()
     except OSError as error:
         yield SPOOL.error(f"{place}: {error.strerror}", "Make that folder, or leave smsgw.state out.")
         return
-    if not os.access(place, os.W_OK | os.X_OK, effective_ids=True):
-        yield SPOOL.error(f"{_me()} cannot write to {place}", "Run the gateway always as the same user.")
+    if place not in (state, layout.outgoing) and not os.access(place, os.W_OK | os.X_OK, effective_ids=True):
+        yield SPOOL.error(
+            f"{_me()} cannot make {state}", f"As root: install -d -o {_me()} -m 700 {shlex.quote(str(state))}"
+        )
     if state.is_dir() and state.stat().st_mode & 0o077:
-        yield SPOOL.warning(f"others than the gateway can enter {state}", f"chmod 700 {state}")
+        yield SPOOL.warning(f"others than the gateway can enter {state}", f"chmod 700 {shlex.quote(str(state))}")
 
 
 def _check_readable(installation: Installation, daemon: Daemon) -> Findings:
@@ -198,9 +243,8 @@ def _check_written(installation: Installation, daemon: Daemon, runs: str) -> Fin
 
 def check_room(installation: Installation) -> Findings:
     layout, seen = installation.layout, set()
-    old = "Make room: old messages in sent and failed are the gateway's to forget, and yours to delete."
     of_smsd = (path for paths in layout.folders.values() for path in paths)
-    places = [(folder, old) for folder in (layout.outgoing, layout.state, *of_smsd)]
+    places = [(folder, _make_room(layout)) for folder in (layout.outgoing, layout.state, *of_smsd)]
     places += [(folder, "Make room there, or put smsgw.store elsewhere.") for folder in folders(installation)]
     for folder, remedy in places:
         try:
