@@ -82,6 +82,10 @@ class Jwt:
         self._verified.keep(verified, token)
         return verified.identity
 
+    @hookimpl
+    def fault(self) -> str | None:
+        return self._source.fault()
+
     def _verify(self, token: str, header: Mapping[str, Any] | None, claims: Mapping[str, Any]) -> _Verified:
         """:raises _Wrong: it is not right.
         :raises Unavailable: the keys are not known now.

@@ -1,6 +1,7 @@
 """Where an identity provider's keys come from: a file, or a URL from which they are fetched again and again.
 
-Both sources have ``keys`` and ``newer``, which raise ``Unavailable`` where the keys are not known now.
+Both sources have ``keys`` and ``newer``, which raise ``Unavailable`` where the keys are not known now, and ``fault``,
+which tells why they are not.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import time
 from pathlib import Path
 from urllib.parse import SplitResult
 
-from smsgw.files import ParsedFile
+from smsgw.files import ParsedFile, unreadable
 from smsgw.model import Unavailable
 
 from .keys import MAX_SIZE, Keys, read
@@ -44,6 +45,15 @@ class File:
 
     newer = keys
 
+    def fault(self) -> str | None:
+        try:
+            self._file.current()
+        except OSError as error:
+            return unreadable(self._path, error)
+        except ValueError as error:
+            return f"{self._path} {error}"
+        return None
+
 
 class Url:
     """A JWKS that a provider serves, fetched when it is first needed.
@@ -65,7 +75,7 @@ class Url:
         self._content: bytes | None = None
         self._keys: Keys | None = None
         self._fetched = self._tried = float("-inf")  # on the monotonic clock
-        self._has_failed = False
+        self._failure: str | None = None  # why the last fetch failed
         self._fetching: threading.Thread | None = None
         self._lock = threading.Lock()
 
@@ -78,6 +88,13 @@ class Url:
         """The keys, fetched again where that is allowed: a token names one that is not known."""
         self._fetch(is_needed=True)
         return self._current()
+
+    def fault(self) -> str | None:
+        """It waits for no fetch, and begins one where that is due: so it finds out by itself when the keys are back."""
+        if time.monotonic() - self._fetched >= self._refresh:
+            self._fetch(is_needed=False)
+        failure = self._failure
+        return None if failure is None or self._is_known() else f"{self._url.geturl()} {failure}"
 
     def _is_known(self) -> bool:
         return time.monotonic() - self._fetched < self._keep
@@ -95,23 +112,26 @@ class Url:
                 self._tried = now
                 fetching = self._fetching = threading.Thread(target=self._try, args=[now], daemon=True)
                 fetching.start()
-        if fetching is not None and is_needed and not self._has_failed:
+        if fetching is not None and is_needed and self._failure is None:
             fetching.join(max(0.0, self._tried + self._timeout - time.monotonic()))
 
     def _try(self, begun: float) -> None:
         """Fetch the keys, in a thread of its own."""
-        has_failed = True
+        failure: str | None = "cannot be fetched"
         try:
             content = _get(self._url, self._context, self._timeout)
             keys = self._keys if content == self._content else read(content)
-            self._keys, self._content, self._fetched, has_failed = keys, content, begun, False
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            if not self._has_failed:
-                log.error("%s %s", self._url.geturl(), error)
+            self._keys, self._content, self._fetched, failure = keys, content, begun, None
+        except ValueError as error:
+            failure = str(error)
+        except (OSError, http.client.HTTPException) as error:
+            failure = f"cannot be reached: {error}"
         finally:
-            if self._has_failed and not has_failed:
+            if failure is not None and self._failure is None:
+                log.error("%s %s", self._url.geturl(), failure)
+            elif failure is None and self._failure is not None:
                 log.info("%s is there again", self._url.geturl())
-            self._has_failed, self._fetching = has_failed, None
+            self._failure, self._fetching = failure, None
 
 
 def _get(url: SplitResult, context: ssl.SSLContext | None, timeout: float) -> bytes:

@@ -433,6 +433,8 @@ class TestFile:
             ask(gateway, new, 503)
             ask(gateway, "other", 401)
             gateway.send()
+            (problem,) = gateway.get("/health", user="root").json["problems"]
+            assert (problem["part"], problem["what"].startswith(f"{key_file} ")) == ("plugin jwt", True)
             key_file.write_text(content)
             ask(gateway, known)
 
@@ -527,6 +529,21 @@ class TestUrl:
             gateway.send()
         assert caplog.text.count(provider.url) == 1
         eventually(lambda: status(gateway, provider.token()) == 200)
+
+    def test_health_tells_that_it_cannot_be_reached(self, gateway: Gateway, provider: Provider) -> None:
+        """And finds out by itself when it is there again: where health says 503, nobody is sent to the gateway."""
+
+        def wrong() -> list[str]:
+            found: list[str] = gateway.get("/health/ready", user=None, status="*").json["wrong"]
+            return found
+
+        with provider.stopped():
+            eventually(lambda: wrong() == ["plugin"])
+            (problem,) = gateway.get("/health", user="root").json["problems"]
+            assert problem["part"] == "plugin jwt"
+            assert problem["what"].startswith(f"{provider.url} cannot be reached: ")
+        eventually(lambda: wrong() == [])
+        ask(gateway, provider.token())
 
     @pytest.mark.parametrize(
         ("content", "code", "headers"),
