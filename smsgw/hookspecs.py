@@ -12,7 +12,7 @@ import pluggy
 from pyramid.request import Request
 from pyramid.security import Allowed, Denied
 
-from smsgw.model import Alarm, Allowance, Credentials, Event, Identity, Measure, Message, Options, Submission
+from smsgw.model import Alarm, Allowance, Change, Credentials, Event, Identity, Measure, Message, Options, Submission
 
 PROJECT = "smsgw"
 
@@ -138,6 +138,15 @@ def fault() -> str | None:
 
     ``GET /health`` tells it. Where all plugins with ``authenticate`` have a fault, ``GET /health/ready`` answers 503.
     It is called often and returns at once: a plugin tells what its last requests met, and forgets that after a minute.
+    """
+
+
+@hookspec
+def changed(change: Change) -> None:
+    """A command, such as ``smsgw token revoke``, has changed something.
+
+    Called in the process of that command, where nothing else of the gateway is made: no ``includeme`` was called. One
+    that raises changes nothing; the command tells of it.
     """
 
 

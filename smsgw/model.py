@@ -83,6 +83,20 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """What a command has changed: ``action`` is ``"change"``, or ``"delete"`` where something is no more.
+
+    ``owner`` is the userid of whose it is, ``ids`` the tokens or webhooks, and ``origin`` tells which command, and
+    who ran it.
+    """
+
+    action: str
+    owner: str
+    ids: tuple[str, ...]
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
 class Options:
     """How a message is to be sent, as far as the client says.
 

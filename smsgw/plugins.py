@@ -59,6 +59,17 @@ def load(names: tuple[str, ...], raw: Mapping[str, Any]) -> pluggy.PluginManager
     return manager
 
 
+def load_alone(name: str, raw: Mapping[str, Any]) -> pluggy.PluginManager:
+    """A plugin manager with that plugin, with its settings, and no other one.
+
+    :raises ConfigurationError: it cannot be loaded, or a setting of it is wrong.
+    """
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    _register(manager, name, _create(name, find(name), plugin_settings(raw).get(name, {})))
+    return manager
+
+
 def implementations(hook: pluggy.HookCaller) -> list[pluggy.HookImpl]:
     """Who implements that hook, in the order of the ini file."""
     return hook.get_hookimpls()[::-1]

@@ -289,7 +289,7 @@ def close_with(registry: Registry | HasStores, store: Store) -> None:
 
 
 def _stores(registry: Registry | HasStores) -> Stores:
-    found: HasStores = getattr(registry, "application", registry)
+    found: HasStores = registry.application if isinstance(registry, Registry) else registry
     return found.stores
 
 

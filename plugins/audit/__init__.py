@@ -19,7 +19,7 @@ from pyramid.response import Response
 from smsgw.api import ROOT, application, authenticated, origin
 from smsgw.files import unreadable
 from smsgw.hookspecs import hookimpl
-from smsgw.model import ConfigurationError, Identity, Message, Origin, Submission
+from smsgw.model import Change, ConfigurationError, Identity, Message, Origin, Submission
 from smsgw.numbers import e164
 from smsgw.resources import moment
 
@@ -87,6 +87,10 @@ class Audit:
         self._record([who | self._shown(message) for message in delivered])
         return delivered
 
+    @hookimpl
+    def changed(self, change: Change) -> None:
+        self._record([_who(change.action, None, change.origin) | {"owner": change.owner, "ids": change.ids}])
+
     def _note_request(self, event: NewResponse) -> None:
         """Note a request that was served and did something else than send."""
         request, response, found = event.request, event.response, origin()
@@ -118,12 +122,14 @@ class Audit:
             log.error("%d audit records could not be written: %s", len(records), error)
 
 
-def _who(action: str, identity: Identity, found: Origin | None) -> dict[str, Any]:
+def _who(action: str, identity: Identity | None, found: Origin | None) -> dict[str, Any]:
+    """:param identity: ``None``: whoever ran a command."""
     found = found or Origin("", "background")  # a plugin, of its own accord
     named = {"via": found.via, "address": found.address, "scheme": found.scheme, "account": found.account}
-    known = {"credential": identity.credential, **named, "request_id": found.request_id}
+    who = {"user": identity.userid, "credential": identity.credential} if identity else {}
+    known = {**who, **named, "request_id": found.request_id}
     at = moment(datetime.now(UTC))
-    return {"at": at, "action": action, "user": identity.userid} | {name: word for name, word in known.items() if word}
+    return {"at": at, "action": action} | {name: word for name, word in known.items() if word}
 
 
 def _ids(response: Response) -> list[str]:

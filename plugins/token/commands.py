@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 import click
 
-from smsgw.cli import Installation, installation, make_state, told, using, visible
+from smsgw.cli import Installation, installation, make_state, tell, told, using, visible
 from smsgw.cli import table as print_table
 from smsgw.settings import is_header_value, is_userid
 from smsgw.store import Store, open_store
@@ -76,6 +76,7 @@ def create(installation: Installation, user: str, groups: tuple[str, ...], expir
     record = Record(text.id_of(token), user, " ".join(groups), comment, now, now + expires if expires else None)
     with _store(installation) as store:
         table.add(store, record, text.digest(token))
+    tell(installation, "smsgw token create", "change", user, record.id)
     until = f"until {_moment(record.expires)} UTC" if record.expires else "until it is revoked"
     click.echo(f"Token {record.id} of {user}, {until}. It is shown this once:", err=True)
     click.echo(token)
@@ -110,6 +111,8 @@ def revoke(id: str, installation: Installation) -> None:
         record = table.revoke(store, text.id_of(id), int(time.time()))
     if record is None:
         raise click.ClickException("there is no token of that id; 'smsgw token list' shows all")
+    if record.revoked is None:
+        tell(installation, "smsgw token revoke", "delete", record.owner, record.id)
     done = "is revoked" if record.revoked is None else f"was revoked at {_moment(record.revoked)} UTC already"
     click.echo(visible(f"Token {record.id} of {record.owner} {done}."), err=True)
 

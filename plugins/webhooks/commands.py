@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from smsgw.cli import Failed, Installation, installation, table, told, using, visible
+from smsgw.cli import Failed, Installation, installation, table, tell, told, using, visible
 from smsgw.store import open_store
 
 from .failures import Failures
@@ -47,8 +47,10 @@ def list_(installation: Installation) -> None:
 def remove(id: str, installation: Installation) -> None:
     """Remove the webhook of that ID, and all that waits for it."""
     with _tables(installation) as (webhooks, _):
+        owners = [each.maker.userid for each in webhooks.all() if each.id == id]
         if not webhooks.remove(id):
             raise click.ClickException("there is no webhook of that id; 'smsgw webhooks list' shows all")
+    tell(installation, "smsgw webhooks remove", "delete", "".join(owners), id)
     click.echo(visible(f"The webhook {id} is removed."), err=True)
 
 

@@ -12,6 +12,7 @@ import click
 
 from smsgw.cli import check, journal, login, output, plugins, preview, send, usage
 from smsgw.cli.arguments import installation
+from smsgw.cli.changes import tell
 from smsgw.cli.installation import Installation, Wrong, as_owner, make_state, told, using
 from smsgw.cli.output import Failed, table, visible
 from smsgw.model import ConfigurationError, Unavailable
@@ -26,6 +27,7 @@ __all__ = [
     "main",
     "make_state",
     "table",
+    "tell",
     "told",
     "using",
     "visible",

@@ -177,6 +177,42 @@ def test_the_command_line_and_plugins(audited: Audited, path: Path, tmp_path: Pa
     assert not {"address", "credential", "account", "request_id"} & by_plugin.keys()
 
 
+def test_what_administrators_change_on_the_command_line(make_gateway: MakeGateway, path: Path, tmp_path: Path) -> None:
+    """Also where the gateway would not start. A change whose record cannot be written is made all the same."""
+    changes = {"smsgw.plugins": "token htpasswd allow webhooks audit", "smsgw.audit.path": str(path)}
+    gateway = make_gateway(changes | {"smsgw.webhooks.allow_private": "true"})
+    hook = {"url": "http://127.0.0.1:9/", "events": ["message.sent"]}
+    made = gateway.call("POST_JSON", "/api/v2/webhooks", hook, status=201).json["id"]
+    path.unlink()
+    lines = [f"{name} = {value}" for name, value in gateway.settings.items()]
+    ini = tmp_path / "production.ini"
+    ini.write_text("\n".join(["[app:main]", "use = egg:smsgw", *lines, "smsgw.htpasswd.no_such_setting = 1", ""]))
+
+    def run(*words: str) -> str:
+        ran = CliRunner().invoke(cli.main, [*words, str(ini)])
+        assert ran.exit_code == 0, ran.output
+        return ran.output
+
+    found = re.search(r"Token (\S+) of ops", run("token", "create", "--user", "ops"))
+    assert found
+    token = found[1]
+    run("token", "revoke", token)
+    run("token", "revoke", token)  # which changes nothing
+    run("webhooks", "remove", made)
+    told = [(each["action"], each["via"], each["owner"], each["ids"]) for each in records(path)]
+    assert told == [
+        ("change", "smsgw token create", "ops", [token]),
+        ("delete", "smsgw token revoke", "ops", [token]),
+        ("delete", "smsgw webhooks remove", "lvv", [made]),
+    ]
+    assert list(records(path)[1]) == list(json.loads(block(TEXT, "json", "token revoke")))
+    path.unlink()
+    path.mkdir()
+    run("token", "create", "--user", "ops")
+    ini.write_text(ini.read_text().replace("[app:main]", "[app:main]\nsmsgw.audit.no_such_setting = 1"))
+    assert "The plugin 'audit' has not noted this: " in run("token", "create", "--user", "ops")
+
+
 @pytest.mark.parametrize(
     ("settings", "to", "text"),
     [
@@ -311,10 +347,10 @@ def test_what_the_page_says(audited: Audited, path: Path) -> None:
     reply = gateway.call("POST_JSON", MESSAGES, body, extra_environ=FROM, status=202)
     id = reply.json["messages"][0]["id"]
     gateway.get(f"{MESSAGES}/{id}", user="root")
-    example, (sent, read) = json.loads(block(TEXT, "json", '"action"')), records(path)
+    example, (sent, read) = json.loads(block(TEXT, "json", '"send"')), records(path)
     assert list(example) == list(sent)
     fields = TEXT[TEXT.index("| field |") : TEXT.index("What there is not")]
-    assert sent.keys() | read.keys() | {"account"} == first_cells(fields)
+    assert sent.keys() | read.keys() | {"account", "owner"} == first_cells(fields)
     questions = [line for found in blocks(TEXT, "sh") for line in found.splitlines() if line.startswith("grep")]
     for question, action in zip(questions, ("send", "send", "read"), strict=True):
         shell = question.replace("/var/log/smsgw/audit.jsonl", shlex.quote(str(path))).replace("smsgw.http.01JD…", id)
@@ -323,10 +359,12 @@ def test_what_the_page_says(audited: Audited, path: Path) -> None:
 
 
 def test_the_folder_of_the_page(tmp_path: Path) -> None:
-    """Its command makes the folder of its setting, and the rules of logrotate are about the file there."""
+    """Its command makes the folder of its setting, and the package's rules of logrotate are about the file there."""
     file = re.search(r"^smsgw.audit.path = (.*)$", TEXT, re.M)
     assert file is not None
-    assert block(TEXT, "text", "rotate 24").startswith(f"{file[1]} {{")
+    rules = (ROOT / "packaging" / "smsgw.logrotate").read_text()
+    assert f"\n{file[1]} {{\n" in rules
+    assert "/etc/logrotate.d/smsgw" in (ROOT / "packaging" / "nfpm.yaml").read_text()
     folder = str(Path(file[1]).parent)
     command = block(TEXT, "sh", "install -d")
     assert command.split()[-1] == folder
@@ -334,3 +372,23 @@ def test_the_folder_of_the_page(tmp_path: Path) -> None:
     command = command.replace("-o smsgw -g smsgw", f"-o {user} -g {group}").replace(folder, str(tmp_path / "log"))
     subprocess.run(["sh", "-c", command], check=True)
     assert (tmp_path / "log").stat().st_mode & 0o777 == 0o750
+
+
+def test_the_rules_of_logrotate(audited: Audited, path: Path, tmp_path: Path) -> None:
+    """The gateway goes on in a new file."""
+    tmpfs.need("logrotate")
+    gateway = audited()
+    gateway.send(mobiles=["911"])
+    user, group = pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(os.getegid()).gr_name
+    rules = (ROOT / "packaging" / "smsgw.logrotate").read_text()
+    own = tmp_path / "rules"
+    own.write_text(
+        rules.replace("su smsgw smsgw", f"su {user} {group}").replace("/var/log/smsgw/audit.jsonl", str(path))
+    )
+    own.chmod(0o644)
+    tmp_path.chmod(0o700)
+    subprocess.run(["logrotate", "--force", "--state", str(tmp_path / "state"), str(own)], check=True)
+    assert not path.exists()
+    gateway.send(mobiles=["112"])
+    assert [record["to"] for record in records(path)] == ["112"]
+    assert [record["to"] for record in records(path.with_name("audit.jsonl.1"))] == ["911"]
