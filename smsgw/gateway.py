@@ -195,7 +195,8 @@ class Gateway:
         return reply
 
     def _deliver(self, identity: Identity, outcome: Outcome, receipt: Receipt | None = None) -> Outcome:
-        delivered = self._delivery.deliver(Submission(identity, outcome.messages), receipt)
+        refused = tuple(why.code for why in outcome.rejected)
+        delivered = self._delivery.deliver(Submission(identity, outcome.messages, refused), receipt)
         return outcome.without(delivered.left) if delivered.left else outcome
 
     def _remember(self, receipt: Receipt) -> None:

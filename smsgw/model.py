@@ -142,10 +142,14 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """The messages of one request; a plugin that implements ``deliver`` is offered those that nobody took yet."""
+    """The messages of one request; a plugin that implements ``deliver`` is offered those that nobody took yet.
+
+    ``refused`` has the code of each recipient's refusal, such as ``"forbidden"``: the codes are those of the v2 API.
+    """
 
     identity: Identity
     messages: tuple[Message, ...]
+    refused: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from smsgw.settings import UNIX, Address, Boolean, Networks
 from smsgw.store import open_store
 
 from .counters import TABLES, Counters, Key
-from .events import HEARS, accepted, counted
+from .events import HEARS, accepted, counted, refused
 from .families import Found, of_counters, of_gateway, of_plugins, of_queues, of_smsd
 
 PATH, PERMISSION = "/metrics", "metrics"
@@ -61,7 +61,7 @@ class Metrics:
     @hookimpl(wrapper=True)
     def deliver(self, submission: Submission) -> Generator[None, Sequence[Message], Sequence[Message]]:
         taken = yield
-        self._counters.count(accepted(taken, by_user=self._by_user))
+        self._counters.count({**accepted(taken, by_user=self._by_user), **refused(submission, taken)})
         return taken
 
     @hookimpl

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from smsgw.model import Accepted, Event, Failed, Message, Received, Sent
+from smsgw.model import Accepted, Event, Failed, Message, Received, Sent, Submission
 from smsgw.status import EVENT_NAMES, EVENTS
 from smsgw.text import measure
 
@@ -13,12 +14,20 @@ from .counters import Key, key
 
 # For Accepted the follower would read each file once more, which costs as much as a send. So ``deliver`` counts them.
 HEARS = tuple(event for event in EVENTS.values() if event is not Accepted)
+CODES = ("invalid_number", "forbidden", "duplicate", "text_refused", "too_many_parts", "unavailable")  # of refusals
 UNKNOWN, OTHER = "unknown", "other"
 NO_QUEUE = {
     "Wrong provider queue": "wrong queue",
     "Destination number does not match any provider": "no provider",
 }
 _OF_MODEM = re.compile(r"CM([ES]) ERROR: (\d{1,3})\b")  # 3GPP TS 27.005, 3.2.5, and TS 27.007, 9.2: some 200 are used
+
+
+def refused(submission: Submission, taken: Sequence[Message]) -> Mapping[Key, float]:
+    """The counters that the refused recipients of a request add to of which something was accepted, and how much."""
+    codes = Counter(submission.refused) if taken else Counter()
+    codes["unavailable"] += len(submission.messages) - len(taken) if taken else 0
+    return {key("recipients_refused", reason=code): count for code, count in codes.items() if count}
 
 
 def accepted(messages: Sequence[Message], *, by_user: bool) -> Mapping[Key, float]:

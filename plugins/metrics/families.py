@@ -16,6 +16,7 @@ from smsgw.api import Modem, Smsd, Waiting
 from smsgw.model import Measure
 
 from .counters import Key, key
+from .events import CODES
 from .requests import BUCKETS, REASONS, SENDS, bound
 
 MESSAGES = {
@@ -49,6 +50,9 @@ def of_counters(counters: Mapping[Key, float], *, by_user: bool) -> Iterator[Met
     zero = {key("sends_refused", api=api, reason=why): 0 for api in SENDS.values() for why in REASONS.values()}
     about = "Requests to send of which nothing was sent"
     yield _labelled({**zero, **counters}, "sends_refused", about, ["api", "reason"])
+    none = {key("recipients_refused", reason=code): 0 for code in CODES}
+    about = "Recipients that were refused in requests of which something was sent"
+    yield _labelled({**none, **counters}, "recipients_refused", about, ["reason"])
     yield _latency(counters)
     if by_user:
         yield _labelled(counters, "user_messages", "Messages of each user, by event", ["user", "event"])

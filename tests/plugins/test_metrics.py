@@ -13,11 +13,11 @@ import sqlalchemy as sa
 from prometheus_client.parser import text_string_to_metric_families
 
 from smsgw.hookspecs import hookimpl
-from smsgw.model import Delivered, Identity, Measure, StatusReport, Unavailable
+from smsgw.model import Delivered, Identity, Measure, StatusReport, Submission, Unavailable
 from smsgw.store import Store
 from smsgw.testing import message, stored
 from smsgw_plugins.metrics.counters import KEPT, TABLES, TOLD, Counters, key
-from smsgw_plugins.metrics.events import accepted, counted, reason
+from smsgw_plugins.metrics.events import accepted, counted, reason, refused
 from tests.cli.conftest import executable
 from tests.conftest import Gateway, eventually
 from tests.server import Server, free_port
@@ -153,6 +153,29 @@ def test_requests(make: Make) -> None:
     assert found("request_duration_seconds_count", api="v1", status="2xx") == 1
     assert found("request_duration_seconds_bucket", api="v2", status="4xx", le="+Inf") == 2
     assert found("request_duration_seconds_sum", api="v2", status="2xx") > 0
+
+
+def test_recipients_who_are_refused(make: Make) -> None:
+    """In requests that are accepted for others; those of which nothing is sent are counted as requests."""
+    gateway = make()
+    gateway.send(mobiles=["79680000000", "x", "79680000000"])
+    body = {"to": ["79680000000", "y"], "text": "Hi"}
+    gateway.call("POST_JSON", "/api/v2/messages", body, status=202)
+    gateway.call("POST_JSON", "/api/v2/messages", body | {"to": ["z"]}, status=422)
+    found = scrape(gateway)
+    assert found("recipients_refused_total", reason="invalid_number") == 2
+    assert found("recipients_refused_total", reason="forbidden") == 0
+    assert found("recipients_refused_total", reason="unavailable") == 0
+    assert found("sends_refused_total", api="v2", reason="invalid") == 1
+
+
+def test_what_nobody_took_of_a_request() -> None:
+    request = Submission(Identity("lvv"), (message("1"), message("2")), ("forbidden",))
+    assert refused(request, request.messages[:1]) == {
+        key("recipients_refused", reason="forbidden"): 1,
+        key("recipients_refused", reason="unavailable"): 1,
+    }
+    assert refused(request, ()) == {}
 
 
 def test_modems_and_queues(make: Make, tmp_path: Path) -> None:
