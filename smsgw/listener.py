@@ -1,7 +1,7 @@
 """A listener of its own for those who watch: it answers while all threads of the server are busy.
 
-Any WSGI server can serve the gateway, and in each a request that blocks holds a thread or a process. So ``/health`` and
-monitoring are served here as well, by threads of their own, where ``smsgw.health.listen`` says.
+Any WSGI server can serve the gateway, and in each a request that blocks holds a thread or a process. So ``/health``,
+monitoring and metrics are served here as well, by threads of their own, where ``smsgw.health.listen`` says.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import Any
 from waitress import wasyncore
 from waitress.server import create_server
 
-PATHS = ("/health", "/health/live", "/health/ready", "/api/v1.0/monitoring")
+# Prometheus asks for the last one, which a plugin may have.
+PATHS = ("/health", "/health/live", "/health/ready", "/api/v1.0/monitoring", "/metrics")
 THREADS = 4
 RETRY = 1.0  # seconds until an address that is taken is tried again: another process of the gateway may have it
 TICK = 0.2  # seconds in which it notices that it is to stop

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -153,6 +155,19 @@ def test_requests(make: Make) -> None:
     assert found("request_duration_seconds_count", api="v1", status="2xx") == 1
     assert found("request_duration_seconds_bucket", api="v2", status="4xx", le="+Inf") == 2
     assert found("request_duration_seconds_sum", api="v2", status="2xx") > 0
+
+
+def test_the_listener_of_its_own(make: Make) -> None:
+    """It answers while all threads of the server are busy."""
+    port = free_port()
+    make(changes={"smsgw.health.listen": f"127.0.0.1:{port}"})
+
+    def ask() -> str:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as reply:
+            return str(reply.read().decode())
+        return ""
+
+    assert ("smsgw_counters_up", ()) in read(eventually(ask))
 
 
 def test_recipients_who_are_refused(make: Make) -> None:
