@@ -78,6 +78,7 @@ LONG = (
     "test_backup_documentation.py",
     "plugins/test_webhooks_faults.py",
     "plugins/test_token.py",
+    "test_remedies.py",
     "test_power_cut.py",
     "test_testing.py",
     "test_documentation.py",

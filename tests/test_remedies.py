@@ -48,6 +48,7 @@ from tests.tmpfs import Tmpfs, need
 __all__ = ["ini"]
 
 OLD = 3600.0  # seconds
+
 # Tests that try a remedy, and a piece of it.
 BESIDE = (
     ("cli/test_check.py: test_as_another_user", "Run it as the gateway's user."),
@@ -70,6 +71,7 @@ BESIDE = (
     ),
     ("smsd/test_debian.py: test_the_remedies_for_what_the_gateway_s_user_may_not", "; then restart the gateway."),
 )
+
 TO_ALL = {"check", "health", "alarm"}
 LEVELS = ("warning", "error", "stops", "kind", "found")  # what makes a finding with a remedy
 NOT_RUNNING = "smsd does not run"
@@ -79,8 +81,12 @@ class Place:
     """Where a fault is made: an ini file, the gateway of it, and its smsd; all of it ends with the test.
 
     ``changes`` are settings of ``[app:main]``, ``waitress`` those of ``[server:main]``; ``None`` takes one away.
-    ``program`` is what runs the command ``smsgw``, where that is not this process.
+    ``program`` is what runs the command ``smsgw``, where that is not this process. ``server`` and ``lock`` are of the
+    faults of databases.
     """
+
+    server: Postgresql
+    lock: sqlite3.Connection
 
     def __init__(
         self, folder: Path, ini: Ini, make_gateway: Callable[..., Gateway], opened: contextlib.ExitStack
