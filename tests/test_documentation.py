@@ -243,7 +243,7 @@ def test_speed_quotes_rows_of_the_benchmark() -> None:
 def test_no_document_names_a_setting_that_is_none() -> None:
     modules = [module.removeprefix("smsgw.").replace(".", r"\.") for module in (*PUBLIC, "smsgw.testing")]
     words = r"http\.|md\b|service\b|hookspecs|model|resources|status\b|settings|verified|files|testing|cli|api|numbers"
-    words += r"|text|tls|logs\b|spool\.\w+"
+    words += r"|text|tls|logs\b|logrotate\b|spool\.\w+"
     no_setting = re.compile(rf"\bsmsgw\.(?:(?:{'|'.join(modules)})\.\w+|{words})")
     examples = {name.lower() for name in ("Shout", *EXAMPLES)}
     for path in [ROOT / "README.md", ROOT / "development.ini", *(ROOT / "docs").glob("*.md")]:

@@ -43,7 +43,7 @@ from tests.conftest import Gateway, eventually, make_spool
 from tests.postgresql import Postgresql
 from tests.server import LOGGING, Server, free_port
 from tests.smsd.server import Smsd
-from tests.tmpfs import Tmpfs, need
+from tests.tmpfs import Tmpfs
 
 __all__ = ["ini"]
 
@@ -410,16 +410,14 @@ def of_nobody(path: Callable[[Place], Path]) -> Make:
 
 
 def full(place: Place) -> None:
-    """A file system without an inode that is free, for thousands of messages of last year."""
-    need("nsenter")
-    small = place.opened.enter_context(Tmpfs(place.folder / "small", "1g", 11_000))
+    """A file system that a message of last year has filled."""
+    small = place.opened.enter_context(Tmpfs(place.folder / "small", "260m"))
     make_spool(small.outside / "spool")
-    year = 365 * 24 * OLD
-    with contextlib.suppress(OSError):
-        for number in range(11_000):
-            path = small.outside / "spool" / "sent" / f"m{number}"
-            path.touch()
-            os.utime(path, (time.time() - year,) * 2)
+    path = small.outside / "spool" / "sent" / "large"
+    room = os.statvfs(small.outside)
+    with open(path, "wb") as stream:
+        os.posix_fallocate(stream.fileno(), 0, room.f_bavail * room.f_frsize)
+    os.utime(path, (time.time() - 365 * 24 * OLD,) * 2)
     place.set("smsgw.spool", str(small.path / "spool"))
     place.program = [*small.enter, str(Path(sys.executable).with_name("smsgw"))]
 
@@ -817,8 +815,8 @@ FAULTS = {
         "(?P<command>chmod 700 .+)",
     ),
     "too many messages wait": Fault(
-        lambda place: [message("outgoing", f"m{number}", 0)(place) for number in range(3001)],
-        "3001 messages wait in",
+        lambda place: [message("outgoing", f"m{number}", 0)(place) for number in range(31)],
+        "31 messages wait in",
         "Send less at once, or have more modems.",
         instead(lambda place: [path.unlink() for path in (place.spool / "outgoing").iterdir()]),
     ),
@@ -1011,6 +1009,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("smsgw.watchdog.SETTLED", 0.0)
     monkeypatch.setattr("smsgw.watchdog.LOCKED", 60.0)
     monkeypatch.setattr("smsgw.cli.check.spool.STUCK", -60.0)
+    monkeypatch.setattr("smsgw.cli.check.spool.MANY_WAITING", 30)
     monkeypatch.setattr("smsgw.sqlite.LOCKED", 0.1)
 
 
