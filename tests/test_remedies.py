@@ -74,15 +74,16 @@ BESIDE = (
 
 TO_ALL = {"check", "health", "alarm"}
 LEVELS = ("warning", "error", "stops", "kind", "found")  # what makes a finding with a remedy
+GRANIAN = "[server:granian]\nuse = egg:smsgw#granian\n"
 NOT_RUNNING = "smsd does not run"
 
 
 class Place:
     """Where a fault is made: an ini file, the gateway of it, and its smsd; all of it ends with the test.
 
-    ``changes`` are settings of ``[app:main]``, ``waitress`` those of ``[server:main]``; ``None`` takes one away.
-    ``program`` is what runs the command ``smsgw``, where that is not this process. ``server`` and ``lock`` are of the
-    faults of databases.
+    ``changes`` are settings of ``[app:main]``, ``waitress`` those of ``[server:main]``; ``None`` takes one away. More
+    sections are in ``more``. ``program`` is what runs the command ``smsgw``, where that is not this process.
+    ``server`` and ``lock`` are of the faults of databases.
     """
 
     server: Postgresql
@@ -96,7 +97,7 @@ class Place:
         self.waitress: dict[str, str | None] = {}
         self.program: Sequence[str] = ()
         self.env: dict[str, str] = {}
-        self.logging = ""
+        self.more = ""
         self.daemon: Smsd | None = None
         self._ini, self._make_gateway = ini, make_gateway
 
@@ -115,7 +116,7 @@ class Place:
     def ini(self) -> Path:
         is_new = not (self.folder / "gateway.ini").exists()
         path = self._ini(self.changes, self.waitress)
-        path.write_text(path.read_text() + self.logging)
+        path.write_text(path.read_text() + self.more)
         if is_new:
             path.chmod(0o600)
         return path
@@ -681,22 +682,34 @@ FAULTS = {
         instead(waitress(thread=None)),
     ),
     "a handler without a section": Fault(
-        lambda place: setattr(place, "logging", LOGGING.replace("keys = console", "keys = console, file")),
+        lambda place: setattr(place, "more", LOGGING.replace("keys = console", "keys = console, file")),
         r"there is no section \[handler_file\]",
         "Add it.",
-        instead(lambda place: setattr(place, "logging", f"{place.logging}[handler_file]\nclass = StreamHandler\n")),
+        instead(lambda place: setattr(place, "more", f"{place.more}[handler_file]\nclass = StreamHandler\n")),
     ),
     "no root logger": Fault(
-        lambda place: setattr(place, "logging", "[loggers]\nkeys = root\n"),
+        lambda place: setattr(place, "more", "[loggers]\nkeys = root\n"),
         r"\[loggers\] needs \[logger_root\] and \[handlers\]",
         "Copy those sections from production.ini.",
-        instead(lambda place: setattr(place, "logging", LOGGING)),
+        instead(lambda place: setattr(place, "more", LOGGING)),
     ),
     "many threads": Fault(
         waitress(threads="40"),
         "(?P<name>threads) = 40",
         "Set (4), and run gunicorn for more.",
         instead(waitress(threads="4")),
+    ),
+    "a setting that granian does not know": Fault(
+        lambda place: setattr(place, "more", GRANIAN + "worker = 2\n"),
+        r"\[server:granian\]: there is no setting 'worker'",
+        "See production.ini for its settings.",
+        instead(lambda place: setattr(place, "more", GRANIAN + "workers = 2\n")),
+    ),
+    "many threads of granian": Fault(
+        lambda place: setattr(place, "more", GRANIAN + "threads = 64\n"),
+        r"\[server:granian\]: threads = 64",
+        "Set 8, and more workers.",
+        instead(lambda place: setattr(place, "more", GRANIAN + "threads = 8\n")),
     ),
     "waitress takes less than the gateway": Fault(
         waitress(max_request_body_size="1000"),

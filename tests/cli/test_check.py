@@ -637,23 +637,6 @@ def test_production_ini(production: Callable[[str], Path]) -> None:
     assert not lines(told, "stops")
 
 
-@pytest.mark.parametrize(
-    ("lines_of_section", "level", "sentence"),
-    [
-        ("workers = 2", "", ""),
-        ("worker = 2", "error", "[server:granian]: there is no setting 'worker'; did you mean 'workers'?"),
-        ("threads = 64", "warning", "[server:granian]: threads = 64 makes a busy process slower"),
-    ],
-)
-def test_granian(ini: Ini, lines_of_section: str, level: str, sentence: str) -> None:
-    path = ini()
-    path.write_text(f"{path.read_text()}\n[server:granian]\nuse = egg:smsgw#granian\n{lines_of_section}\n")
-    told = check(path)
-    found = [line for each in ("warning", "error", "stops") for line in lines(told, each) if "granian" in line]
-    assert len(found) == bool(level)
-    assert all(line.startswith(f"server: {sentence}") and line in lines(told, level) for line in found)
-
-
 def test_without_a_server(ini: Ini) -> None:
     """As gunicorn needs none."""
     path = ini()
