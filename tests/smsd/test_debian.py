@@ -15,6 +15,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -62,15 +63,15 @@ class Machine:
 
     def __init__(self, folder: Path, modem: Modem) -> None:
         self.modem = modem
-        self._memory, self._checkout = folder / "memory", folder / "checkout"
+        self._memory, self.checkout = folder / "memory", folder / "checkout"
         self._memory.mkdir()
         left_out = shutil.ignore_patterns(".*", "build", "*.egg-info", "*.so", "__pycache__")
-        shutil.copytree(ROOT, self._checkout, ignore=left_out)
+        shutil.copytree(ROOT, self.checkout, ignore=left_out)
         self._gateway: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
         options = ["--mount", "--net", "--pid", "--fork", "--kill-child", "--propagation", "private", "--mount-proc"]
-        command = ["unshare", *options, "bash", "-e", "-c", COPY, "bash", self._memory, self._checkout]
+        command = ["unshare", *options, "bash", "-e", "-c", COPY, "bash", self._memory, self.checkout]
         self._holder = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
@@ -195,8 +196,9 @@ class Machine:
         ]
 
 
-@pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+@contextmanager
+def copied(folder: Path) -> Iterator[Machine]:
+    """A copy of this machine, with the modem that its smsd has."""
     if os.geteuid():
         pytest.skip("root, who can have a copy of this machine")
     need("unshare", "nsenter", "ip", "curl", "dpkg", "apt", "adduser", "runuser", "htpasswd")
@@ -205,7 +207,13 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     said = subprocess.run(["dpkg", "--verify", "smstools"], capture_output=True, text=True, check=False).stdout
     if changed := re.findall(r"^\S+ +c? *(/etc/\S+)$", said, re.M):
         pytest.skip(f"the package smstools as it is shipped, but {', '.join(changed)} was changed here")
-    with Modem() as modem, Machine(tmp_path_factory.mktemp("debian"), modem) as machine:
+    with Modem() as modem, Machine(folder, modem) as machine:
+        yield machine
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    with copied(tmp_path_factory.mktemp("debian")) as machine:
         for line in INSTALL.splitlines():
             machine.run(line, answers="SecretPAss\nSecretPAss\n", net=False)
         machine.serve()
