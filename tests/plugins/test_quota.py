@@ -26,7 +26,7 @@ from sqlalchemy import text
 
 from smsgw.hookspecs import hookimpl
 from smsgw.model import Unavailable
-from smsgw.store import Store
+from smsgw.store import Store, close_with
 from smsgw.testing import Gateway, MakeGateway
 from smsgw_plugins.quota import Quota
 from smsgw_plugins.quota.counters import SCRIPTS, TABLES, Counters, Exhausted
@@ -87,8 +87,10 @@ def send(gateway: Gateway, *users: str, count: int = 1, **fields: Any) -> list[i
 
 
 def database(gateway: Gateway) -> Store:
-    """Where the counters are used."""
-    return Counters(gateway.application.stores.shared).used
+    """Where the counters are used. It is closed with the gateway."""
+    found = Counters(gateway.application.stores.shared).used
+    close_with(gateway.application, found)
+    return found
 
 
 def used(gateway: Gateway) -> dict[str, int]:
@@ -530,7 +532,9 @@ def test_a_database_that_is_wrong(refusal: Callable[..., str]) -> None:
 def counters(store_url: str) -> Iterator[Counters]:
     store = Store(store_url)
     store.keep(TABLES, SCRIPTS)
-    yield Counters(store)
+    found = Counters(store)
+    yield found
+    found.used.close()
     store.close()
 
 
