@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,7 +18,7 @@ import pytest
 
 from tests.conftest import FULL, eventually
 from tests.test_documentation import OPERATION, README, ROOT, block, blocks
-from tests.tmpfs import need
+from tests.tmpfs import Small, Tmpfs, need
 
 from .modem import Modem
 
@@ -52,15 +53,16 @@ exec env -i container=lxc PATH=/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/system
 
 
 class Debian:
-    """A Debian of that root folder; the context manager boots and ends it."""
+    """A Debian in the folder "debian" of that file system; the context manager boots and ends it."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, memory: Small) -> None:
+        self._memory = memory
+        self.root = memory.outside / "debian"
 
     def __enter__(self) -> Self:
         spaces = ["--mount", "--net", "--pid", "--cgroup", "--uts", "--ipc", "--fork", "--kill-child"]
         self._holder = subprocess.Popen(
-            ["unshare", *spaces, "bash", "-e", "-c", BOOT, "bash", self.root],
+            [*self._memory.enter, "unshare", *spaces, "bash", "-e", "-c", BOOT, "bash", self._memory.path / "debian"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -114,38 +116,38 @@ class Debian:
         return self.root / path.removeprefix("/")
 
 
-@pytest.fixture(scope="module")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, subprocess.Popen[str]]]:
-    """A checkout with the package in ``dist``, and the process that builds it."""
-    folder = tmp_path_factory.mktemp("package") / "checkout"
+@contextmanager
+def building(folder: Path, memory: Small) -> Iterator[subprocess.Popen[str]]:
+    """A process that builds the package in a checkout in that folder, with its other files in memory."""
     left_out = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "*.so", "__pycache__")
     shutil.copytree(ROOT, folder, ignore=left_out)
     shutil.copytree(ROOT / "packaging", folder / "packaging", dirs_exist_ok=True)  # of which one is called "build"
+    command = [*memory.enter, "env", f"TMPDIR={memory.path}", folder / BUILD]
     output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    with subprocess.Popen([folder / BUILD], cwd=folder, text=True, **output) as building:
-        yield folder, building
-        building.kill()
+    with subprocess.Popen(command, cwd=folder, text=True, **output) as process:
+        yield process
+        process.kill()
 
 
-def make_root(root: Path) -> None:
+def make_root(memory: Small) -> None:
     """A clean Debian with smsd as it is shipped."""
     options = ["--variant=apt", "--include=smstools,curl,systemd-sysv", "--skip=cleanup/apt"]
     options += ['--aptopt=APT::Get::Assume-Yes "true"', "--dpkgopt=force-unsafe-io"]
     release = platform.freedesktop_os_release()["VERSION_CODENAME"]
-    made = subprocess.run(["mmdebstrap", *options, release, root], capture_output=True, text=True, check=False)
+    command = ["env", f"TMPDIR={memory.path}", "mmdebstrap", *options, release, memory.path / "debian"]
+    made = subprocess.run([*memory.enter, *command], capture_output=True, text=True, check=False)
     assert made.returncode == 0, made.stderr
 
 
-def newer(package: Path) -> Path:
-    """The next version, in which another setting is explained."""
-    tree = package.parent / "newer"
+def make_newer(package: Path, folder: Path) -> None:
+    """The next version, in which another setting is explained: "newer.deb" in that folder."""
+    tree = folder / "newer"
     subprocess.run(["dpkg-deb", "--raw-extract", package, tree], check=True)
     control = tree / "DEBIAN" / "control"
     control.write_text(control.read_text().replace("Version: ", "Version: 9"))
     ini = tree / "usr" / "share" / "smsgw" / "production.ini"
     ini.write_text(f"{ini.read_text()}# newer\n")
-    subprocess.run(["dpkg-deb", "-Zzstd", "-z1", "--build", tree, package.with_name("newer.deb")], check=True)
-    return package.with_name("newer.deb")
+    subprocess.run(["dpkg-deb", "-Zzstd", "-z1", "--build", tree, folder / "newer.deb"], check=True)
 
 
 def started(debian: Debian, count: int) -> None:
@@ -159,72 +161,85 @@ def send(debian: Debian) -> Any:
     return json.loads(reply.partition("\n\n")[2])
 
 
-def test_the_package(package: tuple[Path, subprocess.Popen[str]], tmp_path: Path) -> None:
+def test_the_package(tmp_path: Path) -> None:
     """From a clean Debian to a message on the phone by the README's commands; an upgrade, and the removal of all."""
     if os.geteuid():
         pytest.skip("root, who can boot a Debian")
     need("mmdebstrap", "unshare", "nsenter", "ip", "dpkg-deb")
-    checkout, building = package
-    root = tmp_path / "root"
-    root.mkdir()
-    make_root(root)
-    output, _ = building.communicate()
-    assert building.returncode == 0, output
-    (built,) = (checkout / "dist").glob("smsgw_*.deb")
-    with Modem() as modem, Debian(root) as debian:
-        os.chown(modem.device, 0, grp.getgrnam("dialout").gr_gid)
-        os.chmod(modem.device, 0o660)
-        conf = debian.path("/etc/smsd.conf")
-        conf.write_text(conf.read_text().replace("device = /dev/ttyS0\n", f"device = {modem.device}\n"))
-        debian.run("systemctl restart smstools")
-        (root / "root" / "dist").mkdir()
-        shutil.copy(built, root / "root" / "dist")
+    checkout = tmp_path / "checkout"
+    with Tmpfs(tmp_path / "memory", "6g") as memory:
+        with building(checkout, memory) as process:
+            make_root(memory)
+            output, _ = process.communicate()
+            assert process.returncode == 0, output
+        (built,) = (checkout / "dist").glob("smsgw_*.deb")
+        with Modem() as modem, Debian(memory) as debian:
+            plug_in(debian, modem)
+            install(debian, modem, built)
+            upgrade(debian, modem, built)
+            remove(debian)
 
-        debian.run("mkdir /opt/smsgw")
-        assert "installation by pip" in debian.run(INSTALL, net=False, fails=True)
-        debian.run("rmdir /opt/smsgw")
-        debian.run(INSTALL, net=False)
-        debian.run(ADD_USER, answers="SecretPAss\nSecretPAss\n")
-        assert debian.run("stat -c '%U:%G %a' /etc/smsgw/*") == "root:smsgw 640\n" * 2
-        started(debian, 1)
-        send(debian)
-        modem.wait(2, LONG)
-        assert [message.text for message in modem.messages()] == ["Hi, Jack!"] * 2
-        found = debian.run(CHECK, fails=True)
-        assert found.startswith("WARNING (0 errors, 3 warnings)")
-        assert all(f"'{words}" in found for words in ("trust_outgoing = yes", "notifier = yes", "report ="))
-        debian.run(SET_SMSD)
-        started(debian, 2)
-        assert debian.run(CHECK).startswith("OK")
-        status = debian.run("cat /proc/$(systemctl show --property=MainPID --value smsgw)/status")
-        assert re.findall(r"^(CapBnd|NoNewPrivs|Seccomp):\t(\w+)$", status, re.M) == [
-            *(("CapBnd", "0" * 16), ("NoNewPrivs", "1"), ("Seccomp", "2"))
-        ]
 
-        ini = debian.path("/etc/smsgw/production.ini")
-        ini.write_text(f"{ini.read_text()}# mine\n")
-        shutil.copy(newer(built), root / "root")
-        debian.run("apt-get install ./newer.deb", net=False)
-        started(debian, 3)
-        assert debian.run(COMPARE, fails=True).endswith("\n< # mine\n---\n> # newer\n")
-        debian.run(f"mkdir -p /srv/sms\n{OTHER_SPOOL}")
-        started(debian, 4)
-        assert "/srv/sms" in debian.run("systemctl show --property=ReadWritePaths smsgw")
+def plug_in(debian: Debian, modem: Modem) -> None:
+    os.chown(modem.device, 0, grp.getgrnam("dialout").gr_gid)
+    os.chmod(modem.device, 0o660)
+    conf = debian.path("/etc/smsd.conf")
+    conf.write_text(conf.read_text().replace("device = /dev/ttyS0\n", f"device = {modem.device}\n"))
+    debian.run("systemctl restart smstools")
 
-        debian.run("apt-get install --reinstall smstools", net=False)  # gives smsgw's own folder to smsd
-        started(debian, 5)
-        send(debian)
-        modem.wait(4, LONG)
-        assert debian.run(CHECK).startswith("OK")
 
-        debian.run("apt-get remove smsgw")
-        assert not debian.path("/opt/smsgw").exists()
-        assert ini.exists()
-        assert debian.run("systemctl show --property=ActiveState --property=Result smsgw") == (
-            "Result=success\nActiveState=inactive\n"
-        )
-        debian.run("apt-get purge smsgw")
-        ours = ("/root/*", "/etc/systemd/system/smsgw.service.d*", f"{SPOOL}/sent/*")
-        elsewhere = " ".join(f"-not -path '{path}'" for path in ours)
-        assert debian.run(f"find / -xdev -name '*smsgw*' {elsewhere}") == ""
-        assert debian.run("systemctl is-active smstools") == "active\n"
+def install(debian: Debian, modem: Modem, built: Path) -> None:
+    debian.path("/root/dist").mkdir()
+    shutil.copy(built, debian.path("/root/dist"))
+    debian.run("mkdir /opt/smsgw")
+    assert "installation by pip" in debian.run(INSTALL, net=False, fails=True)
+    debian.run("rmdir /opt/smsgw")
+    debian.run(INSTALL, net=False)
+    debian.run(ADD_USER, answers="SecretPAss\nSecretPAss\n")
+    assert debian.run("stat -c '%U:%G %a' /etc/smsgw/*") == "root:smsgw 640\n" * 2
+    started(debian, 1)
+    send(debian)
+    modem.wait(2, LONG)
+    assert [message.text for message in modem.messages()] == ["Hi, Jack!"] * 2
+    found = debian.run(CHECK, fails=True)
+    assert found.startswith("WARNING (0 errors, 3 warnings)")
+    assert all(f"'{words}" in found for words in ("trust_outgoing = yes", "notifier = yes", "report ="))
+    debian.run(SET_SMSD)
+    started(debian, 2)
+    assert debian.run(CHECK).startswith("OK")
+    status = debian.run("cat /proc/$(systemctl show --property=MainPID --value smsgw)/status")
+    assert re.findall(r"^(CapBnd|NoNewPrivs|Seccomp):\t(\w+)$", status, re.M) == [
+        *(("CapBnd", "0" * 16), ("NoNewPrivs", "1"), ("Seccomp", "2"))
+    ]
+
+
+def upgrade(debian: Debian, modem: Modem, built: Path) -> None:
+    ini = debian.path("/etc/smsgw/production.ini")
+    ini.write_text(f"{ini.read_text()}# mine\n")
+    make_newer(built, debian.path("/root"))
+    debian.run("apt-get install ./newer.deb", net=False)
+    started(debian, 3)
+    assert debian.run(COMPARE, fails=True).endswith("\n< # mine\n---\n> # newer\n")
+    debian.run(f"mkdir -p /srv/sms\n{OTHER_SPOOL}")
+    started(debian, 4)
+    assert "/srv/sms" in debian.run("systemctl show --property=ReadWritePaths smsgw")
+
+    debian.run("apt-get install --reinstall smstools", net=False)  # gives smsgw's own folder to smsd
+    started(debian, 5)
+    send(debian)
+    modem.wait(4, LONG)
+    assert debian.run(CHECK).startswith("OK")
+
+
+def remove(debian: Debian) -> None:
+    debian.run("apt-get remove smsgw")
+    assert not debian.path("/opt/smsgw").exists()
+    assert debian.path("/etc/smsgw/production.ini").exists()
+    assert debian.run("systemctl show --property=ActiveState --property=Result smsgw") == (
+        "Result=success\nActiveState=inactive\n"
+    )
+    debian.run("apt-get purge smsgw")
+    ours = ("/root/*", "/etc/systemd/system/smsgw.service.d*", f"{SPOOL}/sent/*")
+    elsewhere = " ".join(f"-not -path '{path}'" for path in ours)
+    assert debian.run(f"find / -xdev -name '*smsgw*' {elsewhere}") == ""
+    assert debian.run("systemctl is-active smstools") == "active\n"
