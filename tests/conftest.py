@@ -73,6 +73,7 @@ def pytest_xdist_auto_num_workers() -> int:
 
 # The files that take longest: they come first, or one process would still be at them when the others are done.
 LONG = (
+    "smsd/test_container.py",
     "smsd/test_package.py",
     "smsd/test_debian.py",
     "test_backup_documentation.py",
