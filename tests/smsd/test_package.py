@@ -30,6 +30,7 @@ FIRST, CHECK, SET_SMSD = blocks(README.partition("## With a real smsd\n")[2], "s
 BUILD, INSTALL, ADD_USER = FIRST.splitlines()
 COMPARE = block(OPERATION, "sh", "diff ")
 OTHER_SPOOL = block(OPERATION, "sh", "ReadWritePaths")
+BY_PIP, SERVICE = (blocks(OPERATION.partition("## By pip\n")[2], "sh")[place] for place in (0, 2))
 SPOOL = "/var/spool/sms"
 
 # The first process becomes systemd. Of devices it has those that have no hardware.
@@ -177,7 +178,9 @@ def test_the_package(tmp_path: Path) -> None:
             plug_in(debian, modem)
             install(debian, modem, built)
             upgrade(debian, modem, built)
+            debian.run("mkdir by-pip && cp -a /opt/smsgw by-pip/")
             remove(debian)
+            run_by_pip(debian, modem)
 
 
 def plug_in(debian: Debian, modem: Modem) -> None:
@@ -243,3 +246,20 @@ def remove(debian: Debian) -> None:
     elsewhere = " ".join(f"-not -path '{path}'" for path in ours)
     assert debian.run(f"find / -xdev -name '*smsgw*' {elsewhere}") == ""
     assert debian.run("systemctl is-active smstools") == "active\n"
+
+
+def run_by_pip(debian: Debian, modem: Modem) -> None:
+    """The service of an installation by pip. What pip installs is what the package had; test_debian.py runs pip."""
+    debian.run("mkdir -p /opt && mv by-pip/smsgw /opt/")  # the package takes away a folder that it leaves empty
+    debian.path("/root/packaging").mkdir()
+    shutil.copy(ROOT / "packaging" / "smsgw.service", debian.path("/root/packaging"))
+    shutil.copy(ROOT / "production.ini", debian.path("/root"))
+    for line in BY_PIP.splitlines():
+        if not re.search(r"\b(apt|pip) install", line):
+            debian.run(line, answers="SecretPAss\nSecretPAss\n")
+    debian.run(SERVICE)
+    started(debian, 6)
+    send(debian)
+    modem.wait(6, LONG)
+    assert debian.run("systemctl is-enabled smsgw") == "enabled\n"
+    assert debian.run(CHECK.replace(" smsgw check", " /opt/smsgw/bin/smsgw check")).startswith("OK")
