@@ -55,6 +55,8 @@ def set_up(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
         machine.path(path).parent.mkdir(exist_ok=True)
         machine.path(path).write_text(text)
     machine.run("mount -t cgroup2 cgroup2 /sys/fs/cgroup")
+    # crun gives what it takes for standard input to the container's user.
+    machine.run("mknod -m 666 /tmp/null c 1 3 && mount --bind /tmp/null /dev/null")
     shutil.copy(ROOT / ".containerignore", machine.checkout)
     commit(machine.checkout, "")
 
