@@ -61,8 +61,19 @@ def set_up(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     commit(machine.checkout, "")
 
 
+def lacks(machine: Machine) -> str | None:
+    """What the machine does not allow; ``None``: containers run, and pip reaches its index."""
+    index = "--index-url https://pypi.org/simple --dest /tmp/index click"
+    try:
+        machine.run(f"set -o pipefail; {MAKE_BASE}", net=False)
+        machine.run("podman run --rm localhost/base true")
+        machine.run(f"python3 -m pip download --isolated --quiet --no-deps --cert {AUTHORITIES} {index}", net=False)
+    except AssertionError as error:
+        return str(error)
+    return None
+
+
 def build(machine: Machine) -> None:
-    machine.run(f"set -o pipefail; {MAKE_BASE}", net=False)
     options = f"--build-arg BASE=localhost/base --volume {AUTHORITIES}:/etc/authorities.crt:ro"
     (settings_of_pip,) = re.findall(r"`(--volume /etc/pip\.conf\S+)`", OPERATION)
     machine.run(BUILD.replace("podman build ", f"podman build {options} {settings_of_pip} "), net=False)
@@ -72,6 +83,8 @@ def test_the_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     need("podman", "crun", "mmdebstrap", "git")
     with copied(tmp_path) as machine:
         set_up(machine, monkeypatch)
+        if why := lacks(machine):
+            pytest.xfail(f"an image cannot be built and run here: {why}")
         for line in PREPARE:
             machine.run(line, answers="SecretPAss\nSecretPAss\n", net=False)
         build(machine)
