@@ -111,6 +111,13 @@ def test_contributing_names_commands_that_there_are() -> None:
     assert module == mutation.__name__
 
 
+def test_contributing_names_the_programs_that_ci_installs() -> None:
+    """And ``python3-venv``, which comes before the first command."""
+    (installed,) = re.findall(r'^packages="(.*)"$', (ROOT / ".ci" / "run").read_text(), re.M)
+    (named,) = re.findall(r"^apt install (.*)$", (ROOT / "CONTRIBUTING.md").read_text(), re.M)
+    assert set(installed.split()) == {*named.split(), "python3-venv"}
+
+
 def test_the_wheel_of_the_example_has_everything(build: Build) -> None:
     names = build(EXAMPLE, "src", "pyproject.toml", "README.md")
     assert (sources(EXAMPLE / "src", ".") | {"./smsgw_example/py.typed"}) - {f"./{name}" for name in names} == set()
