@@ -221,7 +221,7 @@ def _check_granian(ini: Path) -> Findings:
     try:
         context = loadcontext(KIND, f"config:{ini.absolute()}", name="granian")
         settings = read_settings(context.local_conf) if context.object is serve else None
-    except (LookupError, OSError, ValueError):
+    except (LookupError, OSError, ValueError, configparser.Error):
         return  # there is none; or the file is wrong, and the check of the settings says so
     except ConfigurationError as error:
         yield SERVER.error(f"[server:granian]: {error}", "See production.ini for its settings.")
