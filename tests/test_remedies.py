@@ -705,6 +705,12 @@ FAULTS = {
         "See production.ini for its settings.",
         instead(lambda place: setattr(place, "more", GRANIAN + "workers = 2\n")),
     ),
+    "a server that is not installed": Fault(
+        lambda place: setattr(place, "more", "[server:granian]\nuse = egg:nonsense\n"),
+        r"\[server:granian\]: .*nonsense",
+        "Write '(use = egg:smsgw#granian)'.",
+        instead(lambda place: setattr(place, "more", GRANIAN)),
+    ),
     "many threads of granian": Fault(
         lambda place: setattr(place, "more", GRANIAN + "threads = 64\n"),
         r"\[server:granian\]: threads = 64",

@@ -226,6 +226,9 @@ def _check_granian(ini: Path) -> Findings:
     except ConfigurationError as error:
         yield SERVER.error(f"[server:granian]: {error}", "See production.ini for its settings.")
         return
+    except Exception as error:
+        yield SERVER.error(f"[server:granian]: {one_line(error)}", "Write 'use = egg:smsgw#granian'.")
+        return
     if settings is None:
         return
     if importlib.util.find_spec("granian") is None:
