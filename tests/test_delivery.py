@@ -191,6 +191,7 @@ def test_a_receipt_that_cannot_be_kept_afterwards(make_gateway: MakeGateway, cap
         def deliver(self, submission: Submission) -> tuple[Message, ...]:
             receipts = gateway.state / "receipts"
             receipts.rename(receipts.with_name("away"))
+            receipts.touch()  # or the owner would make the folder anew
             return submission.messages
 
     gateway = make_gateway({"smsgw.plugins": "htpasswd allow acme"}, acme=Acme)
