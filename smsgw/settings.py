@@ -15,7 +15,6 @@ import zoneinfo
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
-from functools import partial
 from typing import Any
 
 import colander
@@ -183,8 +182,8 @@ def _number(missing: int | None, least: int, most: int | None, description: str)
     return _setting(colander.Integer(), missing, description, colander.Range(least, most))
 
 
-def _schema(settings: type) -> colander.MappingSchema:
-    """The schema of a class whose fields are settings, or parts that have schemas of their own."""
+def schema_of(settings: type) -> colander.MappingSchema:
+    """The schema of ``Settings`` or a part of it. Fields that are parts themselves are left to schemas of their own."""
     schema = colander.MappingSchema()
     for each in fields(settings):
         if node := each.metadata.get("node"):
@@ -260,12 +259,6 @@ class Settings:
     health: HealthSettings
 
 
-# Called, each makes a schema, as a class of Colander's does.
-CoreSchema, JournalSchema, HealthSchema = (
-    partial(_schema, settings) for settings in (Settings, JournalSettings, HealthSettings)
-)
-
-
 def refuse_defaults(defaults: Mapping[str, str]) -> None:
     """:raises ConfigurationError: one of ours stands in ``[DEFAULT]``, from which servers hand on less than all."""
     for key in defaults:
@@ -292,7 +285,7 @@ def read_core(raw: Mapping[str, Any]) -> Settings:
         )
     own = {key.removeprefix(PREFIX): value for key, value in raw.items() if key.startswith(PREFIX)}
     own = {name: value for name, value in own.items() if "." not in name}  # the others are the journal's and plugins'
-    values = read(CoreSchema(), own, PREFIX)
+    values = read(schema_of(Settings), own, PREFIX)
     if (values["spool"] is None) == (values["smsd_conf"] is None):
         raise ConfigurationError("set either smsgw.spool, the folder of smsd's folders, or smsgw.smsd_conf, its file")
     sections = _sections(raw)
@@ -304,8 +297,8 @@ def read_core(raw: Mapping[str, Any]) -> Settings:
     for name in (JOURNAL, HEALTH):
         if name in values["plugins"]:
             raise ConfigurationError(f"{name} is a part of the gateway, and no plugin; take it out of smsgw.plugins")
-    journal = read(JournalSchema(), sections.get(JOURNAL, {}), f"{PREFIX}{JOURNAL}.")
-    health = read(HealthSchema(), sections.get(HEALTH, {}), f"{PREFIX}{HEALTH}.")
+    journal = read(schema_of(JournalSettings), sections.get(JOURNAL, {}), f"{PREFIX}{JOURNAL}.")
+    health = read(schema_of(HealthSettings), sections.get(HEALTH, {}), f"{PREFIX}{HEALTH}.")
     return Settings(**values, journal=JournalSettings(**journal), health=HealthSettings(**health))
 
 

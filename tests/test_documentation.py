@@ -32,7 +32,7 @@ from smsgw.granian_server import ServerSchema, read_settings
 from smsgw.mailbox import SEARCHED
 from smsgw.options import MAX_DELAY, MAX_VALIDITY
 from smsgw.refusals import Rejection
-from smsgw.settings import CoreSchema, HealthSchema, JournalSchema
+from smsgw.settings import HealthSettings, JournalSettings, Settings, schema_of
 from smsgw.spool.owner import CANCELLED_KEPT
 from smsgw.status import OUTGOING
 from smsgw.testing import MakeGateway, base_settings_in, running
@@ -77,9 +77,9 @@ def block(text: str, language: str, words: str) -> str:
 
 
 def known_settings() -> set[str]:
-    found = {f"smsgw.{node.name}" for node in CoreSchema().children}
-    found |= {f"smsgw.journal.{node.name}" for node in JournalSchema().children}
-    found |= {f"smsgw.health.{node.name}" for node in HealthSchema().children}
+    found = {f"smsgw.{node.name}" for node in schema_of(Settings).children}
+    found |= {f"smsgw.journal.{node.name}" for node in schema_of(JournalSettings).children}
+    found |= {f"smsgw.health.{node.name}" for node in schema_of(HealthSettings).children}
     for name in SHIPPED:
         plugin = getattr(importlib.import_module(f"smsgw_plugins.{name}"), name.capitalize())
         found |= {f"smsgw.{name}.{node.name}" for node in getattr(plugin, "Settings", MappingSchema)().children}
@@ -800,7 +800,7 @@ def test_the_examples_of_the_api(gateway: Gateway) -> None:
 
 
 def test_api_v1_md_names_the_limits() -> None:
-    defaults = {node.name: node.missing for node in CoreSchema().children}
+    defaults = {node.name: node.missing for node in schema_of(Settings).children}
     assert f"1 to {MAX_VALIDITY} |" in API
     assert f"1 to {defaults['max_recipients']} (`smsgw.max_recipients`)" in API
     assert f"at most {defaults['max_parts']} parts as it goes out (`smsgw.max_parts`)" in API
@@ -883,7 +883,7 @@ def test_api_v2_md_has_every_status_code_parameter_and_problem() -> None:
     assert {(int(status), kind) for status, kind, _ in table} == kinds
     assert [kind for _, kind, _ in table] == [anchor for _, _, anchor in table]
     assert {kind for _, kind in kinds} == set(re.findall(r"^### ([a-z-]+)$", V2, re.M))
-    defaults = {node.name: node.missing for node in CoreSchema().children}
+    defaults = {node.name: node.missing for node in schema_of(Settings).children}
     assert f"1 to {MAX_VALIDITY} |" in V2
     assert f"At most {defaults['max_recipients']} recipients" in V2
     assert f"and {defaults['max_parts']} parts" in V2

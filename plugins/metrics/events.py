@@ -25,8 +25,10 @@ _OF_MODEM = re.compile(r"CM([ES]) ERROR: (\d{1,3})\b")  # 3GPP TS 27.005, 3.2.5,
 
 def refused(submission: Submission, taken: Sequence[Message]) -> Mapping[Key, float]:
     """The counters that the refused recipients of a request add to of which something was accepted, and how much."""
-    codes = Counter(submission.refused) if taken else Counter()
-    codes["unavailable"] += len(submission.messages) - len(taken) if taken else 0
+    if not taken:
+        return {}
+    codes = Counter(submission.refused)
+    codes["unavailable"] += len(submission.messages) - len(taken)
     return {key("recipients_refused", reason=code): count for code, count in codes.items() if count}
 
 

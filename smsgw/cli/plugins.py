@@ -14,7 +14,7 @@ from smsgw import settings
 from smsgw.cli.output import Failed, say, table
 from smsgw.model import ConfigurationError
 from smsgw.plugins import find, hooks_of, offers
-from smsgw.settings import HEALTH, JOURNAL, PREFIX, CoreSchema, HealthSchema, JournalSchema, nearest
+from smsgw.settings import HEALTH, JOURNAL, PREFIX, HealthSettings, JournalSettings, Settings, nearest, schema_of
 
 CORE = "core"
 
@@ -48,8 +48,8 @@ def show_plugins(name: str | None) -> None:
         table(("plugin", "distribution", "hooks", "what it does"), map(_row, _names()))
     elif name == CORE:
         say("core: the settings that are no plugin's.", "")
-        own = ((JournalSchema(), JOURNAL), (HealthSchema(), HEALTH))
-        _show_settings((CoreSchema(), PREFIX), *((schema, f"{PREFIX}{name}.") for schema, name in own))
+        own = ((schema_of(JournalSettings), JOURNAL), (schema_of(HealthSettings), HEALTH))
+        _show_settings((schema_of(Settings), PREFIX), *((schema, f"{PREFIX}{name}.") for schema, name in own))
     else:
         _show(name)
 

@@ -1,7 +1,7 @@
 """What every authentication plugin must pass, and further those whose backend can be down, or slow.
 
-Each ``…Conformance`` is a base class of an author's tests, whose attributes and fixtures say what is tested:
-docs/plugin-reference.md, "Conformance", shows it.
+Each ``…Conformance`` is a base class of an author's tests, whose attributes and fixtures say what is tested.
+See docs/plugin-reference.md, "Conformance".
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What plugins that decide about messages must pass: ``PolicyConformance`` and ``RouteConformance``.
 
-Each is a base class for an author's class of tests, whose fixture ``answers`` says what the plugin should answer:
-docs/plugin-reference.md, "Conformance", shows it.
+Each is a base class for an author's class of tests, whose fixture ``answers`` says what the plugin should answer.
+See docs/plugin-reference.md, "Conformance".
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smsgw.hookspecs import hookimpl
-from smsgw.settings import CoreSchema
+from smsgw.settings import Settings, schema_of
 from smsgw.spool.daemon import Daemon
 from smsgw.testing import offered
 from tests.cli.conftest import Ended, Ini, as_user, executable, smsgw
@@ -584,7 +584,7 @@ def test_a_port_that_only_root_may_have(ini: Ini) -> None:
 @given(
     st.dictionaries(
         st.sampled_from(
-            [*(f"smsgw.{node.name}" for node in CoreSchema().children), "smsgw.htpasswd.path", "pyramid.x"]
+            [*(f"smsgw.{node.name}" for node in schema_of(Settings).children), "smsgw.htpasswd.path", "pyramid.x"]
         ),
         st.text(st.characters(codec="utf-8"), max_size=20)
         | st.sampled_from(["/", "0", "/dev/null", "/proc/self", "%"]),

@@ -7,7 +7,7 @@ from importlib.metadata import entry_points
 
 import pytest
 
-from smsgw.settings import CoreSchema
+from smsgw.settings import Settings, schema_of
 from tests.cli.conftest import smsgw
 from tests.test_documentation import SHIPPED, known_settings
 
@@ -80,7 +80,7 @@ def test_every_setting_is_described() -> None:
 
 def test_defaults_of_the_core() -> None:
     found = rows(smsgw("plugins", "core").out)
-    assert {f"smsgw.{node.name}" for node in CoreSchema().children} <= set(found)
+    assert {f"smsgw.{node.name}" for node in schema_of(Settings).children} <= set(found)
     assert "  file mode  " in found["smsgw.file_mode"]
     assert "  0660  " in found["smsgw.file_mode"]
     assert "whole number, from 1 to 255" in found["smsgw.max_parts"]
