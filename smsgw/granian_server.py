@@ -25,7 +25,9 @@ from smsgw.listener import Wsgi
 from smsgw.model import ConfigurationError
 from smsgw.settings import Boolean, Mode, pip_install, read
 
-OVERLAP = 5.0  # seconds for which a new worker and the one that it replaces both serve, less the new one's start
+log = logging.getLogger(__name__)
+
+OVERLAP = 5.0  # seconds from the start of a new worker to the end of the one that it replaces
 
 
 def _number(missing: int, least: int, most: int, description: str) -> colander.SchemaNode:
@@ -156,6 +158,8 @@ def _load(ini: str, defaults: dict[str, str], name: str) -> Wsgi:
     from paste.deploy import loadapp
 
     app: Wsgi = loadapp(f"config:{ini}", name, global_conf=defaults)
+    if hasattr(app, "registry") and app.registry.application.settings.trusted_proxies:
+        log.warning("let the proxy drop headers with an underscore: granian takes X_Forwarded_For for X-Forwarded-For")
     Finalize(None, _close, [app], exitpriority=0)
     return app
 

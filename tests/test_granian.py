@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 import ssl
-import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ import pytest
 import trustme
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
+from tests import programs
 from tests.conftest import OUTGOING, USERS, basic, eventually, settings_in, write_passwords
 from tests.server import MONITORING, TIMEOUT, Server
 
@@ -250,6 +250,7 @@ def test_a_unix_socket(folder: Path, settings: dict[str, str]) -> None:
             for each in addresses
         ]
         assert [each.status for each in found] == [401, 429, 401]
+        assert "let the proxy drop headers with an underscore" in server.stderr
         server.stop()
         assert not server.path.exists()
 
@@ -271,7 +272,6 @@ def test_settings_that_are_wrong(
     lines = {"app:main": {"use": "egg:smsgw"} | settings, "server:main": {"use": "egg:smsgw#granian"} | granian}
     sections = (f"[{name}]\n" + "".join(f"{key} = {value}\n" for key, value in lines[name].items()) for name in lines)
     ini.write_text("".join(sections))
-    command = [Path(sys.executable).with_name("pserve"), ini]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+    ended = programs.run([Path(sys.executable).with_name("pserve"), ini])
     assert ended.returncode == 3
     assert f"smsgw does not start: the server's section: {sentence}" in ended.stderr
